@@ -1,0 +1,1 @@
+"""ONNX ops expressed in tensor ops, one file a family. A lowering sees every op at one opset version."""

@@ -1,0 +1,1 @@
+"""Running compiled programs: session, memory, devices, artifacts. Needs numpy and no compiler."""
