@@ -1,4 +1,4 @@
-"""onnxc compiles ONNX models to kernels that it generates itself: LLVM machine code on CPUs, Triton kernels on NVIDIA GPUs.
+"""onnxc compiles ONNX models to kernels that it generates: LLVM machine code on CPUs, Triton kernels on NVIDIA GPUs.
 
 This module is the public surface and nothing else. Importing it loads neither `onnx`, `llvmlite`, `triton` nor `torch`.
 """

@@ -3,7 +3,7 @@
     python examples/digits/train.py
 
 Needs torch, onnx, onnxscript, onnxruntime and scikit-learn, which onnxc itself does not: the three files are committed,
-and main.py reads only them. Takes about two minutes on one core. The seed is fixed and torch runs on one thread, so the
+and main.py reads only them. Takes half a minute on one core. The seed is fixed and torch runs on one thread, so the
 same versions on the same machine give the same weights.
 
 Data: the 1797 handwritten digits that come with scikit-learn (UCI "Optical Recognition of Handwritten Digits", 8x8
@@ -74,7 +74,7 @@ def network() -> nn.Sequential:
 
 
 def jitter(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    """Each image turned by up to 12 degrees, scaled by up to 10 % and shifted by up to 1 pixel, resampled bilinearly."""
+    """Turns each image by up to 12 degrees, scales it by up to 10 % and shifts it by up to 1 pixel, bilinearly."""
     count = len(images)
     uniform = torch.rand(4, count, generator=random) * 2 - 1
     angle, scale = uniform[0] * np.deg2rad(12), 1 + 0.1 * uniform[1]
