@@ -1,1 +1,1 @@
-"""From kernel IR to code: schedules, and the LLVM and Triton emitters. llvmlite and triton stay in their own folders."""
+"""From kernel IR to code: schedules, and the LLVM and Triton emitters, each with its compiler in its own folder."""
