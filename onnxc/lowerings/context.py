@@ -1,0 +1,187 @@
+"""What a lowering works with: a builder that also knows shapes, known values, broadcasting and guards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from onnxc.ir.builder import Builder, constant_of
+from onnxc.ir.core import Module, Op, Value
+from onnxc.ir.dims import Dim, DimLike, Shape, dim_max
+from onnxc.ir.types import BOOL, I64, DType, Tensor
+from onnxc.ops.known import KnownValues
+from onnxc.ops.tensor import normal_axis
+
+__all__ = ["Guard", "Lowering", "Refused"]
+
+Guard = tuple[str, DimLike, DimLike, str]      # ("eq" | "broadcast", left, right, message)
+
+
+class Refused(Exception):
+    """The op cannot be lowered in this form; the text is the reason."""
+
+
+class Lowering(Builder):
+    """Builds the tensor ops of one ONNX op, in front of it."""
+
+    def __init__(self, module: Module, op: Op, known: KnownValues, guards: list[Guard], prefix: str = "") -> None:
+        if op.block is None:
+            raise ValueError(f"{op.name} is in no block")
+        super().__init__(module, op.block, op, op.loc)
+        self.node, self._known, self._guards = op, known, guards
+
+    # ---- questions -------------------------------------------------------------------------------------------------
+    def refuse(self, reason: str) -> NoReturn:
+        """Give up on this op."""
+        raise Refused(reason)
+
+    @staticmethod
+    def type(v: Value) -> Tensor:
+        """The tensor type of a value."""
+        if not isinstance(v.type, Tensor):
+            raise Refused(f"input {v!r} is not a tensor")
+        return v.type
+
+    def dtype(self, v: Value) -> DType:
+        return self.type(v).dtype
+
+    def shape(self, v: Value) -> Shape:
+        """The dims of a value."""
+        return self.type(v).dims
+
+    def rank(self, v: Value) -> int:
+        return self.type(v).rank
+
+    def axis(self, axis: int, v: Value) -> int:
+        """`axis` of `v` counted from the front; out of range is refused."""
+        return normal_axis(axis, self.rank(v), self.node.name)
+
+    def constant(self, v: Value | None) -> np.ndarray | None:
+        """The array of a constant value; None when absent or not constant."""
+        array = constant_of(self.module, v)
+        if array is None and v is not None:
+            known = self._known.of(v)
+            if known is not None and not any(isinstance(d, Dim) for d in known.ravel()):
+                return known.astype(self.dtype(v).numpy)
+        return array
+
+    def dims_of(self, v: Value, what: str) -> list[DimLike]:
+        """The elements of an integer vector (or scalar) as dims; refused when they depend on data."""
+        known = self._known.of(v)
+        if known is None:
+            self.refuse(f"{what} (%{v.name}) is computed from data; it has to follow from the shapes of inputs")
+        return [d if isinstance(d, Dim) else int(d) for d in known.ravel()]
+
+    def ints_of(self, v: Value | None, what: str) -> list[int] | None:
+        """The elements of an integer vector as ints; None when the input is absent; refused when they are not constant."""
+        if v is None:
+            return None
+        out = self.dims_of(v, what)
+        for d in out:
+            if not isinstance(d, int):
+                self.refuse(f"{what} (%{v.name}) is {d}; it has to be constant")
+        return out  # type: ignore[return-value]
+
+    def wants(self, i: int) -> bool:
+        """Whether output i of the node exists and is used."""
+        return i < len(self.node.results) and bool(self.node.results[i].uses)
+
+    def guard(self, kind: str, left: DimLike, right: DimLike, message: str) -> None:
+        """Demand at run time that left == right ("eq"), or that left is 1 or right ("broadcast")."""
+        if left == right or (kind == "broadcast" and left == 1):
+            return
+        if isinstance(left, int) and isinstance(right, int):
+            self.refuse(f"{message}: {left} and {right}")
+        self._guards.append((kind, left, right, f"{self.loc or self.node.name}: {message}"))
+
+    # ---- making ----------------------------------------------------------------------------------------------------
+    def scalar(self, value: float | int | bool, like: Value | DType) -> Value:
+        """A rank-0 constant of the element type of `like`."""
+        dtype = like if isinstance(like, DType) else self.dtype(like)
+        return self.const(np.asarray(value).astype(dtype.numpy))
+
+    def dims(self, values: Sequence[DimLike], dtype: DType = I64) -> Value:
+        """Dims as a vector value."""
+        return self.value("t.dims", values=tuple(values), vector=True, dtype=dtype)
+
+    def dim(self, value: DimLike, dtype: DType = I64) -> Value:
+        """A dim as a scalar value."""
+        return self.value("t.dims", values=(value,), vector=False, dtype=dtype)
+
+    def cast(self, v: Value, to: DType, **attrs: Any) -> Value:
+        return v if self.dtype(v) == to else self.value("t.cast", v, to=to, **attrs)
+
+    def reshape(self, v: Value, shape: Sequence[DimLike]) -> Value:
+        """`v` with another shape; sizes that cannot be compared now are compared when a run starts."""
+        if tuple(shape) == self.shape(v):
+            return v
+        out = self.value("t.reshape", v, shape=tuple(shape))
+        self.guard("eq", self.type(v).size, self.type(out).size, "the number of elements changes in a reshape")
+        return out
+
+    def transpose(self, v: Value, perm: Sequence[int]) -> Value:
+        return v if list(perm) == list(range(len(perm))) else self.value("t.transpose", v, perm=tuple(perm))
+
+    def broadcast_to(self, v: Value, shape: Sequence[DimLike]) -> Value:
+        """`v` repeated to `shape`, every dim being 1 or the wanted one."""
+        have, want = self.shape(v), tuple(shape)
+        if have == want:
+            return v
+        for d, e in zip(have, want[len(want) - len(have):]):
+            self.guard("broadcast", d, e, f"a dim of {d} cannot be broadcast to {e}")
+        return self.value("t.broadcast", v, shape=want)
+
+    def common_shape(self, *values: Value) -> Shape:
+        """The shape that `values` broadcast to together."""
+        rank = max(self.rank(v) for v in values)
+        out: list[DimLike] = []
+        for axis in range(rank):
+            dims = [s[axis - rank + len(s)] for s in map(self.shape, values) if axis - rank + len(s) >= 0]
+            out.append(self._common_dim(dims))
+        return tuple(out)
+
+    def _common_dim(self, dims: list[DimLike]) -> DimLike:
+        rest = list(dict.fromkeys(d for d in dims if d != 1))
+        fixed = [d for d in rest if isinstance(d, int)]
+        if len(set(fixed)) > 1:
+            self.refuse(f"dims {' and '.join(map(str, fixed))} cannot be broadcast together")
+        if fixed:
+            return fixed[0]
+        # Symbols that are not known to be equal: one of them may be 1, so the larger decides.
+        return dim_max(*rest) if rest else 1
+
+    def align(self, *values: Value) -> list[Value]:
+        """`values` with shapes that elementwise ops combine: explicit broadcasts where types alone do not tell."""
+        shape = self.common_shape(*values)
+        out = []
+        for v in values:
+            have = self.shape(v)
+            want = shape[len(shape) - len(have):]
+            plain = all(d in (1, e) for d, e in zip(have, want))
+            out.append(v if plain else self.broadcast_to(v, want))
+        return out
+
+    def map(self, name: str, *values: Value) -> Value:
+        """The elementwise op `t.<name>` on values that broadcast."""
+        return self.value(f"t.{name}", *self.align(*values))
+
+    def reduce(self, v: Value, kind: str, axes: Sequence[int], keepdims: bool = True) -> Value:
+        """Fold over `axes` (normalised); the axes stay as 1 with `keepdims`."""
+        out = self.value("t.reduce", v, kind=kind, axes=tuple(axes)) if axes else v
+        if keepdims and axes:
+            out = self.value("t.reshape", out, shape=tuple(1 if i in axes else d for i, d in enumerate(self.shape(v))))
+        return out
+
+    def count(self, v: Value, axes: Sequence[int], dtype: DType) -> Value:
+        """The number of elements folded by a reduction over `axes`, as a scalar of `dtype`."""
+        total: DimLike = 1
+        for a in axes:
+            total = total * self.shape(v)[a]
+        return self.scalar(total, dtype) if isinstance(total, int) else self.cast(self.dim(total), dtype)
+
+    def require_dtype(self, v: Value, *kinds: str) -> None:
+        """Refuse element types outside `kinds`."""
+        if self.dtype(v).kind not in kinds and not (self.dtype(v) == BOOL and "bool" in kinds):
+            self.refuse(f"element type {self.dtype(v)} is not supported")

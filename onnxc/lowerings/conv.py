@@ -1,0 +1,125 @@
+"""Convolutions: a window view of channels-last activations, contracted with the weights.
+
+`Conv` moves channels last around its contraction; the layout pass sinks and cancels those transposes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxc.ir.core import Value
+from onnxc.ir.dims import DimLike, dim_max
+from onnxc.lowerings.context import Lowering
+from onnxc.lowerings.matmul import contract
+from onnxc.lowerings.table import lowering
+
+__all__ = ["Windows", "channels_last_window", "windows"]
+
+_SPACE, _KERNEL = "stuvw", "hijkl"
+
+
+class Windows:
+    """Geometry of sliding windows over the spatial axes: one entry an axis."""
+
+    def __init__(self, size: Sequence[int], stride: Sequence[int], dilation: Sequence[int], low: Sequence[DimLike],
+                 high: Sequence[DimLike], out: Sequence[DimLike]) -> None:
+        self.size, self.stride, self.dilation = tuple(size), tuple(stride), tuple(dilation)
+        self.low, self.high, self.out = tuple(low), tuple(high), tuple(out)
+
+
+def windows(b: Lowering, space: Sequence[DimLike], size: Sequence[int], strides: Sequence[int] | None,
+            dilations: Sequence[int] | None, pads: Sequence[int] | None, auto_pad: str, ceil: bool = False) -> Windows:
+    """Resolve ONNX's strides, dilations, pads, auto_pad and ceil_mode for spatial dims `space` (ONNX, Conv and pooling)."""
+    n = len(space)
+    stride, dilation = list(strides or [1] * n), list(dilations or [1] * n)
+    if not len(size) == len(stride) == len(dilation) == n:
+        b.refuse(f"kernel {list(size)}, strides {stride} and dilations {dilation} for {n} spatial axes")
+    if any(v < 1 for v in (*size, *stride, *dilation)):
+        b.refuse(f"kernel {list(size)}, strides {stride} and dilations {dilation} must be positive")
+    if pads is not None and len(pads) != 2 * n:
+        b.refuse(f"{len(pads)} pads for {n} spatial axes")
+    if auto_pad not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
+        b.refuse(f"auto_pad '{auto_pad}' is not known")
+    low: list[DimLike] = list(pads[:n]) if pads is not None and auto_pad == "NOTSET" else [0] * n
+    high: list[DimLike] = list(pads[n:]) if pads is not None and auto_pad == "NOTSET" else [0] * n
+    out: list[DimLike] = []
+    for i in range(n):
+        reach = (size[i] - 1) * dilation[i] + 1
+        if auto_pad.startswith("SAME"):
+            places = (space[i] + stride[i] - 1) // stride[i]
+            total = dim_max((places - 1) * stride[i] + reach - space[i], 0)
+            small = total // 2
+            low[i], high[i] = (small, total - small) if auto_pad == "SAME_UPPER" else (total - small, small)
+        else:
+            places = _positions(space[i], low[i], high[i], reach, stride[i], ceil)
+        out.append(places)
+    return Windows(size, stride, dilation, low, high, out)
+
+
+def _positions(extent: DimLike, low: DimLike, high: DimLike, reach: int, stride: int, ceil: bool) -> DimLike:
+    room = extent + low + high - reach
+    if isinstance(room, int):
+        room = max(room, -stride)                # a window that does not fit has no place
+    places = (room + stride - 1) // stride + 1 if ceil else room // stride + 1
+    if ceil:
+        # The last window must start inside the input or the low pad.
+        within = (extent + low - 1) // stride + 1
+        places = min(places, within) if isinstance(places, int) and isinstance(within, int) else \
+            places if stride == 1 else _smaller(places, within)
+    return places if not isinstance(places, int) else max(places, 0)
+
+
+def _smaller(a: DimLike, c: DimLike) -> DimLike:
+    from onnxc.ir.dims import dim_min
+    return dim_min(a, c)
+
+
+def channels_last_window(b: Lowering, x: Value, w: Windows, fill: float | int | bool = 0) -> Value:
+    """[N, C, *space] -> [N, *out, *size, C]."""
+    n = len(w.size)
+    last = b.transpose(x, (0, *range(2, n + 2), 1))
+    return b.value("t.window", last, axes=tuple(range(1, n + 1)), size=w.size, stride=w.stride, dilation=w.dilation,
+                   low=w.low, out=w.out, fill=fill)
+
+
+def channels_first(b: Lowering, y: Value) -> Value:
+    """[N, *space, C] -> [N, C, *space]."""
+    rank = b.rank(y)
+    return b.transpose(y, (0, rank - 1, *range(1, rank - 1)))
+
+
+@lowering
+def Conv(b: Lowering, X: Value, W: Value, B: Value | None = None, *, auto_pad: str = "NOTSET",
+         dilations: Sequence[int] | None = None, group: int = 1, kernel_shape: Sequence[int] | None = None,
+         pads: Sequence[int] | None = None, strides: Sequence[int] | None = None) -> Value:
+    x, weights = b.shape(X), b.shape(W)
+    n = len(x) - 2
+    if n < 1 or len(weights) != n + 2 or n > len(_SPACE):
+        b.refuse(f"input of rank {len(x)} with weights of rank {len(weights)}")
+    size = list(kernel_shape or weights[2:])
+    if not all(isinstance(d, int) for d in size) or list(weights[2:]) != size:
+        b.refuse(f"weights of shape {list(map(str, weights))} for a kernel of {list(map(str, size))}")
+    b.guard("eq", x[1], weights[1] * group, "the channels of the input differ from those of the weights times the groups")
+    outs = weights[0]
+    if group < 1 or (isinstance(outs, int) and outs % group):
+        b.refuse(f"{outs} output channels in {group} groups")
+    out = _convolve(b, X, W, windows(b, x[2:], size, strides, dilations, pads, auto_pad), group)
+    if B is not None:
+        out = b.map("add", out, B)
+    return channels_first(b, out)
+
+
+def _convolve(b: Lowering, X: Value, W: Value, w: Windows, group: int) -> Value:
+    """Channels-last result, without bias."""
+    n, outs = len(w.size), b.shape(W)[0]
+    space, kernel = _SPACE[:n], _KERNEL[:n]
+    view = channels_last_window(b, X, w)
+    order = (*range(2, n + 2), 1, 0)
+    if group == 1:
+        return contract(b, view, b.transpose(W, order), f"n{space}{kernel}c,{kernel}co->n{space}o")
+    per_in, per_out = b.shape(W)[1], outs // group
+    view = b.reshape(view, (*b.shape(view)[:-1], group, per_in))
+    weights = b.reshape(W, (group, per_out, per_in, *w.size))
+    weights = b.transpose(weights, (0, *range(3, n + 3), 2, 1))
+    out = contract(b, view, weights, f"n{space}{kernel}gc,g{kernel}co->n{space}go")
+    return b.reshape(out, (*b.shape(out)[:-2], outs))

@@ -1,0 +1,139 @@
+"""The pass `lower`: every onnx.* op of a module becomes tensor ops, or the model is refused with all nodes that cannot.
+
+Ops are taken in order, so the types of operands are final when an op is lowered. Declared types are hints: where
+inference finds something else, a warning shows both and inference wins.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from onnxc.errors import UnsupportedModel, UnsupportedNode
+from onnxc.ir.core import Block, Func, Module, Op, Value
+from onnxc.ir.registry import TypeInferenceError
+from onnxc.ir.types import Tensor, Type
+from onnxc.lowerings.context import Guard, Lowering, Refused
+from onnxc.lowerings.table import LowerFn, lowering_of
+from onnxc.ops.known import KnownValues
+
+__all__ = ["lower"]
+
+log = logging.getLogger("onnxc")
+Expand = Callable[[Module, Op], "Op | None"]
+
+
+def lower(module: Module, expand: Expand | None = None) -> None:
+    """Lower every function of kind "graph" in place.
+
+    `expand(module, op)` may put the op's schema function in front of it and give the first op of that (None when it has
+    none); it is asked for ops without a lowering. UnsupportedModel lists every node that stays.
+    """
+    bad: list[UnsupportedNode] = []
+    for func in module.funcs.values():
+        if func.kind == "graph":
+            _Pass(module, func, expand, bad).run()
+    if bad:
+        raise UnsupportedModel(bad)
+
+
+class _Pass:
+    def __init__(self, module: Module, func: Func, expand: Expand | None, bad: list[UnsupportedNode]) -> None:
+        self.module, self.func, self.expand, self.bad = module, func, expand, bad
+        self.known = KnownValues(module)
+        self.guards: list[Guard] = []
+        self.poisoned: set[Value] = set()
+
+    def run(self) -> None:
+        self.block(self.func.body)
+        self.func.attrs["guards"] = tuple(dict.fromkeys(self.guards))
+        if not self.bad:
+            self.func.result_types = [v.type for v in self.func.body.terminator.inputs]
+
+    def block(self, block: Block) -> None:
+        op = block.first
+        while op is not None:
+            following = op.next
+            if op.name.startswith("onnx."):
+                following = self.node(op) or following
+            op = following
+
+    def node(self, op: Op) -> Op | None:
+        """Lower one op; gives the op to go on with when that is not the next one."""
+        fn = lowering_of(op.name)
+        if fn is None:
+            first = self.expand(self.module, op) if self.expand is not None else None
+            if first is None:
+                self.refuse(op, "the operator is not supported yet")
+            return first
+        if any(v in self.poisoned for v in op.inputs):
+            self.poisoned.update(op.results)
+            return None
+        try:
+            results = self.apply(op, fn)
+        except (Refused, TypeInferenceError) as e:
+            self.refuse(op, str(e))
+            return None
+        for old, new in zip(op.results, results):
+            self.replace(old, new, op)
+        op.erase()
+        return None
+
+    def apply(self, op: Op, fn: LowerFn) -> tuple[Value | None, ...]:
+        b = Lowering(self.module, op, self.known, self.guards)
+        inputs, attrs = _bind(fn, op)
+        out = fn(b, *inputs, **attrs)
+        results = out if isinstance(out, tuple) else (out,)
+        for i, r in enumerate(op.results):
+            if r.uses and (i >= len(results) or results[i] is None):
+                raise Refused(f"output {i} is not supported")
+        return results
+
+    def replace(self, old: Value, new: Value | None, op: Op) -> None:
+        if new is None:
+            return
+        _compare_hint(old, new.type, op)
+        if new.op is not None and not new.name:
+            new.name = old.name
+        old.replace_by(new)
+
+    def refuse(self, op: Op, reason: str) -> None:
+        self.poisoned.update(op.results)
+        domain, _, kind = op.name.removeprefix("onnx.").rpartition(".")
+        self.bad.append(UnsupportedNode(op.loc, kind, domain, reason))
+
+
+def _bind(fn: LowerFn, op: Op) -> tuple[list[Value | None], dict[str, Any]]:
+    """Split an op into the positional inputs and keyword attributes of its lowering; Refused when they do not fit."""
+    params = list(inspect.signature(fn).parameters.values())[1:]
+    fixed = [p for p in params if p.kind is p.POSITIONAL_OR_KEYWORD]
+    variadic = any(p.kind is p.VAR_POSITIONAL for p in params)
+    inputs = list(op.operands)
+    while inputs and inputs[-1] is None:
+        inputs.pop()
+    if len(inputs) > len(fixed) and not variadic:
+        raise Refused(f"{len(inputs)} inputs given, at most {len(fixed)} are known")
+    for i, p in enumerate(fixed):
+        if p.default is p.empty and (i >= len(inputs) or inputs[i] is None):
+            raise Refused(f"the required input '{p.name}' is missing")
+    known = {p.name for p in params if p.kind is p.KEYWORD_ONLY}
+    unknown = op.attrs.keys() - known
+    if unknown:
+        raise Refused(f"attribute '{min(unknown)}' is not known")
+    for p in params:
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in op.attrs:
+            raise Refused(f"the required attribute '{p.name}' is missing")
+    return inputs, dict(op.attrs)
+
+
+def _compare_hint(old: Value, found: Type, op: Op) -> None:
+    hint = old.type
+    if not isinstance(hint, Tensor) or not isinstance(found, Tensor) or hint.shape is None:
+        return
+    wrong = len(hint.shape) != found.rank or any(
+        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(hint.shape, found.dims))
+    if wrong:
+        log.warning("%s of node '%s': the model declares %%%s as %s but it is %s; going on with the latter",
+                    op.name, op.loc, old.name, hint, found)

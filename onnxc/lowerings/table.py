@@ -1,0 +1,43 @@
+"""The table of lowerings, filled by the family files when it is first asked."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["LOWERINGS", "lowering", "lowering_of"]
+
+LowerFn = Callable[..., Any]
+LOWERINGS: dict[str, LowerFn] = {}
+_INFRASTRUCTURE = {"context", "lower", "table"}
+_loaded = False
+
+
+def lowering(target: LowerFn | str) -> Any:
+    """Register a lowering: `@lowering` takes the op's name from the function, `@lowering("com.microsoft.Gelu")` is explicit."""
+    if isinstance(target, str):
+        def add(fn: LowerFn) -> LowerFn:
+            return _add(target, fn)
+        return add
+    return _add(target.__name__, target)
+
+
+def _add(name: str, fn: LowerFn) -> LowerFn:
+    if name in LOWERINGS:
+        raise ValueError(f"two lowerings of {name}: {LOWERINGS[name].__module__} and {fn.__module__}")
+    LOWERINGS[name] = fn
+    return fn
+
+
+def lowering_of(op_name: str) -> LowerFn | None:
+    """The lowering of `onnx.<name>`; None when there is none."""
+    global _loaded
+    if not _loaded:
+        package = importlib.import_module("onnxc.lowerings")
+        for info in pkgutil.iter_modules(package.__path__):
+            if info.name not in _INFRASTRUCTURE:
+                importlib.import_module(f"onnxc.lowerings.{info.name}")
+        _loaded = True
+    return LOWERINGS.get(op_name.removeprefix("onnx."))
