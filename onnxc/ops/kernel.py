@@ -9,7 +9,8 @@ stand in index expressions. A kernel body holds scalar ops (`s.*`), the loops be
 - `k.reduce {axes, extents, kinds} () {... yield(v...)}`: folds the yielded values over the axes; one result a kind.
   Kinds: add mul max min and or. max and min give NaN when any element is NaN. The order of folding is free.
   Kind "argmax" ("argmin"; "argmax_last", "argmin_last") folds two yielded values, a key and an i64 position, into the key
-  that wins and its position (first, or last, among equals; a NaN wins over all), and counts for two results.
+  that wins and its position (first, or last, among equals; a NaN wins over all), and counts for two results. Positions
+  grow in the order of the axes; of no elements the position is 0.
 - `k.scan {axis, extent, kind, exclusive} () {... yield(v)} (%acc) {...}`: prefix fold along one axis in order; the second
   region runs for each position with the running value (before its own element when exclusive).
 - `k.load(%mem, %i0, ...) {index, where, other}`: the element at `index`, one dim a memory dim, over axis symbols, dim
