@@ -12,6 +12,7 @@ Division and modulo round towards minus infinity (Python's rule) and their divis
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Union
@@ -169,7 +170,10 @@ def sym(name: str) -> Dim:
 
 def product(dims: Iterable[DimLike]) -> DimLike:
     """The product of `dims`; 1 for none (the element count of a shape)."""
-    return functools.reduce(lambda a, b: a * b, dims, 1)
+    total: DimLike = 1
+    for d in dims:
+        total = total * d
+    return total
 
 
 def _divide_monomial(mono: Monomial, divisor: Monomial) -> Monomial | None:
@@ -240,16 +244,13 @@ def _extremum(fn: str, args: Iterable[DimLike]) -> DimLike:
         else:
             flat.append(a)
     consts = [a for a in flat if isinstance(a, int)]
-    rest = sorted({a for a in flat if isinstance(a, Dim)}, key=str)
-    keep: list[DimLike] = []
-    for a in rest:
-        worse = [b for b in rest if b != a and _dominates(fn, b, a)]
-        if not worse:
-            keep.append(a)
+    candidates: list[DimLike] = [*sorted({a for a in flat if isinstance(a, Dim)}, key=str)]
     if consts:
-        c = pick(consts)
-        if not any(_dominates(fn, a, c) for a in keep):
-            keep = [a for a in keep if not _dominates(fn, c, a)] + [c]
+        candidates.append(pick(consts))
+    keep: list[DimLike] = []
+    for a in candidates:
+        if not any(_dominates(fn, b, a) for b in keep):
+            keep = [b for b in keep if not _dominates(fn, a, b)] + [a]
     if len(keep) == 1:
         return keep[0]
     return Dim((((Call(fn, tuple(keep)),), 1),))
@@ -309,7 +310,9 @@ def _map_atoms(d: DimLike, leaf: Callable[[str], DimLike]) -> DimLike:
 
 def _apply(call: Call, leaf: Callable[[str], DimLike]) -> DimLike:
     args = [_map_atoms(a, leaf) for a in call.args]
-    return {"floordiv": floordiv, "mod": mod, "min": dim_min, "max": dim_max}[call.fn](*args)
+    if call.fn in ("min", "max"):
+        return _extremum(call.fn, args)
+    return floordiv(args[0], args[1]) if call.fn == "floordiv" else mod(args[0], args[1])
 
 
 def substitute(d: DimLike, mapping: Mapping[str, DimLike]) -> DimLike:
@@ -330,7 +333,7 @@ def evaluate(d: DimLike, env: Mapping[str, int]) -> int:
 
 
 class Bounds:
-    """Inclusive upper limits of symbols (dims themselves): `Bounds({"i": N - 1})`. Lower limits are 0, or 1 for `positive`."""
+    """Inclusive upper limits of symbols, dims themselves: `Bounds({"i": N - 1})`. Lower limits are 0, 1 for `positive`."""
 
     __slots__ = ("positive", "upper")
 
@@ -343,30 +346,41 @@ class Bounds:
         for name in list(self.upper)[::-1]:
             if isinstance(d, int) or name not in _symbols(d):
                 continue
-            grows = _monotone(d, name)
+            grows = _monotone(d, name, self.positive)
             if grows is None:
                 continue
             d = substitute(d, {name: 0 if grows == lowest else self.upper[name]})
         return d
 
 
-def _monotone(d: Dim, name: str) -> bool | None:
+def _monotone(d: Dim, name: str, positive: frozenset[str]) -> bool | None:
     """True when d never falls as `name` grows, False when it never rises, None when that is not plain to see."""
-    signs: set[bool] = set()
+    signs: set[bool | None] = set()
     for mono, coef in d.terms:
-        for atom in mono:
+        for i, atom in enumerate(mono):
             if atom == name:
-                signs.add(coef > 0)
+                grows: bool | None = True
             elif isinstance(atom, Call) and name in symbols_of(atom.args):
-                first = atom.args[0]
-                if atom.fn == "mod" or name in symbols_of(atom.args[1:]) and atom.fn == "floordiv":
-                    return None
-                inner = {_monotone(a, name) for a in atom.args if isinstance(a, Dim) and name in _symbols(a)} \
-                    if atom.fn in ("min", "max") else {_monotone(first, name) if isinstance(first, Dim) else True}
-                if None in inner or len(inner) != 1:
-                    return None
-                signs.add((coef > 0) == inner.pop())
+                grows = _call_monotone(atom, name, positive)
+            else:
+                continue
+            others = mono[:i] + mono[i + 1:]
+            if grows is None or not all(_is_nonneg(a, positive) for a in others):
+                return None          # a factor below zero would turn the direction round
+            signs.add((coef > 0) == grows)
     return signs.pop() if len(signs) == 1 else None
+
+
+def _call_monotone(call: Call, name: str, positive: frozenset[str]) -> bool | None:
+    if call.fn == "mod" or (call.fn == "floordiv" and name in symbols_of(call.args[1])):
+        return None
+    inner = {_monotone(a, name, positive) for a in call.args if isinstance(a, Dim) and name in _symbols(a)}
+    return inner.pop() if len(inner) == 1 else None
+
+
+def _is_nonneg(atom: Atom, positive: frozenset[str]) -> bool:
+    low = _atom_range(atom, positive)[0]
+    return low is not None and low >= 0
 
 
 def _numeric_low(d: DimLike, positive: frozenset[str]) -> int | None:
@@ -474,11 +488,13 @@ def _peel(a: DimLike, n: DimLike, bounds: Bounds) -> tuple[DimLike, DimLike]:
     return q, r
 
 
-_TOKEN = re.compile(r"\s*(?:(\d+)|([$A-Za-z_][\w.$]*)|(//|[-+*%(),]))")
+# A dim is short; text from outside is held to that, because products of sums grow without bound.
+_MAX_TOKENS, _MAX_NESTING, _MAX_TERMS, _MAX_ARGS = 1000, 64, 1000, 64
+_TOKEN = re.compile(r"\s*(?:([0-9]+)|([$A-Za-z_][\w.$]*)|(//|[-+*%(),]))")
 
 
 def parse_dim(text: str) -> DimLike:
-    """Parse what `str(dim)` prints: integers, symbols, + - * // %, min(), max() and parentheses. ValueError on the rest."""
+    """Parse what `str(dim)` prints: integers, symbols, + - * // %, min(), max(), parentheses. ValueError on the rest."""
     tokens: list[str] = []
     pos = 0
     text = text.rstrip()
@@ -488,6 +504,9 @@ def parse_dim(text: str) -> DimLike:
             raise ValueError(f"'{text}' is not a dimension: unexpected '{text[pos:].strip()[:10]}'")
         tokens.append(m.group(0).strip())
         pos = m.end()
+    depth = list(itertools.accumulate((t == "(") - (t == ")") for t in tokens))
+    if len(tokens) > _MAX_TOKENS or max(depth, default=0) > _MAX_NESTING:
+        raise ValueError(f"a dimension of {len(tokens)} tokens, {max(depth)} levels deep, is too large")
     value, rest = _parse_sum(tokens, 0)
     if rest != len(tokens):
         raise ValueError(f"'{text}' is not a dimension: unexpected '{tokens[rest]}'")
@@ -509,22 +528,37 @@ def _parse_term(t: list[str], i: int) -> tuple[DimLike, int]:
         right, j = _parse_factor(t, i + 1)
         if t[i] != "*" and isinstance(right, int) and right <= 0:
             raise ValueError(f"a dimension is divided by {right}; divisors are positive")
-        value = value * right if t[i] == "*" else floordiv(value, right) if t[i] == "//" else mod(value, right)
+        value = _times(value, right) if t[i] == "*" else floordiv(value, right) if t[i] == "//" else mod(value, right)
         i = j
     return value, i
+
+
+def _times(a: DimLike, b: DimLike) -> DimLike:
+    if len(_terms(a)) * len(_terms(b)) > _MAX_TERMS:
+        raise ValueError(f"a dimension has more than {_MAX_TERMS} terms")
+    return _in_range(a * b)
+
+
+def _in_range(d: DimLike) -> DimLike:
+    if any(abs(c) >= 1 << 63 for _, c in _terms(d)):
+        raise ValueError("a number in a dimension does not fit into 64 bits")
+    return d
 
 
 def _parse_factor(t: list[str], i: int) -> tuple[DimLike, int]:
     if i >= len(t):
         raise ValueError("a dimension ends too early")
     if t[i] == "-":
-        value, i = _parse_factor(t, i + 1)
-        return -value, i
+        signs = sum(1 for _ in itertools.takewhile(lambda token: token == "-", t[i:]))
+        value, i = _parse_factor(t, i + signs)
+        return (-value if signs % 2 else value), i
     if t[i] == "(":
         value, i = _parse_sum(t, i + 1)
         return value, _expect(t, i, ")")
     if t[i].isdigit():
-        return int(t[i]), i + 1
+        if len(t[i]) > 20:
+            raise ValueError("a number in a dimension does not fit into 64 bits")
+        return _in_range(int(t[i])), i + 1
     if t[i] in ("min", "max") and i + 1 < len(t) and t[i + 1] == "(":
         return _parse_call(t, i)
     if re.match(r"[$A-Za-z_]", t[i]):
@@ -540,6 +574,8 @@ def _parse_call(t: list[str], i: int) -> tuple[DimLike, int]:
         args.append(value)
         if i >= len(t) or t[i] != ",":
             break
+    if len(args) > _MAX_ARGS:
+        raise ValueError(f"{fn} of {len(args)} dimensions; {_MAX_ARGS} are the most")
     return _extremum(fn, args), _expect(t, i, ")")
 
 
