@@ -1,0 +1,269 @@
+"""Register-tiled contraction micro-kernels as LLVM IR.
+
+One family serves matrix products and convolutions alike (an indirect GEMM): a micro-kernel computes a tile
+
+    tile[r, c] (+)= sum over t < taps, k < depth of  row(t, r)[k] * b[t, k, c]
+
+of `rows` rows by `vectors` vectors, held in registers while it walks taps and depth. The left operand is a table of
+row pointers, one row of the table a tap, so that a matrix, a strided view and a convolution's shifted windows with
+their zero padding look the same. The right operand is a panel: rows of `vectors` vectors at a fixed stride.
+
+Operands have the accumulator's type; widening narrower ones, packing panels and looping over a whole problem belong
+to other modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from onnxc.codegen.llvm.loops import I64, Body, counted_loop, i64
+
+I1 = ir.IntType(1)
+I8 = ir.IntType(8)
+I32 = ir.IntType(32)
+POINTER = ir.PointerType()
+
+ACCUMULATORS: dict[str, ir.Type] = {
+    "f32": ir.FloatType(),
+    "f64": ir.DoubleType(),
+    "i32": ir.IntType(32),
+    "i64": ir.IntType(64),
+}
+
+ITEM_BYTES: dict[str, int] = {"f32": 4, "f64": 8, "i32": 4, "i64": 8}
+
+# Two FMAs start a cycle and take four (Zen 2-5, Skylake and later): with fewer accumulators than this a tile waits for
+# its own results.
+_FMAS_IN_FLIGHT = 8
+
+
+@dataclass(frozen=True)
+class Microkernel:
+    """One member of the family: `rows` by `vectors` vectors of `lanes` elements of type `dtype`.
+
+    `pitch` is the number of pointers in one row of the pointer table: the tile of fewer rows at a problem's edge
+    shares the table of the full tile.
+    """
+
+    dtype: str
+    rows: int
+    vectors: int
+    lanes: int
+    pitch: int
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ACCUMULATORS:
+            raise ValueError(f"no micro-kernel accumulates in {self.dtype!r}: use one of {', '.join(ACCUMULATORS)}")
+        if not 1 <= self.rows <= self.pitch:
+            raise ValueError(f"{self.rows} rows do not fit a pointer table of {self.pitch} a row")
+        if self.vectors < 1 or self.lanes < 1:
+            raise ValueError(f"vectors and lanes must be positive in {self}")
+
+    @property
+    def name(self) -> str:
+        """The symbol: unique among the micro-kernels of one module."""
+        return f"mk_{self.dtype}_{self.rows}x{self.vectors}x{self.lanes}_p{self.pitch}"
+
+    @property
+    def item_type(self) -> ir.Type:
+        return ACCUMULATORS[self.dtype]
+
+    @property
+    def vector_type(self) -> ir.Type:
+        return ir.VectorType(self.item_type, self.lanes)
+
+    @property
+    def vector_bytes(self) -> int:
+        return self.lanes * ITEM_BYTES[self.dtype]
+
+    @property
+    def sums(self) -> int:
+        """How many independent sums each element of the tile is split into, a power of two: sum i takes the steps of
+        depth that are i modulo `sums`, and one iteration of the inner loop takes `sums` steps.
+
+        Full tiles need one. Unrolling them further measured no gain (less than noise at 1, 2, 4 and 8 steps) and
+        costs compile time. Integers need one because only their additions, of one cycle, depend on each other.
+        """
+        if isinstance(self.item_type, ir.IntType):
+            return 1
+        wanted = -(-_FMAS_IN_FLIGHT // (self.rows * self.vectors))
+        return 1 << (wanted - 1).bit_length()
+
+
+def function_type() -> ir.FunctionType:
+    """The signature that every micro-kernel has, whatever its tile and type.
+
+    (taps, depth, table, offset, panel, row_stride, tap_stride, tile, tile_stride, accumulate): `table` is
+    ptr[taps][pitch]; `offset` bytes are added to every row pointer; step k of tap t of the panel is at
+    `panel + t * tap_stride + k * row_stride` and row r of the tile at `tile + r * tile_stride`, all in bytes.
+    The tile is added to when `accumulate` is set, else written.
+    """
+    return ir.FunctionType(ir.VoidType(), [I64, I64, POINTER, I64, POINTER, I64, I64, POINTER, I64, I1])
+
+
+def microkernel(module: ir.Module, spec: Microkernel) -> ir.Function:
+    """The function of `spec` in `module`, emitted on first use with internal linkage."""
+    existing = module.globals.get(spec.name)
+    if existing is not None:
+        return existing
+    function = ir.Function(module, function_type(), spec.name)
+    function.linkage = "internal"
+    function.attributes.add("nounwind")
+    function.attributes.add("noinline")
+    names = "taps depth table offset panel row_stride tap_stride tile tile_stride accumulate".split()
+    for argument, name in zip(function.args, names, strict=True):
+        argument.name = name
+    _Emitter(spec, function).emit()
+    return function
+
+
+class _Emitter:
+    """Emits one micro-kernel's body. Accumulators are flat lists: sums of rows of vectors."""
+
+    def __init__(self, spec: Microkernel, function: ir.Function) -> None:
+        self.spec = spec
+        self.function = function
+        (self.taps, self.depth, self.table, self.offset, self.panel) = function.args[:5]
+        (self.row_stride, self.tap_stride, self.tile, self.tile_stride, self.accumulate) = function.args[5:]
+
+    def emit(self) -> None:
+        builder = ir.IRBuilder(self.function.append_basic_block("entry"))
+        main = builder.and_(self.depth, i64(-self.spec.sums), name="main")
+        accumulators = self._initial(builder)
+
+        def tap(b: ir.IRBuilder, t: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            return self._tap(b, t, main, carried)
+
+        *accumulators, _ = counted_loop(builder, "tap", 0, self.taps, 1, [*accumulators, self.panel], tap)
+        for pointer, value in zip(self._cells(builder), self._folded(builder, accumulators), strict=True):
+            builder.store(value, pointer, align=self._align)
+        builder.ret_void()
+
+    @property
+    def _align(self) -> int:
+        return ITEM_BYTES[self.spec.dtype]
+
+    def _initial(self, builder: ir.IRBuilder) -> list[ir.Value]:
+        """The accumulators' first values: the tile's when adding to it, which keeps one order of summation
+        however depth is blocked, and zero else."""
+        spec = self.spec
+        cells, zero = spec.rows * spec.vectors, ir.Constant(spec.vector_type, None)
+        entry = builder.block
+        load, start = builder.append_basic_block("resume"), builder.append_basic_block("start")
+        builder.cbranch(self.accumulate, load, start)
+        builder.position_at_end(load)
+        loaded = [builder.load(p, typ=spec.vector_type, align=self._align) for p in self._cells(builder)]
+        builder.branch(start)
+        builder.position_at_end(start)
+        first = []
+        for value in loaded:
+            phi = builder.phi(spec.vector_type)
+            phi.add_incoming(zero, entry)
+            phi.add_incoming(value, load)
+            first.append(phi)
+        return first + [zero] * (cells * (spec.sums - 1))
+
+    def _cells(self, builder: ir.IRBuilder) -> Iterator[ir.Value]:
+        """Pointers to the tile's vectors, row by row."""
+        for r in range(self.spec.rows):
+            row = _offset(builder, self.tile, builder.mul(self.tile_stride, i64(r)))
+            for v in range(self.spec.vectors):
+                yield _offset(builder, row, i64(v * self.spec.vector_bytes))
+
+    def _tap(
+        self, builder: ir.IRBuilder, tap: ir.Value, main: ir.Value, carried: list[ir.Value]
+    ) -> list[ir.Value]:
+        """All of depth for one tap. `carried` ends with the tap's panel pointer."""
+        rows = self._row_pointers(builder, tap)
+
+        def steps(count: int) -> Body:
+            return lambda b, k, values: self._steps(b, count, k, rows, values[:-1], values[-1])
+
+        sums = self.spec.sums
+        values = counted_loop(builder, "k", 0, main, sums, carried, steps(sums))
+        if sums > 1:
+            values = counted_loop(builder, "rest", main, self.depth, 1, values, steps(1))
+        return [*values[:-1], _offset(builder, carried[-1], self.tap_stride)]
+
+    def _row_pointers(self, builder: ir.IRBuilder, tap: ir.Value) -> list[ir.Value]:
+        line = _offset(builder, self.table, builder.mul(tap, i64(self.spec.pitch * 8)))
+        pointers = []
+        for r in range(self.spec.rows):
+            pointer = builder.load(_offset(builder, line, i64(8 * r)), typ=POINTER, align=8)
+            pointers.append(_offset(builder, pointer, self.offset))
+        return pointers
+
+    def _steps(
+        self,
+        builder: ir.IRBuilder,
+        count: int,
+        k: ir.Value,
+        rows: Sequence[ir.Value],
+        sums: list[ir.Value],
+        panel: ir.Value,
+    ) -> list[ir.Value]:
+        """`count` steps of depth from step `k`, whose panel row is at `panel`."""
+        spec = self.spec
+        cells = spec.rows * spec.vectors
+        sums = list(sums)
+        for step in range(count):
+            base = cells * step
+            right = [
+                builder.load(
+                    _offset(builder, panel, i64(v * spec.vector_bytes)), typ=spec.vector_type, align=self._align
+                )
+                for v in range(spec.vectors)
+            ]
+            index = builder.add(k, i64(step), flags=["nsw"]) if step else k
+            for r in range(spec.rows):
+                pointer = builder.gep(rows[r], [index], source_etype=spec.item_type)
+                left = _splat(builder, builder.load(pointer, typ=spec.item_type, align=self._align), spec.lanes)
+                for v in range(spec.vectors):
+                    cell = base + r * spec.vectors + v
+                    sums[cell] = multiply_add(builder, left, right[v], sums[cell])
+            panel = _offset(builder, panel, self.row_stride)
+        return [*sums, panel]
+
+    def _folded(self, builder: ir.IRBuilder, accumulators: list[ir.Value]) -> list[ir.Value]:
+        cells = self.spec.rows * self.spec.vectors
+        total = accumulators[:cells]
+        for s in range(1, self.spec.sums):
+            part = accumulators[s * cells : (s + 1) * cells]
+            total = [_add(builder, a, b) for a, b in zip(total, part, strict=True)]
+        return total
+
+
+def multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+    """a * b + c. Floats contract to one rounding where the target has FMA; integers wrap."""
+    kind = a.type
+    item = kind.element if isinstance(kind, ir.VectorType) else kind
+    if isinstance(item, ir.IntType):
+        return builder.add(builder.mul(a, b), c)
+    suffix = "f32" if isinstance(item, ir.FloatType) else "f64"
+    if isinstance(kind, ir.VectorType):
+        suffix = f"v{kind.count}{suffix}"
+    name = f"llvm.fmuladd.{suffix}"
+    intrinsic = builder.module.globals.get(name)
+    if intrinsic is None:
+        intrinsic = ir.Function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+    return builder.call(intrinsic, [a, b, c])
+
+
+def _add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    if isinstance(a.type.element, ir.IntType):
+        return builder.add(a, b)
+    return builder.fadd(a, b)
+
+
+def _splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    vector = ir.VectorType(value.type, lanes)
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, lanes), None))
+
+
+def _offset(builder: ir.IRBuilder, pointer: ir.Value, nbytes: ir.Value) -> ir.Value:
+    return builder.gep(pointer, [nbytes], source_etype=I8)

@@ -1,0 +1,78 @@
+"""Chooses the tile and the blocking of a contraction for a target.
+
+Owns the sizes and their reasons; `microkernel` and `contract_loops` take any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from onnxc.codegen.llvm.contract_loops import Blocking, rows_met
+from onnxc.codegen.llvm.microkernel import ITEM_BYTES, Microkernel
+from onnxc.codegen.llvm.target import Target
+
+# More rows than this and their pointers no longer fit the 16 general registers, and more lines of the left operand are
+# in use at once than a set of the first-level cache holds when its rows are a multiple of 4 KiB apart: 14x32 floats
+# reached 46 % of peak at 1024x1024x1024 where 6x64, 8x48 and 5x80 reached 95-96 %.
+_MOST_ROWS = 6
+# Powers of two divide the usual numbers of channels.
+_VECTOR_COUNTS = (4, 2, 1)
+_CHUNK_ROWS = 96
+_NARROWEST_VECTOR_BYTES = 16
+
+
+def scratch_registers(target: Target, dtype: str) -> int:
+    """Vector registers that multiply-adds need beside the accumulators and one row of the panel.
+
+    One holds the left operand; separate products and multiplications made of narrower ones take the others, as many as
+    it took LLVM to keep the inner loop free of spills (a test looks).
+    """
+    features = target.features
+    if dtype in ("f32", "f64"):
+        return 1 if target.arch == "aarch64" or "fma" in features else 2
+    if dtype == "i32":
+        return 3 if target.arch == "aarch64" or "sse4.1" in features else 6
+    if target.arch == "aarch64":
+        return 20  # products are made in general registers, which run out first
+    if "avx512dq" in features and target.vector_bytes == 64:
+        return 3
+    return 6 if "avx2" in features else 8
+
+
+def tile_for(target: Target, dtype: str, n: int | None = None) -> Microkernel:
+    """The full tile: of those whose operands stay in registers, the one with most multiply-adds a load.
+
+    `n`, the result's columns when known, narrows a tile that they would not fill, down to 16-byte vectors.
+    """
+    item = ITEM_BYTES[dtype]
+    lanes = target.vector_bytes // item
+    while n is not None and n <= lanes // 2 and lanes * item > _NARROWEST_VECTOR_BYTES:
+        lanes //= 2
+    most_vectors = _VECTOR_COUNTS[0] if n is None else max(1, -(-n // lanes))
+    free = target.vector_registers - scratch_registers(target, dtype)
+    shapes = []
+    for vectors in _VECTOR_COUNTS:
+        rows = min(_MOST_ROWS, (free - vectors) // vectors)
+        if rows >= 1 and (vectors <= most_vectors or vectors == 1):
+            shapes.append((rows * vectors / (rows + vectors), rows, vectors))
+    _, rows, vectors = max(shapes)
+    return Microkernel(dtype, rows, vectors, lanes, rows)
+
+
+def blocking_for(
+    target: Target, dtype: str, *, n: int | None = None, job_rows: Iterable[int] | None = None
+) -> Blocking:
+    """The blocking for `n` columns and jobs of `job_rows` rows; None where a number is known at run time only.
+
+    Half of the second-level cache holds a panel's block of depth, the other half the chunk's rows.
+    """
+    tile = tile_for(target, dtype, n)
+    chunk_rows = _CHUNK_ROWS // tile.rows * tile.rows
+    row_counts = None
+    if job_rows is not None:
+        row_counts = frozenset().union(*(rows_met(rows, chunk_rows, tile.rows) for rows in job_rows))
+    vector_counts = None
+    if n is not None:
+        columns = tile.vectors * tile.lanes
+        vector_counts = frozenset(-(-min(columns, n - n0) // tile.lanes) for n0 in range(0, n, columns))
+    return Blocking(tile, chunk_rows, target.l2_bytes // 2, row_counts, vector_counts)
