@@ -1,0 +1,102 @@
+"""The pass `fold`: what only depends on constants is computed now, by the reference column of the op table.
+
+Integer tensors that shape arithmetic determines become `t.dims` (or constants when no symbol is left). Results above a
+budget stay in the program: a small model must not unfold into gigabytes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxc.ir.builder import Builder, constant_of
+from onnxc.ir.core import Func, Module, Op, Value
+from onnxc.ir.dims import Dim, symbols_of
+from onnxc.ir.registry import lookup
+from onnxc.ir.types import I32, I64, Tensor
+from onnxc.ops.known import KnownValues
+
+__all__ = ["fold"]
+
+_EACH = 64 << 20            # bytes of one folded result
+_TOGETHER = 512 << 20       # bytes folded beyond what the operands held, over the model
+_REPEATED = 4096            # elements up to which a broadcast of a constant is written out
+
+
+def fold(module: Module) -> None:
+    """Fold constant subgraphs of every graph function."""
+    budget = _TOGETHER
+    for func in module.funcs.values():
+        if func.kind == "graph":
+            budget = _fold_func(module, func, budget)
+
+
+def _fold_func(module: Module, func: Func, budget: int) -> int:
+    known = KnownValues(module)
+    for op in func.body.ops:
+        row = lookup(op.name)
+        if op.name in ("t.const", "t.dims") or row is None or not row.has("pure") or op.regions or len(op.results) != 1:
+            continue
+        if _fold_known(module, op, known):
+            continue
+        arrays = [constant_of(module, v) for v in op.inputs]
+        if not arrays or any(a is None for a in arrays) or row.ref is None or not _worth(op, budget):
+            continue
+        result = _evaluate(op, [None if v is None else constant_of(module, v) for v in op.operands])
+        if result is None:
+            continue
+        budget -= max(0, result.nbytes - sum(a.nbytes for a in arrays if a is not None))
+        _replace(op, Builder.at(module, op).const(result, name=op.result.name or "folded"))
+    return budget
+
+
+def _worth(op: Op, budget: int) -> bool:
+    t = op.result.type
+    if not isinstance(t, Tensor) or not t.is_static or any(symbols_of(d) for d in _attr_dims(op)):
+        return False
+    size = int(t.size)  # type: ignore[arg-type]
+    source = max((int(v.type.size) for v in op.inputs), default=0)  # type: ignore[attr-defined]
+    if op.name == "t.broadcast" and size > max(source, _REPEATED):
+        return False
+    nbytes = size * max(t.dtype.bits, 8) // 8
+    return nbytes <= _EACH and nbytes - source <= budget
+
+
+def _attr_dims(op: Op) -> list[Dim]:
+    return [d for a in op.attrs.values() if isinstance(a, tuple) for d in a if isinstance(d, Dim)]
+
+
+def _evaluate(op: Op, arrays: list[np.ndarray | None]) -> np.ndarray | None:
+    row = lookup(op.name)
+    assert row is not None and row.ref is not None
+    try:
+        with np.errstate(all="ignore"):
+            result = np.asarray(row.ref(dict(op.attrs), *arrays))
+    except (IndexError, ZeroDivisionError):
+        return None                         # an error of the run stays one: the kernel reports it
+    t = op.result.type
+    assert isinstance(t, Tensor)
+    return np.ascontiguousarray(result.astype(t.dtype.numpy, copy=False)).reshape(result.shape)
+
+
+def _fold_known(module: Module, op: Op, known: KnownValues) -> bool:
+    """Replace shape arithmetic by its result."""
+    t = op.result.type
+    if not isinstance(t, Tensor) or len(t.dims) > 1 or t.dtype not in (I32, I64):
+        return False
+    values = known.of(op.result)
+    if values is None:
+        return False
+    flat = [v for v in values.ravel()]
+    b = Builder.at(module, op)
+    if any(isinstance(v, Dim) for v in flat):
+        new = b.value("t.dims", values=tuple(flat), vector=len(t.dims) == 1, dtype=t.dtype)
+    else:
+        new = b.const(np.array(flat, t.dtype.numpy).reshape(values.shape), name=op.result.name or "shape")
+    _replace(op, new)
+    return True
+
+
+def _replace(op: Op, new: Value) -> None:
+    new.name = new.name or op.result.name
+    op.result.replace_by(new)
+    op.erase()

@@ -1,0 +1,459 @@
+"""Builds one kernel by demand: the element of a value at an index, asked from the stores backwards.
+
+`Demand.at(value, index)` emits what computes one element: view ops only change the index, elementwise ops apply a scalar
+op, reductions open a loop, and values that live in memory are loaded. A result is kept per (value, index), and every op
+is placed in the outermost loop that defines the axes it needs; so what two consumers share is computed once, and what does
+not depend on an inner axis stands outside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxc.ir.builder import constant_of
+from onnxc.ir.core import Block, Func, Module, Op, Value
+from onnxc.ir.dims import Bounds, Dim, DimLike, simplify, substitute, sym, symbols_of
+from onnxc.ir.registry import lookup
+from onnxc.ir.types import BOOL, I64, DType, Mem, Scalar, Tensor, dtype_named
+from onnxc.passes.indexing import (Index, Where, broadcast_index, inside, pad_index, reshape_index, slice_index,
+                                   window_index)
+
+__all__ = ["Demand", "NotFusable", "Scope", "element_type"]
+
+
+class NotFusable(Exception):
+    """`value` cannot be computed inside this kernel; it has to be in memory."""
+
+    def __init__(self, value: Value, reason: str) -> None:
+        super().__init__(reason)
+        self.value, self.reason = value, reason
+
+
+def element_type(t: DType) -> DType:
+    """The type that elements of `t` have inside kernels: narrow types are widened on load and rounded on store."""
+    return dtype_named(t.compute)
+
+
+@dataclasses.dataclass(slots=True)
+class Scope:
+    """A loop body under construction; `upper` holds the inclusive limits of the axes it introduces."""
+
+    block: Block
+    upper: dict[str, DimLike]
+    memo: dict[Any, Value] = dataclasses.field(default_factory=dict)
+
+
+class Demand:
+    """One kernel under construction. `leaf(value)` gives the memory argument of a value that is in memory, else None."""
+
+    def __init__(self, module: Module, func: Func, leaf: Callable[[Value], Value | None], taken: frozenset[str],
+                 loc: str = "") -> None:
+        self.module, self.func, self.leaf, self.loc = module, func, leaf, loc
+        self.taken = taken                                           # dim symbols, which axes must not be called
+        self.scopes = [Scope(func.body, {})]
+        self.loaded: dict[str, tuple[Value, frozenset[str]]] = {}    # symbol -> i64 value, and the axes it depends on
+        self.axes_made = 0
+        self.bound: dict[Value, tuple[Index, Value]] = {}            # contraction results: index and accumulator
+        self.fold_values: list[tuple[Value, frozenset[str]]] = []    # every reduction, and the symbols it depends on
+
+    @property
+    def folds(self) -> list[frozenset[str]]:
+        """The axes that each reduction depends on."""
+        return [frozenset(n for n in names if n not in self.taken) for _, names in self.fold_values]
+
+    # ---- scopes ----------------------------------------------------------------------------------------------------
+    def axis(self, stem: str = "i") -> Dim:
+        """A fresh axis symbol."""
+        name = f"{stem}{self.axes_made}"
+        while name in self.taken:
+            name = "_" + name
+        self.axes_made += 1
+        return sym(name)
+
+    def open(self, axes: Sequence[DimLike], extents: Sequence[DimLike], block: Block | None = None) -> Scope:
+        """Enter a loop body over `axes`."""
+        upper = {str(a): e - 1 for a, e in zip(axes, extents)}
+        self.scopes.append(Scope(block or Block(), upper))
+        return self.scopes[-1]
+
+    def close(self) -> Block:
+        return self.scopes.pop().block
+
+    def bounds(self) -> Bounds:
+        """What is known of the axes here; inside a loop every extent is at least 1."""
+        upper: dict[str, DimLike] = {}
+        for s in self.scopes:
+            upper.update(s.upper)
+        positive = {n for d in upper.values() for n in symbols_of(d) if isinstance(d, Dim) and d + 1 == sym(n)}
+        return Bounds(upper, positive)
+
+    def _depends(self, parts: Sequence[Any]) -> frozenset[str]:
+        """Axis symbols in index expressions, through loaded indices."""
+        out: set[str] = set()
+        for part in parts:
+            for name in symbols_of(part):
+                out |= self.loaded[name][1] if name in self.loaded else {name}
+        return frozenset(out)
+
+    def depth(self, axes: frozenset[str]) -> int:
+        """The outermost scope in which all of `axes` are defined."""
+        for d in range(len(self.scopes) - 1, 0, -1):
+            if axes & self.scopes[d].upper.keys():
+                return d
+        return 1 if len(self.scopes) > 1 else 0
+
+    # ---- emitting --------------------------------------------------------------------------------------------------
+    def emit(self, name: str, operands: Sequence[Value], attrs: dict[str, Any] | None = None) -> Value:
+        """An op with one result at the current scope."""
+        row = lookup(name)
+        if row is None or row.infer is None:
+            raise KeyError(f"{name} is not a kernel op")
+        types = [v.type for v in operands]
+        full = {**{k: v for k, v in row.attrs.items()}, **(attrs or {})}
+        op = Op(name, operands, row.infer(types, full), full if row.attrs else {}, loc=self.loc)
+        self.scopes[-1].block.append(op)
+        return op.result if op.results else op  # type: ignore[return-value]
+
+    def apply(self, name: str, *operands: Value) -> Value:
+        """The scalar op `s.<name>`."""
+        return self.emit(f"s.{name}", operands)
+
+    def const(self, value: Any, dtype: DType) -> Value:
+        if isinstance(value, np.generic):
+            value = value.item()
+        value = bool(value) if dtype == BOOL else float(value) if dtype.is_float else int(value)
+        return self.emit("s.const", (), {"value": value, "dtype": dtype})
+
+    def cast(self, v: Value, to: DType, **attrs: Any) -> Value:
+        return v if v.type == Scalar(to) else self.emit("s.cast", (v,), {"to": to, **attrs})
+
+    def index_value(self, expr: DimLike) -> Value:
+        """An index expression as an i64 value."""
+        if isinstance(expr, int):
+            return self.const(expr, I64)
+        (expr,), operands = self._operands((expr,))
+        if expr == sym("$0") and len(operands) == 1:
+            return operands[0]
+        return self.emit("k.index", operands, {"expr": expr})
+
+    def _operands(self, exprs: Sequence[DimLike]) -> tuple[tuple[DimLike, ...], list[Value]]:
+        """Index expressions with loaded symbols turned into `$n`, and the operands these stand for."""
+        names = [n for n in dict.fromkeys(n for e in exprs for n in sorted(symbols_of(e))) if n in self.loaded]
+        mapping: dict[str, DimLike] = {n: sym(f"${i}") for i, n in enumerate(names)}
+        return tuple(substitute(e, mapping) for e in exprs), [self.loaded[n][0] for n in names]
+
+    def _place(self, exprs: Sequence[DimLike], where: Where) -> tuple[tuple[DimLike, ...], Where, list[Value]]:
+        flat = [*exprs, *(e for triple in where for e in triple)]
+        out, operands = self._operands(flat)
+        n = len(exprs)
+        return out[:n], tuple((out[i], out[i + 1], out[i + 2]) for i in range(n, len(out), 3)), operands
+
+    def load(self, mem: Value, index: Index, where: Where, other: Any) -> Value:
+        at, conditions, operands = self._place(index, where)
+        t = mem.type
+        assert isinstance(t, Mem)
+        v = self.emit("k.load", (mem, *operands), {"index": at, "where": conditions, "other": _plain(other, t.dtype)})
+        return self.cast(v, element_type(t.dtype))
+
+    def store(self, mem: Value, value: Value, index: Index, where: Where = (), combine: str | None = None) -> None:
+        at, conditions, operands = self._place(index, where)
+        t = mem.type
+        assert isinstance(t, Mem)
+        self.emit("k.store", (mem, self.cast(value, t.dtype), *operands),
+                  {"index": at, "where": conditions, "combine": combine})
+
+    # ---- elements --------------------------------------------------------------------------------------------------
+    def at(self, value: Value, index: Index, where: Where = (), other: Any = 0) -> Value:
+        """The element of `value` at `index`, in its compute type. Where `where` fails the result is `other` if the value is
+        in memory, and anything otherwise (the caller selects)."""
+        bounds = self.bounds()
+        index = tuple(simplify(i, bounds) for i in index)
+        axes = self._depends([*index, *(e for t in where for e in t)])
+        depth = self.depth(axes)
+        key = (value, index, where, _key(other))
+        for scope in self.scopes[:depth + 1]:
+            if key in scope.memo:
+                return scope.memo[key]
+        inner = self.scopes[depth + 1:]
+        del self.scopes[depth + 1:]
+        result = self._element(value, index, where, other)
+        self.scopes[depth].memo[key] = result
+        self.scopes.extend(inner)
+        return result
+
+    def _element(self, value: Value, index: Index, where: Where, other: Any) -> Value:
+        if value in self.bound:
+            expected, result = self.bound[value]
+            if index != expected:
+                raise NotFusable(value, "the epilogue reads the product at another index than it is computed at")
+            return result
+        mem = self.leaf(value)
+        if mem is not None:
+            return self.load(mem, index, where, other)
+        op = value.op
+        if op is None:
+            raise NotFusable(value, "a function argument is not in memory")
+        case = _CASES.get(op.name)
+        if case is not None:
+            return case(self, op, index, where, other)
+        row = lookup(op.name)
+        if row is not None and row.has("elementwise"):
+            return self._elementwise(op, index, where)
+        raise NotFusable(value, f"{op.name} has no element-wise form")
+
+    def _elementwise(self, op: Op, index: Index, where: Where) -> Value:
+        shape = op.result.type.dims  # type: ignore[attr-defined]
+        args = [self.at(v, broadcast_index(index, v.type.dims, shape), where) for v in op.inputs]  # type: ignore[attr-defined]
+        name = op.name[2:]
+        if name in ("div", "mod", "fmod") and op.operand(0).type.dtype.is_integer:  # type: ignore[attr-defined]
+            self.require(self.apply("ne", args[1], self.const(0, args[1].type.dtype)), where,  # type: ignore[attr-defined]
+                         f"{op.loc or op.name}: division of an integer by zero")
+        return self.apply(name, *args)
+
+    def reads_memory(self, value: Value) -> bool:
+        """Whether an element of `value` is one load, views aside."""
+        while self.leaf(value) is None:
+            if value.op is None or value.op.name not in _VIEWS:
+                return False
+            value = value.op.operand(0)
+        return True
+
+    def condition(self, where: Where) -> Value | None:
+        """All of the conditions as one bool value; None when there are none."""
+        out: Value | None = None
+        for expr, low, high in where:
+            v = self.index_value(expr)
+            tests = [self.apply("ge", v, self.index_value(low)), self.apply("lt", v, self.index_value(high))]
+            for t in tests:
+                out = t if out is None else self.apply("and", out, t)
+        return out
+
+    def require(self, ok: Value, where: Where, message: str) -> None:
+        """Record `message` unless ok, at points where `where` holds."""
+        guard = self.condition(where)
+        if guard is not None:
+            ok = self.apply("or", ok, self.apply("not", guard))
+        op = Op("k.require", (ok,), (), {"message": message}, loc=self.loc)
+        self.scopes[-1].block.append(op)
+
+    def masked(self, source: Value, index: Index, new: Where, where: Where, fill: Any) -> Value:
+        """The element of `source`, or `fill` (a number, or a value of the same type) where `new` does not hold."""
+        both = tuple(dict.fromkeys((*where, *new)))
+        if not new:
+            return self.at(source, index, where)
+        if not isinstance(fill, Value) and self.reads_memory(source):
+            return self.at(source, index, both, fill)
+        v = self.at(source, index, both)
+        ok = self.condition(new)
+        assert ok is not None
+        return self.apply("select", ok, v, fill if isinstance(fill, Value) else self.const(fill, v.type.dtype))  # type: ignore[attr-defined]
+
+    def loaded_index(self, value: Value, extent: DimLike, where: Where, axes: frozenset[str], message: str) -> tuple[Dim, Where]:
+        """A data index as a symbol: negative counts from the end; out of range is an error of the run and reads nothing."""
+        v = self.cast(value, I64)
+        size = self.index_value(extent)
+        low = self.apply("ge", v, self.apply("neg", size))
+        self.require(self.apply("and", low, self.apply("lt", v, size)), where, message)
+        wrapped = self.apply("select", self.apply("lt", v, self.const(0, I64)), self.apply("add", v, size), v)
+        name = str(self.axis("v"))
+        self.loaded[name] = (wrapped, axes)
+        return sym(name), (*where, (sym(name), 0, extent))
+
+    # ---- reductions ------------------------------------------------------------------------------------------------
+    def reduce(self, op: Op, axes: Sequence[int], index: Index, kinds: Sequence[str], where: Where,
+               types: Sequence[DType]) -> list[Value]:
+        """Fold the operand of `op` over `axes`; `index` is that of the result."""
+        source = op.operand(0)
+        shape = source.type.dims  # type: ignore[attr-defined]
+        own = {a: self.axis("r") for a in axes}
+        rest = iter(index)
+        full = tuple(own[a] if a in own else next(rest) for a in range(len(shape)))
+        extents = tuple(shape[a] for a in axes)
+        if any(isinstance(i, Dim) and symbols_of(i) != {str(i)} for i in index):
+            raise NotFusable(op.result, "a fold is read at a computed position")
+        self.fold_values.append((op.result, self._depends([*index, *(e for t in where for e in t)])))
+        self.open(list(own.values()), extents)
+        yields = self._yields(source, full, kinds, where, axes)
+        self.scopes[-1].block.append(Op("yield", yields))
+        block = self.close()
+        op = Op("k.reduce", (), [Scalar(t) for t in types],
+                {"axes": tuple(own.values()), "extents": extents, "kinds": tuple(kinds)}, [block], self.loc)
+        self.scopes[-1].block.append(op)
+        return op.results
+
+    def _yields(self, source: Value, full: Index, kinds: Sequence[str], where: Where, axes: Sequence[int]) -> list[Value]:
+        depth = len(self.scopes)
+        v = self.at(source, full, where)
+        assert len(self.scopes) == depth
+        return [v, self.index_value(full[axes[0]])] if kinds[0].startswith("arg") else [v]
+
+
+def _plain(value: Any, dtype: DType) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    return bool(value) if dtype == BOOL else float(value) if dtype.is_float else int(value)
+
+
+def _key(other: Any) -> Any:
+    return repr(other) if isinstance(other, float) else other
+
+
+# ---- element-wise forms of tensor ops: (demand, op, index, where, other) -> element --------------------------------------
+def _const(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    array = constant_of(d.module, op.result)
+    assert array is not None
+    dtype = op.result.type.dtype  # type: ignore[attr-defined]
+    if array.size == 1:
+        return d.const(array.reshape(-1)[0].item() if not dtype.is_float else float(array.reshape(-1)[0]), element_type(dtype))
+    raise NotFusable(op.result, "a constant array is read from memory")
+
+
+def _dims(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    values, dtype = op.attrs["values"], op.attrs["dtype"]
+    position = index[0] if index else 0
+    if isinstance(position, int):
+        return d.cast(d.index_value(values[position]), dtype)
+    out = d.index_value(values[-1])
+    at = d.index_value(position)
+    for i in range(len(values) - 2, -1, -1):
+        out = d.apply("select", d.apply("eq", at, d.const(i, I64)), d.index_value(values[i]), out)
+    return d.cast(out, dtype)
+
+
+def _iota(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    return d.cast(d.index_value(index[op.attrs["axis"]]), element_type(op.attrs["dtype"]))
+
+
+def _cast(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    to = op.attrs["to"]
+    extra = {k: v for k, v in op.attrs.items() if k != "to"}
+    v = d.at(op.operand(0), index, where)
+    source = op.operand(0).type.dtype  # type: ignore[attr-defined]
+    if source == to:
+        return v
+    return d.cast(d.cast(v, to, **extra), element_type(to))
+
+
+def _view(index_of: Callable[[Demand, Op, Index], Index]) -> Callable[..., Value]:
+    def case(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+        return d.at(op.operand(0), index_of(d, op, index), where, other)
+    return case
+
+
+def _shape(op: Op) -> tuple[DimLike, ...]:
+    return op.operand(0).type.dims  # type: ignore[attr-defined]
+
+
+def _transposed(d: Demand, op: Op, index: Index) -> Index:
+    out: list[DimLike] = [0] * len(index)
+    for i, p in zip(index, op.attrs["perm"]):
+        out[p] = i
+    return tuple(out)
+
+
+def _window(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    at, new = window_index(index, _shape(op), op.attrs, d.bounds())
+    return d.masked(op.operand(0), at, new, where, _fill(op.attrs["fill"], op))
+
+
+def _fill(value: Any, op: Op) -> Any:
+    return _plain(value, op.result.type.dtype)  # type: ignore[attr-defined]
+
+
+def _pad(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    at, new = pad_index(index, _shape(op), op.attrs, d.bounds())
+    value = op.operands[1] if len(op.operands) > 1 else None
+    if value is None or not new:
+        return d.masked(op.operand(0), at, new, where, 0)
+    array = constant_of(d.module, value)
+    fill = array.reshape(-1)[0].item() if array is not None else d.at(value, ())
+    return d.masked(op.operand(0), at, new, where, fill)
+
+
+def _concat(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    axis = op.attrs["axis"] % len(index)
+    end: DimLike = 0
+    out: Value | None = None
+    for v in op.inputs:
+        start, end = end, end + v.type.dims[axis]  # type: ignore[attr-defined]
+        here = inside(((index[axis] - start, 0, v.type.dims[axis]),), d.bounds())  # type: ignore[attr-defined]
+        element = d.at(v, (*index[:axis], index[axis] - start, *index[axis + 1:]), (*where, *here))
+        ok = d.condition(here)
+        out = element if out is None or ok is None else d.apply("select", ok, element, out)
+    assert out is not None
+    return out
+
+
+def _reduce(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    dtype = element_type(op.result.type.dtype)  # type: ignore[attr-defined]
+    return d.reduce(op, op.attrs["axes"], index, (op.attrs["kind"],), where, (dtype,))[0]
+
+
+def _argreduce(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    source = op.operand(0).type
+    axis = op.attrs["axis"] % len(source.dims)  # type: ignore[attr-defined]
+    kind = f"arg{op.attrs['kind']}{'_last' if op.attrs['last'] else ''}"
+    return d.reduce(op, (axis,), index, (kind,), where, (element_type(source.dtype), I64))[1]  # type: ignore[attr-defined]
+
+
+def _gather(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    x, i = op.operand(0), op.operand(1)
+    axis, n = op.attrs["axis"] % len(_shape(op)), len(i.type.dims)  # type: ignore[attr-defined]
+    part = index[axis:axis + n]
+    at, safe = _data_index(d, op, i, part, _shape(op)[axis], where)
+    return d.at(x, (*index[:axis], at, *index[axis + n:]), safe)
+
+
+def _data_index(d: Demand, op: Op, indices: Value, part: Index, extent: DimLike, where: Where) -> tuple[DimLike, Where]:
+    array = constant_of(d.module, indices)
+    if array is not None and array.size == 1 and isinstance(extent, int):
+        at = int(array.reshape(-1)[0])
+        if -extent <= at < extent:
+            return at % extent, where
+    element = d.at(indices, part, where)
+    key = ("index", element, extent, where)
+    for scope in d.scopes:
+        if key in scope.memo:
+            return scope.memo[key]  # type: ignore[return-value]
+    axes = d._depends([*part, *(e for t in where for e in t)])
+    depth = d.depth(axes)
+    inner = d.scopes[depth + 1:]
+    del d.scopes[depth + 1:]
+    out = d.loaded_index(element, extent, where, axes, f"{op.loc or op.name}: an index is out of range for an axis of {extent}")
+    d.scopes[depth].memo[key] = out  # type: ignore[assignment]
+    d.scopes.extend(inner)
+    return out
+
+
+def _gather_elements(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    axis = op.attrs["axis"] % len(index)
+    at, safe = _data_index(d, op, op.operand(1), index, _shape(op)[axis], where)
+    return d.at(op.operand(0), (*index[:axis], at, *index[axis + 1:]), safe)
+
+
+def _gather_nd(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    i = op.operand(1)
+    shape, batch = _shape(op), op.attrs["batch"]
+    lead = len(i.type.dims) - 1  # type: ignore[attr-defined]
+    depth = i.type.dims[-1]  # type: ignore[attr-defined]
+    at: list[DimLike] = list(index[:batch])
+    for k in range(int(depth)):
+        one, where = _data_index(d, op, i, (*index[:lead], k), shape[batch + k], where)
+        at.append(one)
+    return d.at(op.operand(0), (*at, *index[lead:]), where)
+
+
+_VIEWS = ("t.broadcast", "t.reshape", "t.transpose", "t.slice")
+_CASES: dict[str, Callable[[Demand, Op, Index, Where, Any], Value]] = {
+    "t.const": _const, "t.dims": _dims, "t.iota": _iota, "t.cast": _cast,
+    "t.broadcast": _view(lambda d, op, i: broadcast_index(i, _shape(op), op.attrs["shape"])),
+    "t.reshape": _view(lambda d, op, i: reshape_index(i, _shape(op), op.attrs["shape"], d.bounds())),
+    "t.transpose": _view(_transposed),
+    "t.slice": _view(lambda d, op, i: slice_index(i, op.attrs)),
+    "t.window": _window, "t.pad": _pad, "t.concat": _concat, "t.reduce": _reduce, "t.argreduce": _argreduce,
+    "t.gather": _gather, "t.gather_elements": _gather_elements, "t.gather_nd": _gather_nd,
+}

@@ -1,0 +1,217 @@
+"""From a fused group to kernels: chooses the loop nest and asks for the group's value at every point of it.
+
+A group computes one value. Without folds every element is a parallel point. With folds that all depend on the same axes of
+the value, those axes are parallel and the others are swept inside (softmax: rows are parallel, columns swept after their
+maximum and sum). A contraction is its own loop nest and the rest of the group its epilogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxc.ir.core import Block, Func, Module, Op, Value
+from onnxc.ir.dims import Dim, DimLike
+from onnxc.ir.registry import lookup
+from onnxc.ir.types import Mem, Scalar, Tensor
+from onnxc.ops.fold import parse_spec
+from onnxc.passes.indexing import Index, reshape_index
+from onnxc.passes.kernel_builder import Demand, NotFusable, element_type
+
+__all__ = ["Group", "build_kernels"]
+
+
+class Group:
+    """What one kernel computes: `root` from the values in `inputs`, through ops that are not in memory."""
+
+    def __init__(self, module: Module, root: Value, inputs: Sequence[Value], taken: frozenset[str], name: str) -> None:
+        self.module, self.root, self.inputs, self.taken, self.name = module, root, list(inputs), taken, name
+
+    def ops(self) -> list[Op]:
+        """The ops of the group, operands first."""
+        seen: set[Value] = set(self.inputs)
+        out: list[Op] = []
+        stack: list[tuple[Value, bool]] = [(self.root, False)]
+        while stack:
+            v, done = stack.pop()
+            if done:
+                if v.op is not None:
+                    out.append(v.op)
+            elif v not in seen and v.op is not None:
+                seen.add(v)
+                stack.append((v, True))
+                stack.extend((x, False) for x in reversed(v.op.inputs))
+        return out
+
+
+def build_kernels(g: Group) -> list[Func]:
+    """The kernels of a group; each takes the memory of `g.inputs` in order and then that of the result. NotFusable names a
+    value that has to be in memory first."""
+    ops = g.ops()
+    contracts = [op for op in ops if op.name == "t.contract"]
+    if len(contracts) > 1:
+        raise NotFusable(contracts[0].result, "a kernel holds one contraction")
+    if contracts:
+        return [_contract_kernel(g, contracts[0])]
+    root = g.root.op
+    if root is not None and root.name == "t.scan":
+        return [_scan_kernel(g, root)]
+    if root is not None and root.name == "t.concat":
+        return _concat_kernels(g, root)
+    return [_point_kernel(g, g.root, None)]
+
+
+class _Frame:
+    """A kernel function and its demand; the last argument is the result."""
+
+    def __init__(self, g: Group, suffix: str = "") -> None:
+        types = [_mem(v) for v in g.inputs] + [_mem(g.root)]
+        names = [v.name or f"x{i}" for i, v in enumerate(g.inputs)] + [g.root.name or "out"]
+        self.func = Func(g.name + suffix, types, names, kind="kernel")
+        args = dict(zip(g.inputs, self.func.args))
+        loc = ", ".join(dict.fromkeys(op.loc for op in g.ops() if op.loc))
+        self.func.attrs["nodes"] = loc
+        self.demand = Demand(g.module, self.func, args.get, g.taken)
+        self.out = self.func.args[-1]
+
+    def finish(self, op: Op) -> Func:
+        self.func.body.append(op)
+        return self.func
+
+
+def _mem(v: Value) -> Mem:
+    t = v.type
+    assert isinstance(t, Tensor)
+    return Mem(t.dtype, t.dims)
+
+
+def _dims(v: Value) -> tuple[DimLike, ...]:
+    assert isinstance(v.type, Tensor)
+    return v.type.dims
+
+
+def _loop(name: str, axes: Sequence[Dim], extents: Sequence[DimLike], block: Block) -> Op:
+    return Op(name, (), (), {"axes": tuple(axes), "extents": tuple(extents)}, [block])
+
+
+def _point_kernel(g: Group, value: Value, offset: tuple[int, DimLike] | None, suffix: str = "") -> Func:
+    """Every element of `value`; with `offset` (axis, start) stored that far along the result's axis."""
+    frame, axes = _try_point(g, value, offset, suffix, None)
+    folds = list(zip((v for v, _ in frame.demand.fold_values), frame.demand.folds))
+    if not folds:
+        return frame.func
+    own = frozenset(map(str, axes))
+    for fold, names in folds:
+        if names - own:
+            raise NotFusable(fold, "a fold inside the loop of another fold")
+    outer = max((names for _, names in folds), key=len)
+    for fold, names in folds:
+        if names != outer:
+            raise NotFusable(fold, "folds over different axes in one kernel")
+    if outer == {str(a) for a, d in zip(axes, _dims(value)) if d != 1}:
+        return frame.func
+    if not outer and not all(d == 1 for d in _dims(value)):
+        raise NotFusable(folds[0][0], "a fold of everything, used everywhere")
+    return _try_point(g, value, offset, suffix, outer)[0].func
+
+
+def _try_point(g: Group, value: Value, offset: tuple[int, DimLike] | None, suffix: str,
+               outer: frozenset[str] | None) -> tuple[_Frame, list[Dim]]:
+    """The loop nest with all axes parallel, or those named in `outer` parallel and the rest swept."""
+    frame = _Frame(g, suffix)
+    d, shape = frame.demand, _dims(value)
+    axes = [d.axis() for _ in shape]
+    inside = [i for i, a in enumerate(axes) if outer is not None and str(a) not in outer]
+    parallel = [i for i in range(len(axes)) if i not in inside]
+    d.open([axes[i] for i in parallel], [shape[i] for i in parallel])
+    if inside:
+        d.open([axes[i] for i in inside], [shape[i] for i in inside])
+    index: Index = tuple(0 if e == 1 else a for a, e in zip(axes, shape))
+    target = index if offset is None else tuple(
+        i + offset[1] if k == offset[0] else i for k, i in enumerate(index))
+    d.store(frame.out, d.at(value, index), target)
+    if inside:
+        block = d.close()
+        d.scopes[-1].block.append(_loop("k.sweep", [axes[i] for i in inside], [shape[i] for i in inside], block))
+    frame.finish(_loop("k.parallel", [axes[i] for i in parallel], [shape[i] for i in parallel], d.close()))
+    return frame, axes
+
+
+def _concat_kernels(g: Group, root: Op) -> list[Func]:
+    """One kernel a part, each storing to its own stretch of the result."""
+    axis, start, out = root.attrs["axis"] % len(_dims(g.root)), 0, []  # type: ignore[operator]
+    position: DimLike = start
+    for i, v in enumerate(root.inputs):
+        out.append(_point_kernel(g, v, (axis, position), f"_{i}"))
+        position = position + _dims(v)[axis]
+    return out
+
+
+def _scan_kernel(g: Group, op: Op) -> Func:
+    frame = _Frame(g)
+    d, shape = frame.demand, _dims(g.root)
+    scan_axis = op.attrs["axis"] % len(shape)  # type: ignore[operator]
+    axes = [d.axis() for _ in shape]
+    rest = [i for i in range(len(shape)) if i != scan_axis]
+    position = shape[scan_axis] - 1 - axes[scan_axis] if op.attrs["reverse"] else axes[scan_axis]
+    index = tuple(position if i == scan_axis else a for i, a in enumerate(axes))
+    d.open([axes[i] for i in rest], [shape[i] for i in rest])
+    d.open([axes[scan_axis]], [shape[scan_axis]])
+    element = d.at(op.operand(0), index)
+    d.scopes[-1].block.append(Op("yield", [element]))
+    first = d.close()
+    second = Block([element.type], ["acc"])
+    d.open([axes[scan_axis]], [shape[scan_axis]], second)
+    d.store(frame.out, second.args[0], index)
+    d.close()
+    d.scopes[-1].block.append(Op("k.scan", (), (), {
+        "axis": axes[scan_axis], "extent": shape[scan_axis], "kind": op.attrs["kind"], "exclusive": op.attrs["exclusive"]},
+        [first, second]))
+    return frame.finish(_loop("k.parallel", [axes[i] for i in rest], [shape[i] for i in rest], d.close()))
+
+
+def _contract_kernel(g: Group, op: Op) -> Func:
+    frame = _Frame(g)
+    d = frame.demand
+    spec = parse_spec(op.attrs["spec"])  # type: ignore[arg-type]
+    lhs, rhs = op.operand(0), op.operand(1)
+    sizes = spec.sizes(_dims(lhs), _dims(rhs))
+    axes = {c: d.axis() for c in (*spec.batch, *spec.m, *spec.n, *spec.k)}
+    accumulate = op.attrs["to"]
+
+    def region(letters: str, value: Value) -> Block:
+        d.open([axes[c] for c in letters], [sizes[c] for c in letters])
+        element = d.at(value, tuple(0 if sizes[c] == 1 else axes[c] for c in letters))
+        d.scopes[-1].block.append(Op("yield", [d.cast(element, accumulate)]))  # type: ignore[arg-type]
+        return d.close()
+
+    blocks = [region(spec.lhs, lhs), region(spec.rhs, rhs)]
+    epilogue = Block([Scalar(accumulate)], ["sum"])  # type: ignore[arg-type]
+    d.open([axes[c] for c in spec.out], [sizes[c] for c in spec.out], epilogue)
+    index: Index = tuple(0 if sizes[c] == 1 else axes[c] for c in spec.out)
+    d.bound[op.result] = (index, d.cast(epilogue.args[0], element_type(accumulate)))  # type: ignore[arg-type]
+    d.store(frame.out, d.at(g.root, _pushed(op.result, g.root, index, d)), _pushed(op.result, g.root, index, d))
+    d.close()
+    lists = {key: tuple((axes[c], sizes[c]) for c in letters)
+             for key, letters in (("batch", spec.batch), ("m", spec.m), ("n", spec.n), ("k", spec.k))}
+    return frame.finish(Op("k.contract", (), (), {**lists, "accumulate": accumulate}, [*blocks, epilogue]))
+
+
+def _pushed(start: Value, root: Value, index: Index, d: Demand) -> Index:
+    """The index of `root` at which the element `index` of `start` arrives, through one-to-one ops."""
+    v = start
+    while v is not root:
+        op = next((u for u in v.users if u.results), None)
+        if op is None:
+            raise NotFusable(start, "the product does not reach the result of its group")
+        old, new = _dims(v), _dims(op.result)
+        row = lookup(op.name)
+        if op.name == "t.transpose":
+            index = tuple(index[p] for p in op.attrs["perm"])  # type: ignore[union-attr]
+        elif op.name == "t.reshape":
+            index = reshape_index(index, new, old, d.bounds())
+        elif (op.name == "t.cast" or (row is not None and row.has("elementwise"))) and old == new:
+            pass
+        else:
+            raise NotFusable(start, f"{op.name} does not keep the product's elements one to one")
+        v = op.result
+    return index

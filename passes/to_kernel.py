@@ -1,0 +1,128 @@
+"""The pass `to_kernel`: every fused group becomes kernels, and @main becomes the host program that launches them.
+
+Values of the graph become buffers: inputs and outputs are arguments, constants stay constants, results of groups are
+allocated, and reshapes are views of the same bytes. A group whose value is a result of the model writes to it directly.
+"""
+
+from __future__ import annotations
+
+import re
+
+from onnxc.ir.core import Func, Module, Op, Ref, Value
+from onnxc.ir.builder import constant_of
+from onnxc.ir.dims import symbols_of
+from onnxc.ir.types import Mem, Tensor
+from onnxc.passes.fuse import symbols_in
+from onnxc.passes.kernels import Group, build_kernels
+
+__all__ = ["to_kernel"]
+
+
+def to_kernel(module: Module) -> None:
+    """Replace the graph @main by a program @main and its kernels."""
+    graph = module.funcs.pop("main")
+    kernels: dict[str, Func] = {}
+    program = _Program(module, graph, kernels)
+    main = program.build()
+    module.funcs = {"main": main, **kernels, **module.funcs}
+
+
+def mem_of(v: Value) -> Mem:
+    """The memory type of a tensor value."""
+    t = v.type
+    if not isinstance(t, Tensor):
+        raise TypeError(f"{v!r} is not a tensor")
+    return Mem(t.dtype, t.dims)
+
+
+class _Program:
+    def __init__(self, module: Module, graph: Func, kernels: dict[str, Func]) -> None:
+        self.module, self.graph, self.kernels = module, graph, kernels
+        self.taken = symbols_in(graph)
+        self.results = list(graph.body.terminator.inputs)
+        self.main = self._signature()
+        self.buffers: dict[Value, Value] = dict(zip(graph.args, self.main.args))
+        self.targets: dict[Value, Value] = {}
+
+    def _signature(self) -> Func:
+        names = [o.name for o in self.module.meta.get("outputs", ())] or [v.name for v in self.results]
+        types = [mem_of(v) for v in (*self.graph.args, *self.results)]
+        main = Func("main", types, [*(a.name for a in self.graph.args), *names], kind="program")
+        symbols = sorted(symbols_of(d for t in types[:len(self.graph.args)] for d in t.shape))
+        main.attrs.update(symbols=tuple(symbols), inputs=len(self.graph.args), guards=self.graph.attrs.get("guards", ()),
+                          arena=None)
+        return main
+
+    def emit(self, name: str, operands: list[Value], types: list[Mem], attrs: dict, loc: str = "", label: str = "") -> Op:
+        return self.main.body.append(Op(name, operands, types, attrs, (), loc, [label] if label else ()))
+
+    def build(self) -> Func:
+        self.choose_targets()
+        for op in self.graph.body.ops:
+            if op.name == "t.fused":
+                self.fused(op)
+            elif op.name == "t.reshape":
+                self.buffers.setdefault(op.result, self.view(op.operand(0), mem_of(op.result)))
+            elif op.name != "return" and op.name != "t.const":
+                raise ValueError(f"{op.name} of '{op.loc}' is outside the fused groups")
+        self.copy_results()
+        self.main.body.append(Op("return"))
+        return self.main
+
+    def choose_targets(self) -> None:
+        """Results that a group computes (perhaps under another shape) are written in place."""
+        for v, out in zip(self.results, self.main.args[len(self.graph.args):]):
+            source = v
+            while source.op is not None and source.op.name == "t.reshape":
+                source = source.op.operand(0)
+            if source.op is not None and source.op.name == "t.fused" and source not in self.targets:
+                self.targets[source] = out
+                self.buffers[v] = out
+
+    def buffer(self, v: Value) -> Value:
+        """The memory of a value that the program has computed or can name."""
+        if v not in self.buffers:
+            op = v.op
+            if op is None or op.name != "t.const":
+                raise ValueError(f"%{v.name} is not in memory")
+            ref = op.attrs.get("ref")
+            if not isinstance(ref, Ref):
+                array = constant_of(self.module, v)
+                ref = Ref(self.module.fresh_name(v.name or "c"))
+                self.module.constants[ref.name] = array  # type: ignore[assignment]
+            self.buffers[v] = self.emit("p.const", [], [mem_of(v)], {"ref": ref}, label=v.name or ref.name).result
+        return self.buffers[v]
+
+    def view(self, v: Value, want: Mem) -> Value:
+        mem = self.buffer(v)
+        return mem if mem.type == want else self.emit("p.view", [mem], [want], {}).result
+
+    def fused(self, op: Op) -> None:
+        region = op.regions[0]
+        name = self.name_of(op)
+        group = Group(self.module, region.terminator.operand(0), region.args, self.taken, name)
+        inputs = [self.buffer(v) for v in op.inputs]
+        out = self.result_buffer(op.result)
+        for kernel in build_kernels(group):
+            self.kernels[kernel.name] = kernel
+            self.emit("p.launch", [*inputs, out], [], {"kernel": Ref(kernel.name), "writes": (len(inputs),)}, op.loc)
+
+    def result_buffer(self, v: Value) -> Value:
+        if v in self.targets:
+            out, want = self.targets[v], mem_of(v)
+            self.buffers[v] = out if out.type == want else self.emit("p.view", [out], [want], {}).result
+        else:
+            self.buffers[v] = self.emit("p.alloc", [], [mem_of(v)], {"offset": None}, label=v.name).result
+        return self.buffers[v]
+
+    def name_of(self, op: Op) -> str:
+        """`k<n>_<what>`: what is the ops that do work, in order, each once."""
+        skip = {"t.const", "t.reshape", "t.transpose", "t.broadcast", "t.slice", "t.dims", "yield", "t.cast", "t.window"}
+        kinds = list(dict.fromkeys(o.name[2:] for o in op.regions[0].ops if o.name not in skip)) or ["copy"]
+        return re.sub(r"\W", "_", f"k{len(self.kernels)}_{'_'.join(kinds[:4])}")
+
+    def copy_results(self) -> None:
+        for v, out in zip(self.results, self.main.args[len(self.graph.args):]):
+            mem = self.buffer(v)
+            if mem is not out:
+                self.emit("p.copy", [mem if mem.type == out.type else self.view(v, out.type), out], [], {})  # type: ignore[arg-type]
