@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,30 @@ class CompileError(Exception):
 
 class TargetError(ValueError):
     """A target text that names no target: what was read, what was wrong, what would be accepted."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How LLVM optimises a module. Its vectorisers are off unless asked for: kernels arrive vectorised."""
+
+    level: int = 2
+    loop_vectorize: bool = False
+    slp_vectorize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.level not in range(4):
+            raise ValueError(f"optimisation level {self.level!r}: expected 0, 1, 2 or 3")
+
+    def run(self, module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
+        """Optimises `module` in place for `machine`."""
+        with llvm.create_pipeline_tuning_options(speed_level=self.level) as tuning:
+            tuning.loop_vectorization = self.loop_vectorize
+            tuning.slp_vectorization = self.slp_vectorize
+            with llvm.create_pass_builder(machine, tuning) as builder, builder.getModulePassManager() as passes:
+                passes.run(module, builder)
+
+
+_OURS = Pipeline()
 
 
 @dataclass(frozen=True)
@@ -157,26 +181,23 @@ class Target:
         return llvm.Target.from_triple(self.triple).create_target_machine(
             cpu=self.cpu, features=self._llvm_features(), opt=3, reloc="pic", codemodel="small")
 
-    def compile(self, module: Module, *, opt: int = 2, loop_vectorize: bool = False,
-                slp_vectorize: bool = False) -> bytes:
+    def compile(self, module: Module, *, linked: Sequence[str] = (), pipeline: Pipeline = _OURS) -> bytes:
         """Verifies and optimises `module` and returns relocatable object code; raises CompileError.
 
-        `opt` is the level of LLVM's pipeline. LLVM's vectorisers are off unless asked for: kernels arrive vectorised.
-        An intrinsic that the target cannot select ends the process inside LLVM, so emit only what `features` allows.
+        `linked` are the texts of further modules that become part of this one. An intrinsic that the target cannot
+        select ends the process inside LLVM, so emit only what `features` allows.
         """
-        with self._optimized(module, opt, loop_vectorize, slp_vectorize) as (optimized, machine), _errors("emit"):
+        with self._optimized(module, linked, pipeline) as (optimized, machine), _errors("emit"):
             return bytes(machine.emit_object(optimized))
 
-    def assembly(self, module: Module, *, opt: int = 2, loop_vectorize: bool = False,
-                 slp_vectorize: bool = False) -> str:
+    def assembly(self, module: Module, *, linked: Sequence[str] = (), pipeline: Pipeline = _OURS) -> str:
         """The assembly text of what `compile` would emit, for inspection."""
-        with self._optimized(module, opt, loop_vectorize, slp_vectorize) as (optimized, machine), _errors("emit"):
+        with self._optimized(module, linked, pipeline) as (optimized, machine), _errors("emit"):
             return str(machine.emit_assembly(optimized))
 
-    def optimized_ir(self, module: Module, *, opt: int = 2, loop_vectorize: bool = False,
-                     slp_vectorize: bool = False) -> str:
+    def optimized_ir(self, module: Module, *, linked: Sequence[str] = (), pipeline: Pipeline = _OURS) -> str:
         """The LLVM text of `module` after the pipeline, before instruction selection."""
-        with self._optimized(module, opt, loop_vectorize, slp_vectorize) as (optimized, _):
+        with self._optimized(module, linked, pipeline) as (optimized, _):
             return str(optimized)
 
     def _llvm_features(self) -> str:
@@ -188,19 +209,13 @@ class Target:
         return ",".join(absent + present + tuning)
 
     @contextmanager
-    def _optimized(self, module: Module, opt: int, loop_vectorize: bool,
-                   slp_vectorize: bool) -> Iterator[tuple[llvm.ModuleRef, llvm.TargetMachine]]:
-        if opt not in range(4):
-            raise ValueError(f"optimisation level {opt!r}: expected 0, 1, 2 or 3")
-        with self.machine() as machine, _parsed(module) as parsed:
+    def _optimized(self, module: Module, linked: Sequence[str],
+                   pipeline: Pipeline) -> Iterator[tuple[llvm.ModuleRef, llvm.TargetMachine]]:
+        with self.machine() as machine, _parsed(module, linked) as parsed:
             _verify(parsed)
             parsed.triple = machine.triple
             parsed.data_layout = str(machine.target_data)
-            with llvm.create_pipeline_tuning_options(speed_level=opt) as tuning:
-                tuning.loop_vectorization = loop_vectorize
-                tuning.slp_vectorization = slp_vectorize
-                with llvm.create_pass_builder(machine, tuning) as builder, builder.getModulePassManager() as pipeline:
-                    pipeline.run(parsed, builder)
+            pipeline.run(parsed, machine)
             yield parsed, machine
 
 
@@ -255,27 +270,29 @@ def _initialize_llvm() -> None:
 
 
 @contextmanager
-def _parsed(module: Module) -> Iterator[llvm.ModuleRef]:
-    """A module of our own, in a context of its own where it comes as text.
+def _parsed(module: Module, linked: Sequence[str]) -> Iterator[llvm.ModuleRef]:
+    """One module in a context of its own, which is closed with it, whatever `module` is.
 
     Both are closed here, the module first. Left to the garbage collector, which may run their finalisers in any order
     when an exception's traceback holds them, the module would be destroyed after its context.
     """
-    if isinstance(module, llvm.ModuleRef):
-        with module.clone() as copy:
-            yield copy
-        return
-    text = str(module)
+    with llvm.create_context() as context, _parse(str(module), context) as whole:
+        for text in linked:
+            # Linking consumes the other module.
+            with _parse(text, context) as part, _errors("link"):
+                part.triple, part.data_layout = whole.triple, whole.data_layout
+                whole.link_in(part)
+        yield whole
+
+
+def _parse(text: str, context: llvm.ContextRef) -> llvm.ModuleRef:
     if "\0" in text:
         raise CompileError("parse", "the text holds a NUL character")
-    with llvm.create_context() as context:
-        try:
-            parsed = llvm.parse_assembly(text, context=context)
-        except RuntimeError as error:
-            detail = str(error).removeprefix("LLVM IR parsing error\n")
-            raise CompileError("parse", detail, _function_at(text, detail)) from error
-        with parsed:
-            yield parsed
+    try:
+        return llvm.parse_assembly(text, context=context)
+    except RuntimeError as error:
+        detail = str(error).removeprefix("LLVM IR parsing error\n")
+        raise CompileError("parse", detail, _function_at(text, detail)) from error
 
 
 def _verify(module: llvm.ModuleRef) -> None:

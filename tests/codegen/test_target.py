@@ -11,7 +11,7 @@ import pytest
 from llvmlite import ir
 
 from onnxc.codegen.llvm import extensions
-from onnxc.codegen.llvm.target import CompileError, Target, TargetError
+from onnxc.codegen.llvm.target import CompileError, Pipeline, Target, TargetError
 
 LEVEL_WIDTHS = {"x86-64": (16, 16), "x86-64-v2": (16, 16), "x86-64-v3": (32, 16), "x86-64-v4": (64, 32),
                 "aarch64-neon": (16, 32)}
@@ -164,9 +164,23 @@ done:
 """
     target = Target.parse("x86-64-v3")
     assert " x float>" not in target.optimized_ir(loop)
-    assert " x float>" in target.optimized_ir(loop, loop_vectorize=True)
+    assert " x float>" in target.optimized_ir(loop, pipeline=Pipeline(loop_vectorize=True))
     dead = "define i32 @f() {\n  %a = add i32 1, 2\n  %b = mul i32 %a, 7\n  ret i32 %b\n}"
     assert "ret i32 21" in target.optimized_ir(dead)
+
+
+def test_linked_modules_become_one_and_are_optimised_together():
+    calls = "declare i32 @add(i32, i32)\ndefine i32 @five() {\n  %r = call i32 @add(i32 2, i32 3)\n  ret i32 %r\n}"
+    target = Target.parse("x86-64-v3")
+    assert "ret i32 5" in target.optimized_ir(calls, linked=[ADD])
+    with pytest.raises(CompileError, match=r"link.*add") as caught:
+        target.compile(ADD, linked=[ADD])
+    assert caught.value.stage == "link"
+
+
+def test_pipeline_refuses_levels_that_llvm_lacks():
+    with pytest.raises(ValueError, match="expected 0, 1, 2 or 3"):
+        Pipeline(level=4)
 
 
 def test_parse_error_names_function_and_reason():
