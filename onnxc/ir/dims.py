@@ -333,7 +333,7 @@ def evaluate(d: DimLike, env: Mapping[str, int]) -> int:
 
 
 class Bounds:
-    """Inclusive upper limits of symbols, dims themselves: `Bounds({"i": N - 1})`. Lower limits are 0, 1 for `positive`."""
+    """Inclusive upper limits of symbols, given as dims: `Bounds({"i": N - 1})`. From 0, or 1 for `positive`."""
 
     __slots__ = ("positive", "upper")
 
@@ -494,7 +494,7 @@ _TOKEN = re.compile(r"\s*(?:([0-9]+)|([$A-Za-z_][\w.$]*)|(//|[-+*%(),]))")
 
 
 def parse_dim(text: str) -> DimLike:
-    """Parse what `str(dim)` prints: integers, symbols, + - * // %, min(), max(), parentheses. ValueError on the rest."""
+    """Parse what `str(dim)` prints: integers, symbols, + - * // %, min(), max(), (). ValueError on the rest."""
     tokens: list[str] = []
     pos = 0
     text = text.rstrip()

@@ -7,7 +7,7 @@
       return(%y)
     }
 
-Absent operands print as `_`; regions follow the types as `(%arg: type) { ... }`. In attributes dims stand in `<>`, types
+Absent operands print as `_`; regions follow the types: `(%arg: type) {...}`. In attributes dims stand in `<>`, types
 and element types after `!` (`!scalar<f32>` is the type of a scalar), names after `@`, small arrays as
 `dense<f32[2]: 1.0, 2.0>`. Names that are not plain stand in quotes. Constants of the module print by name with the hash
 of their content; `inline=True` writes their elements out.

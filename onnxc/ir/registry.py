@@ -1,17 +1,18 @@
-"""The op registry: one declarative row an op, from which printer, parser, verifier, builder, interpreter and docs derive.
+"""The op registry: one declarative row an op; printer, parser, verifier, builder, interpreter and docs derive from it.
 
 Operand and result specs are text: `"x, y?, zs*"` is a required, an optional and a variadic operand.
 `infer(types, attrs)` gives the result types from the operand types (None where an operand is absent).
 `ref(attrs, *arrays)` is the meaning in numpy: it gives an array, or a tuple of them for several results.
+`check(op)` names faults that operand types and attributes do not show: what the regions take and yield.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from onnxc.ir.core import Attr
+from onnxc.ir.core import Attr, Op
 from onnxc.ir.types import Type
 
 __all__ = ["REQUIRED", "Arity", "OpDef", "TypeInferenceError", "all_ops", "lookup", "register"]
@@ -23,6 +24,7 @@ class TypeInferenceError(ValueError):
 
 REQUIRED = object()
 Infer = Callable[[Sequence[Any], dict[str, Any]], Sequence[Type]]
+Check = Callable[[Op], Iterable[str]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class OpDef:
     ref: Callable[..., Any] | None
     regions: int
     doc: str
+    check: Check | None = None
 
     def has(self, trait: str) -> bool:
         return trait in self.traits
@@ -72,12 +75,12 @@ _OPS: dict[str, OpDef] = {}
 
 def register(name: str, operands: str = "", results: str = "result", *, attrs: dict[str, Attr | object] | None = None,
              traits: str = "pure", infer: Infer | None = None, ref: Callable[..., Any] | None = None,
-             regions: int = 0, doc: str) -> OpDef:
+             regions: int = 0, check: Check | None = None, doc: str) -> OpDef:
     """Add a row; a name is registered once. `regions` -1 allows any number."""
     if name in _OPS:
         raise ValueError(f"op {name} is registered twice")
     row = OpDef(name, Arity.parse(operands), Arity.parse(results), dict(attrs or {}), frozenset(traits.split()),
-                infer, ref, regions, doc)
+                infer, ref, regions, doc, check)
     _OPS[name] = row
     return row
 

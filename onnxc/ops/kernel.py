@@ -28,9 +28,11 @@ stand in index expressions. A kernel body holds scalar ops (`s.*`), the loops be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from onnxc.ir.core import Op
+from onnxc.ir.dims import Dim, sym, symbols_of
 from onnxc.ir.registry import REQUIRED, TypeInferenceError, register
 from onnxc.ir.types import I64, Mem, Scalar, Type
 
@@ -56,14 +58,76 @@ def _store(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
     return []
 
 
-register("k.parallel", "", "", attrs={"axes": REQUIRED, "extents": REQUIRED}, traits="loop", regions=1,
+# ---- what regions take and yield -----------------------------------------------------------------------------------
+def _region(op: Op, i: int, args: Sequence[Type], yields: int | Sequence[Type]) -> Iterator[str]:
+    """Faults of a region that has to take `args` and to yield scalars of the given types (or just so many)."""
+    region = op.regions[i]
+    taken = [a.type for a in region.args]
+    if taken != list(args):
+        yield f"region {i} of {op.name} takes ({', '.join(map(str, args))}), not ({', '.join(map(str, taken))})"
+    given = [v.type for v in region.last.inputs] if region.last is not None and region.last.name == "yield" else []
+    fits = len(given) == yields and all(isinstance(t, Scalar) for t in given) if isinstance(yields, int) \
+        else given == list(yields)
+    if not fits:
+        wanted = f"{yields} scalars" if isinstance(yields, int) else f"({', '.join(map(str, yields))})"
+        yield f"region {i} of {op.name} yields ({', '.join(map(str, given))}), not {wanted}"
+
+
+def _axes(op: Op, axes: Any, extents: Any) -> Iterator[str]:
+    """Faults of a list of axes, which are single symbols, each with an extent."""
+    if not isinstance(axes, tuple) or not isinstance(extents, tuple) or len(axes) != len(extents):
+        yield f"{op.name} needs as many extents as axes"
+        return
+    for axis, extent in zip(axes, extents, strict=True):
+        if not isinstance(axis, Dim) or axis != sym(next(iter(sorted(symbols_of(axis))))):
+            yield f"{axis} cannot be an axis of {op.name}, only a symbol can"
+        if not isinstance(extent, (int, Dim)) or isinstance(extent, bool):
+            yield f"{extent!r} is no extent of an axis of {op.name}"
+
+
+def _loop(op: Op) -> Iterator[str]:
+    yield from _axes(op, op.attrs["axes"], op.attrs["extents"])
+    yield from _region(op, 0, (), ())
+
+
+def _reduce(op: Op) -> Iterator[str]:
+    yield from _axes(op, op.attrs["axes"], op.attrs["extents"])
+    kinds: Any = op.attrs["kinds"]
+    unknown = [k for k in kinds if k not in REDUCE_KINDS + ARG_KINDS]
+    results = sum(2 if k in ARG_KINDS else 1 for k in kinds)
+    if unknown or results != len(op.results):
+        yield f"{op.name} of kinds {list(kinds)} has {len(op.results)} results, not {results}" if not unknown \
+            else f"{op.name} has no kind '{unknown[0]}'; there are {', '.join(REDUCE_KINDS + ARG_KINDS)}"
+    yield from _region(op, 0, (), [r.type for r in op.results])
+
+
+def _scan(op: Op) -> Iterator[str]:
+    yield from _axes(op, (op.attrs["axis"],), (op.attrs["extent"],))
+    yield from _region(op, 0, (), 1)
+    last = op.regions[0].last
+    yield from _region(op, 1, [v.type for v in last.inputs] if last is not None else (), ())
+
+
+def _contract(op: Op) -> Iterator[str]:
+    for key in ("batch", "m", "n", "k"):
+        pairs: Any = op.attrs[key]
+        if not all(isinstance(p, tuple) and len(p) == 2 for p in pairs):
+            yield f"'{key}' of {op.name} is a list of [axis, extent]"
+        else:
+            yield from _axes(op, tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
+    yield from _region(op, 0, (), 1)
+    yield from _region(op, 1, (), 1)
+    yield from _region(op, 2, [Scalar(op.attrs["accumulate"])], ())  # type: ignore[arg-type]
+
+
+register("k.parallel", "", "", attrs={"axes": REQUIRED, "extents": REQUIRED}, traits="loop", regions=1, check=_loop,
          doc="the outer points of a kernel")
-register("k.sweep", "", "", attrs={"axes": REQUIRED, "extents": REQUIRED}, traits="loop", regions=1,
+register("k.sweep", "", "", attrs={"axes": REQUIRED, "extents": REQUIRED}, traits="loop", regions=1, check=_loop,
          doc="an inner loop run for its stores")
 register("k.reduce", "", "results*", attrs={"axes": REQUIRED, "extents": REQUIRED, "kinds": REQUIRED}, traits="pure loop",
-         regions=1, doc="fold yielded values over axes")
+         regions=1, check=_reduce, doc="fold yielded values over axes")
 register("k.scan", "", "", attrs={"axis": REQUIRED, "extent": REQUIRED, "kind": "add", "exclusive": False}, traits="loop",
-         regions=2, doc="prefix fold along an axis")
+         regions=2, check=_scan, doc="prefix fold along an axis")
 register("k.load", "mem, indices*", attrs={"index": REQUIRED, "where": (), "other": 0}, traits="read", infer=_element,
          doc="read one element")
 register("k.store", "mem, value, indices*", "", attrs={"index": REQUIRED, "where": (), "combine": None}, traits="write",
@@ -73,4 +137,4 @@ register("k.index", "indices*", attrs={"expr": REQUIRED}, traits="pure", infer=l
 register("k.require", "condition", "", attrs={"message": REQUIRED}, traits="write", infer=lambda types, attrs: [],
          doc="record an error unless the condition holds")
 register("k.contract", "", "", attrs={"batch": (), "m": REQUIRED, "n": REQUIRED, "k": REQUIRED, "accumulate": REQUIRED},
-         traits="loop", regions=3, doc="sum of products with loads, epilogue and stores given as regions")
+         traits="loop", regions=3, check=_contract, doc="sum of products with loads, epilogue and stores given as regions")
