@@ -13,6 +13,6 @@ A test compares every signature with the ONNX schema. What a lowering cannot exp
 from __future__ import annotations
 
 from onnxc.lowerings.context import Lowering, Refused
-from onnxc.lowerings.table import LOWERINGS, lowering_of, lowering
+from onnxc.lowerings.table import LOWERINGS, lowering, lowering_of
 
 __all__ = ["LOWERINGS", "Lowering", "Refused", "lowering", "lowering_of"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from onnxc.ir.builder import Builder, constant_of
 from onnxc.ir.core import Module, Op, Value
 from onnxc.ir.dims import Dim, DimLike, Shape, dim_max
-from onnxc.ir.types import BOOL, I64, DType, Tensor
+from onnxc.ir.types import BOOL, I64, DType, Tensor, dtype_named
 from onnxc.ops.known import KnownValues
 from onnxc.ops.tensor import normal_axis
 
@@ -67,6 +67,10 @@ class Lowering(Builder):
                 return known.astype(self.dtype(v).numpy)
         return array
 
+    def known(self, v: Value) -> np.ndarray | None:
+        """The elements of an integer or bool value as ints, bools and Dims; None when they depend on data."""
+        return self._known.of(v)
+
     def dims_of(self, v: Value, what: str) -> list[DimLike]:
         """The elements of an integer vector (or scalar) as dims; refused when they depend on data."""
         known = self._known.of(v)
@@ -75,7 +79,7 @@ class Lowering(Builder):
         return [d if isinstance(d, Dim) else int(d) for d in known.ravel()]
 
     def ints_of(self, v: Value | None, what: str) -> list[int] | None:
-        """The elements of an integer vector as ints; None when the input is absent; refused when they are not constant."""
+        """The elements of an integer vector as ints; None when the input is absent; refused when not constant."""
         if v is None:
             return None
         out = self.dims_of(v, what)
@@ -135,14 +139,16 @@ class Lowering(Builder):
 
     def common_shape(self, *values: Value) -> Shape:
         """The shape that `values` broadcast to together."""
-        rank = max(self.rank(v) for v in values)
-        out: list[DimLike] = []
-        for axis in range(rank):
-            dims = [s[axis - rank + len(s)] for s in map(self.shape, values) if axis - rank + len(s) >= 0]
-            out.append(self._common_dim(dims))
-        return tuple(out)
+        return self.joint_shape(*map(self.shape, values))
 
-    def _common_dim(self, dims: list[DimLike]) -> DimLike:
+    def joint_shape(self, *shapes: Sequence[DimLike]) -> Shape:
+        """The shape that `shapes` broadcast to together."""
+        rank = max(map(len, shapes))
+        padded = [(1,) * (rank - len(s)) + tuple(s) for s in shapes]
+        return tuple(self.joint_dim(dims) for dims in zip(*padded))
+
+    def joint_dim(self, dims: Sequence[DimLike]) -> DimLike:
+        """The dim that `dims` broadcast to together; refused when there is none."""
         rest = list(dict.fromkeys(d for d in dims if d != 1))
         fixed = [d for d in rest if isinstance(d, int)]
         if len(set(fixed)) > 1:
@@ -167,12 +173,35 @@ class Lowering(Builder):
         """The elementwise op `t.<name>` on values that broadcast."""
         return self.value(f"t.{name}", *self.align(*values))
 
+    def widen(self, v: Value) -> Value:
+        """`v` in the element type its arithmetic is done in: f32 for smaller floats, itself otherwise."""
+        dtype = self.dtype(v)
+        return self.cast(v, dtype_named(dtype.compute)) if dtype.is_float else v
+
+    def wide(self, body: Callable[[Value], Value], v: Value) -> Value:
+        """`body` of the widened `v`, rounded once to the element type of `v`: for ops of several steps."""
+        return self.cast(body(self.widen(v)), self.dtype(v))
+
     def reduce(self, v: Value, kind: str, axes: Sequence[int], keepdims: bool = True) -> Value:
-        """Fold over `axes` (normalised); the axes stay as 1 with `keepdims`."""
+        """Fold over `axes` (normalised); they stay as 1 with `keepdims`. Sums of small floats want `widen` first."""
         out = self.value("t.reduce", v, kind=kind, axes=tuple(axes)) if axes else v
         if keepdims and axes:
             out = self.value("t.reshape", out, shape=tuple(1 if i in axes else d for i, d in enumerate(self.shape(v))))
         return out
+
+    def mean(self, v: Value, axes: Sequence[int], keepdims: bool = True) -> Value:
+        """The mean over `axes` (normalised); integers divide towards zero."""
+        return self.map("div", self.reduce(v, "add", axes, keepdims), self.count(v, axes, self.dtype(v)))
+
+    def iota(self, n: DimLike, rank: int = 1, axis: int = 0, dtype: DType = I64) -> Value:
+        """0 ... n-1 along `axis` of a shape of `rank` axes that are 1 elsewhere."""
+        return self.value("t.iota", shape=tuple(n if i == axis else 1 for i in range(rank)), axis=axis, dtype=dtype)
+
+    def per_channel(self, v: Value, rank: int, axis: int = 1) -> Value:
+        """A vector laid along `axis` of a shape of `rank` axes."""
+        if self.rank(v) != 1:
+            self.refuse(f"%{v.name} of type {v.type} must be a vector")
+        return self.reshape(v, (*self.shape(v), *[1] * (rank - axis - 1)))
 
     def count(self, v: Value, axes: Sequence[int], dtype: DType) -> Value:
         """The number of elements folded by a reduction over `axes`, as a scalar of `dtype`."""

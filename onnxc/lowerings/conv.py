@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxc.ir.core import Value
-from onnxc.ir.dims import DimLike, dim_max
+from onnxc.ir.dims import DimLike, ceildiv, dim_max, dim_min, floordiv
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.matmul import contract
 from onnxc.lowerings.table import lowering
@@ -29,7 +29,7 @@ class Windows:
 
 def windows(b: Lowering, space: Sequence[DimLike], size: Sequence[int], strides: Sequence[int] | None,
             dilations: Sequence[int] | None, pads: Sequence[int] | None, auto_pad: str, ceil: bool = False) -> Windows:
-    """Resolve ONNX's strides, dilations, pads, auto_pad and ceil_mode for spatial dims `space` (ONNX, Conv and pooling)."""
+    """Resolve ONNX's strides, dilations, pads, auto_pad and ceil_mode for spatial dims `space`."""
     n = len(space)
     stride, dilation = list(strides or [1] * n), list(dilations or [1] * n)
     if not len(size) == len(stride) == len(dilation) == n:
@@ -51,27 +51,19 @@ def windows(b: Lowering, space: Sequence[DimLike], size: Sequence[int], strides:
             small = total // 2
             low[i], high[i] = (small, total - small) if auto_pad == "SAME_UPPER" else (total - small, small)
         else:
-            places = _positions(space[i], low[i], high[i], reach, stride[i], ceil)
+            places = _positions(space[i], low[i], high[i], reach, stride[i], ceil and auto_pad == "NOTSET")
         out.append(places)
     return Windows(size, stride, dilation, low, high, out)
 
 
 def _positions(extent: DimLike, low: DimLike, high: DimLike, reach: int, stride: int, ceil: bool) -> DimLike:
+    """How many windows fit; none when the first does not."""
     room = extent + low + high - reach
-    if isinstance(room, int):
-        room = max(room, -stride)                # a window that does not fit has no place
-    places = (room + stride - 1) // stride + 1 if ceil else room // stride + 1
-    if ceil:
+    places = (ceildiv if ceil else floordiv)(room, stride) + 1
+    if ceil and stride > 1:
         # The last window must start inside the input or the low pad.
-        within = (extent + low - 1) // stride + 1
-        places = min(places, within) if isinstance(places, int) and isinstance(within, int) else \
-            places if stride == 1 else _smaller(places, within)
-    return places if not isinstance(places, int) else max(places, 0)
-
-
-def _smaller(a: DimLike, c: DimLike) -> DimLike:
-    from onnxc.ir.dims import dim_min
-    return dim_min(a, c)
+        places = dim_min(places, ceildiv(extent + low, stride))
+    return dim_max(places, 0)
 
 
 def channels_last_window(b: Lowering, x: Value, w: Windows, fill: float | int | bool = 0) -> Value:
@@ -99,7 +91,7 @@ def Conv(b: Lowering, X: Value, W: Value, B: Value | None = None, *, auto_pad: s
     size = list(kernel_shape or weights[2:])
     if not all(isinstance(d, int) for d in size) or list(weights[2:]) != size:
         b.refuse(f"weights of shape {list(map(str, weights))} for a kernel of {list(map(str, size))}")
-    b.guard("eq", x[1], weights[1] * group, "the channels of the input differ from those of the weights times the groups")
+    b.guard("eq", x[1], weights[1] * group, "the input's channels differ from those of the weights times the groups")
     outs = weights[0]
     if group < 1 or (isinstance(outs, int) and outs % group):
         b.refuse(f"{outs} output channels in {group} groups")

@@ -58,7 +58,7 @@ def _batched(b: Lowering, lhs: Value, rhs: Value) -> Value:
     rank = max(len(x), len(y))
     xs, ys = (1,) * (rank - len(x)) + x, (1,) * (rank - len(y)) + y
     lhs, rhs = b.reshape(lhs, (*xs, *b.shape(lhs)[-2:])), b.reshape(rhs, (*ys, *b.shape(rhs)[-2:]))
-    target = [b._common_dim([d, e]) for d, e in zip(xs, ys)]
+    target = b.joint_shape(xs, ys)
     lhs = b.broadcast_to(lhs, (*target, *b.shape(lhs)[-2:]))
     rhs = b.broadcast_to(rhs, (*target, *b.shape(rhs)[-2:]))
     letters = _BATCH[:rank]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
@@ -12,11 +13,10 @@ __all__ = ["LOWERINGS", "lowering", "lowering_of"]
 LowerFn = Callable[..., Any]
 LOWERINGS: dict[str, LowerFn] = {}
 _INFRASTRUCTURE = {"context", "lower", "table"}
-_loaded = False
 
 
 def lowering(target: LowerFn | str) -> Any:
-    """Register a lowering: `@lowering` takes the op's name from the function, `@lowering("com.microsoft.Gelu")` is explicit."""
+    """Register a lowering: `@lowering` takes the op's name from the function, `@lowering("domain.Op")` says it."""
     if isinstance(target, str):
         def add(fn: LowerFn) -> LowerFn:
             return _add(target, fn)
@@ -33,11 +33,13 @@ def _add(name: str, fn: LowerFn) -> LowerFn:
 
 def lowering_of(op_name: str) -> LowerFn | None:
     """The lowering of `onnx.<name>`; None when there is none."""
-    global _loaded
-    if not _loaded:
-        package = importlib.import_module("onnxc.lowerings")
-        for info in pkgutil.iter_modules(package.__path__):
-            if info.name not in _INFRASTRUCTURE:
-                importlib.import_module(f"onnxc.lowerings.{info.name}")
-        _loaded = True
+    _load_families()
     return LOWERINGS.get(op_name.removeprefix("onnx."))
+
+
+@functools.cache
+def _load_families() -> None:
+    package = importlib.import_module("onnxc.lowerings")
+    for info in pkgutil.iter_modules(package.__path__):
+        if info.name not in _INFRASTRUCTURE:
+            importlib.import_module(f"onnxc.lowerings.{info.name}")

@@ -1,0 +1,121 @@
+"""Tensors made of nothing but attributes and positions, and masks of positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxc.ir.core import Ref, Value
+from onnxc.ir.dims import DimLike, ceildiv, dim_max
+from onnxc.ir.types import BOOL, F32, I64
+from onnxc.lowerings.context import Lowering
+from onnxc.lowerings.elementwise import element_type
+from onnxc.lowerings.table import lowering
+
+__all__: list[str] = []
+
+
+@lowering
+def Constant(b: Lowering, *, value: Any = None, sparse_value: Any = None, value_int: int | None = None,
+             value_ints: Sequence[int] | None = None, value_float: float | None = None,
+             value_floats: Sequence[float] | None = None, value_string: Any = None, value_strings: Any = None) -> Value:
+    given = value if value is not None else sparse_value
+    if given is not None:
+        return b.const(_array(b, given), name=b.node.results[0].name or "c")
+    for ints in (value_int, value_ints):
+        if ints is not None:
+            return b.const(np.asarray(ints, np.int64))
+    for floats in (value_float, value_floats):
+        if floats is not None:
+            return b.const(np.asarray(floats, np.float32))
+    strings = value_string is not None or value_strings is not None
+    return b.refuse("a constant of strings" if strings else "no value is given")
+
+
+def _array(b: Lowering, value: Any) -> np.ndarray:
+    """A tensor attribute as an array."""
+    array = b.module.constants[value.name] if isinstance(value, Ref) else value
+    if not isinstance(array, np.ndarray):
+        b.refuse(f"the value is {type(array).__name__}, not a dense tensor")
+    return array
+
+
+@lowering
+def ConstantOfShape(b: Lowering, input: Value, *, value: Any = None) -> Value:
+    shape = b.dims_of(input, "the shape")
+    if any(isinstance(d, int) and d < 0 for d in shape):
+        b.refuse(f"the shape [{', '.join(map(str, shape))}] has a negative dim")
+    element = np.zeros((), np.float32) if value is None else _array(b, value)
+    if element.size != 1:
+        b.refuse(f"the value has {element.size} elements, not one")
+    return b.broadcast_to(b.const(element.reshape(())), shape)
+
+
+@lowering
+def Range(b: Lowering, start: Value, limit: Value, delta: Value, *, stash_type: int = 1) -> Value:
+    dtype = b.dtype(start)
+    compute = F32 if dtype.is_float and dtype.bits < 32 and stash_type == 1 else dtype
+    n = _range_size(b, start, limit, delta)
+    first, step = (b.cast(b.reshape(v, ()), compute) for v in (start, delta))
+    position = b.iota(n, dtype=I64)
+    known = b.known(delta), b.known(start)
+    if not (dtype == I64 and known[0] is not None and known[0].item() == 1):
+        position = b.map("mul", b.cast(position, compute), step)
+    if not (dtype == I64 and known[1] is not None and known[1].item() == 0):
+        position = b.map("add", position, first)
+    return b.cast(position, dtype)
+
+
+def _range_size(b: Lowering, start: Value, limit: Value, delta: Value) -> DimLike:
+    """max(ceil((limit - start) / delta), 0)"""
+    if b.dtype(start).is_integer:
+        (first,), (last,), by = b.dims_of(start, "start"), b.dims_of(limit, "limit"), b.ints_of(delta, "delta")
+        step = by[0] if by else 0
+        if step == 0:
+            b.refuse("a delta of 0")
+        return dim_max(ceildiv(last - first, step) if step > 0 else ceildiv(first - last, -step), 0)
+    ends = [b.constant(v) for v in (start, limit, delta)]
+    if any(e is None for e in ends):
+        b.refuse("a range of floats has to be constant")
+    first, last, step = (float(e.reshape(()).item()) for e in ends if e is not None)
+    if step == 0 or not all(map(math.isfinite, (first, last, step))):
+        b.refuse(f"a range from {first} to {last} by {step}")
+    return max(math.ceil((last - first) / step), 0)
+
+
+@lowering
+def EyeLike(b: Lowering, input: Value, *, dtype: int | None = None, k: int = 0) -> Value:
+    if b.rank(input) != 2:
+        b.refuse(f"an input of rank {b.rank(input)}; it must be a matrix")
+    to = b.dtype(input) if dtype is None else element_type(b, dtype)
+    return b.cast(b.map("eq", _diagonals(b, input), b.scalar(k, I64)), to)
+
+
+def _diagonals(b: Lowering, v: Value) -> Value:
+    """column - row for the last two axes."""
+    rows, columns = b.shape(v)[-2:]
+    return b.map("sub", b.iota(columns, 2, 1), b.iota(rows, 2, 0))
+
+
+@lowering
+def Trilu(b: Lowering, input: Value, k: Value | None = None, *, upper: int = 1) -> Value:
+    if b.rank(input) < 2:
+        b.refuse(f"an input of rank {b.rank(input)}; it must be at least a matrix")
+    at = b.scalar(0, I64) if k is None else b.cast(b.reshape(k, ()), I64)
+    kept = b.map("ge" if upper else "le", _diagonals(b, input), at)
+    return b.map("select", kept, input, b.scalar(0, input))
+
+
+@lowering
+def Dropout(b: Lowering, data: Value, ratio: Value | None = None, training_mode: Value | None = None, *,
+            seed: int | None = None) -> tuple[Value, Value | None]:
+    if training_mode is not None:
+        training = b.constant(training_mode)
+        if training is None or bool(training.reshape(-1)[0]):
+            share = b.constant(ratio) if ratio is not None else np.asarray(0.5)
+            if training is None or share is None or float(share.reshape(-1)[0]) != 0:
+                b.refuse("training mode is not supported")
+    return data, b.broadcast_to(b.scalar(True, BOOL), b.shape(data)) if b.wants(1) else None
