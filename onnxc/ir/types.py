@@ -62,7 +62,8 @@ def _row(name: str, kind: str, bits: int, onnx: int, carrier: object, compute: s
     return DType(name, kind, bits, onnx, np.dtype(carrier), compute or name)  # type: ignore[call-overload]
 
 
-_ONNX_TEXT = {"f16": "float16", "f32": "float", "f64": "double", "str": "string"}
+_ONNX_TEXT = {"f32": "float", "f64": "double", "str": "string", "f8e4m3fn": "float8e4m3fn", "f8e4m3fnuz": "float8e4m3fnuz",
+              "f8e5m2": "float8e5m2", "f8e5m2fnuz": "float8e5m2fnuz", "f8e8m0": "float8e8m0", "f4e2m1": "float4e2m1"}
 
 #                name         kind   bits onnx  numpy carrier             computes in
 ALL_DTYPES: tuple[DType, ...] = (

@@ -1,0 +1,156 @@
+"""External tensor data: opening a file that a model names, and nothing but such a file.
+
+The location comes from an untrusted model. It has to be a relative path of plain components below the model's folder;
+every component is opened from its parent's descriptor without following links, and what counts is the descriptor
+that was opened, never the name. The bytes are read into memory: a mapping would turn a later truncation into SIGBUS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterable
+
+import numpy as np
+
+from onnxc.errors import Fail
+from onnxc.frontend.problems import printable
+
+__all__ = ["ExternalFiles", "read_exactly"]
+
+_KEYS = ("location", "offset", "length", "checksum")
+_NUMBER = re.compile(r"[0-9]{1,19}")
+
+
+def read_exactly(fd: int, offset: int, out: np.ndarray) -> bool:
+    """Fill the bytes of `out` from `offset` of an open file; False when the file ends before."""
+    view = out.data.cast("B")
+    done = 0
+    while done < len(view):
+        n = os.preadv(fd, [view[done:done + (1 << 30)]], offset + done)
+        if n == 0:
+            return False
+        done += n
+    return True
+
+
+class ExternalFiles:
+    """Reads external data of one model. `folder` None: the model came as bytes and there is none."""
+
+    def __init__(self, folder: str | None) -> None:
+        self.folder = folder
+        self._digests: dict[str, str] = {}
+
+    def read(self, entries: Iterable[tuple[str, str]], nbytes: int, tensor: str) -> np.ndarray:
+        """The `nbytes` bytes that a tensor's `external_data` entries describe; Fail when they cannot be had safely."""
+        what = f"External data path validation failed for initializer: {printable(tensor)}."
+        fields = _fields(entries, what)
+        location, offset = fields["location"], _number(fields, "offset", 0, what)
+        length = _number(fields, "length", nbytes, what)
+        if length != nbytes:
+            raise Fail(f"{what} 'length' is {length} but the tensor's dims and type take {nbytes} bytes.")
+        if self.folder is None:
+            raise Fail(f'{what} The model was given as bytes, so there is no folder in which "{printable(location)}" '
+                       "could be: it does not exist. Load the model from its path, or name the folder.")
+        fd = _open_below(self.folder, _components(location, what), location, what)
+        try:
+            return self._read(fd, location, offset, nbytes, fields.get("checksum"), what)
+        finally:
+            os.close(fd)
+
+    def _read(self, fd: int, location: str, offset: int, nbytes: int, checksum: str | None, what: str) -> np.ndarray:
+        size = _regular_size(fd, location, what)
+        short = (f'{what} Bytes {offset} to {offset + nbytes} of "{printable(location)}", which has {size} bytes, '
+                 "are out of bounds or can not be read in full.")
+        if offset + nbytes > size:
+            raise Fail(short)
+        if checksum is not None:
+            self._verify(fd, location, size, checksum, what)
+        out = np.empty(nbytes, np.uint8)
+        if not read_exactly(fd, offset, out):
+            raise Fail(short)
+        return out
+
+    def _verify(self, fd: int, location: str, size: int, checksum: str, what: str) -> None:
+        if location not in self._digests:
+            digest = hashlib.sha1(usedforsecurity=False)
+            for start in range(0, size, 1 << 24):
+                digest.update(os.pread(fd, 1 << 24, start))
+            self._digests[location] = digest.hexdigest()
+        if self._digests[location] != checksum.lower():
+            raise Fail(f'{what} The SHA-1 of "{printable(location)}" is {self._digests[location]}, not the declared '
+                       f"{printable(checksum)}: the file is not the one that was saved with the model.")
+
+
+def _fields(entries: Iterable[tuple[str, str]], what: str) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for key, value in entries:
+        # ONNX Runtime records its own packed copies under these keys; they are hints for it alone.
+        if key.startswith("prepacked_"):
+            continue
+        if key not in _KEYS:
+            raise Fail(f"{what} Unknown entry '{printable(key)}'; known are {', '.join(_KEYS)}.")
+        if key in fields:
+            raise Fail(f"{what} The entry '{key}' is given twice.")
+        fields[key] = value
+    if "location" not in fields:
+        raise Fail(f"{what} There is no 'location'.")
+    return fields
+
+
+def _number(fields: dict[str, str], key: str, default: int, what: str) -> int:
+    if key not in fields:
+        return default
+    if not _NUMBER.fullmatch(fields[key]):
+        raise Fail(f"{what} '{key}' is '{printable(fields[key])}', not a number of bytes.")
+    return int(fields[key])
+
+
+def _components(location: str, what: str) -> list[str]:
+    parts = [p for p in location.split("/") if p != "."]
+    shown = printable(location)
+    if location.startswith(("/", "\\", "~")) or re.match(r"[A-Za-z]:", location):
+        raise Fail(f'{what} External data path escapes model directory: "{shown}" is absolute.')
+    if ".." in parts:
+        raise Fail(f'{what} External data path escapes model directory: "{shown}" has a ".." component.')
+    if "\\" in location or any(ord(c) < 32 or ord(c) == 127 for c in location):
+        raise Fail(f'{what} "{shown}" has a backslash or a control character; separate components by "/".')
+    if not parts or "" in parts:
+        raise Fail(f'{what} "{shown}" has an empty component.')
+    return parts
+
+
+def _open_below(folder: str, parts: list[str], location: str, what: str) -> int:
+    """A descriptor of the file, opened component by component without following a link below `folder`."""
+    if os.open not in os.supports_dir_fd:
+        raise Fail(f"{what} This platform cannot open a file relative to a folder, which reading external data needs.")
+    name = printable(location)
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for i, part in enumerate(parts):
+            # O_NONBLOCK: opening a pipe must not wait for its other end.
+            kind = os.O_NONBLOCK if i == len(parts) - 1 else os.O_DIRECTORY
+            try:
+                below = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | kind, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = below
+        return fd
+    except FileNotFoundError:
+        raise Fail(f'{what} The external data file does not exist: "{name}" in "{printable(folder)}".') from None
+    except (OSError, ValueError) as e:
+        reason = getattr(e, "strerror", None) or str(e)
+        raise Fail(f'{what} "{name}" cannot be opened below the model\'s folder ({reason}). '
+                   "Symbolic links are not followed: copy the file into the model's folder.") from None
+
+
+def _regular_size(fd: int, location: str, what: str) -> int:
+    st = os.fstat(fd)
+    if not stat.S_ISREG(st.st_mode):
+        raise Fail(f'{what} "{printable(location)}" is not a regular file.')
+    if st.st_nlink > 1:
+        raise Fail(f'{what} "{printable(location)}" has {st.st_nlink} hard links, so it may be a file from elsewhere: '
+                   "copy it into the model's folder.")
+    return st.st_size
