@@ -8,6 +8,9 @@ from __future__ import annotations
 import enum
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from onnxc.errors import Fail
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -22,12 +25,14 @@ _UNDEFINED, _ABSOLUTE, _COMMON, _RESERVED = 0, 0xFFF1, 0xFFF2, 0xFF00
 _LOCAL, _GLOBAL, _WEAK = 0, 1, 2
 _SYMBOL_KINDS = {0: "untyped", 1: "object", 2: "function", 3: "section", 4: "file"}
 
-MAX_ALIGNMENT = 1 << 16
+MAX_ALIGNMENT = 4096
+"""The smallest page, which is what a mapping is aligned to at least."""
+
 MAX_IMAGE = 1 << 31
 """Bytes of memory that one object may ask for: what 32-bit displacements reach."""
 
 
-class LoaderError(Exception):
+class LoaderError(Fail):
     """An object that cannot be loaded: damaged, of a kind that is not supported, or wanting an unknown symbol."""
 
 
@@ -51,8 +56,7 @@ class Section:
     data: memoryview
 
 
-@dataclass(frozen=True)
-class Symbol:
+class Symbol(NamedTuple):
     """A name and where it is: `value` bytes into section number `section`, or outside the object (`section` None)."""
 
     name: str
@@ -61,8 +65,7 @@ class Symbol:
     exported: bool
 
 
-@dataclass(frozen=True)
-class Relocation:
+class Relocation(NamedTuple):
     """A place in a section that holds an address: at `offset` in `section`, of `kind`, of symbol number `symbol`."""
 
     section: int

@@ -33,6 +33,7 @@ OUTSIDE_SYMBOLS = frozenset({
 whose result IEEE 754 defines to the last bit, so that results do not depend on the library."""
 
 _STUB = struct.Struct("<2si2s")
+_STUB_JUMP = 6
 _GOT_ENTRY = 8
 
 _R_NONE, _R_64, _R_PC32, _R_PLT32, _R_GOTPCREL, _R_32, _R_32S, _R_PC64 = 0, 1, 2, 4, 9, 10, 11, 24
@@ -47,30 +48,61 @@ _PROTECTIONS = {Access.EXECUTE: mmap.PROT_READ | mmap.PROT_EXEC, Access.READ: mm
 
 
 class MappedImage:
-    """One anonymous mapping: code and call stubs, then constants and the table of addresses (GOT), then variables."""
+    """An object in one anonymous mapping of its own, given back when the last reference goes."""
 
     def __init__(self, elf: ElfObject) -> None:
         """Loads `elf`. Raises LoaderError for what cannot be linked, MemoryError when there is no room."""
-        self._elf = elf
-        self._places: dict[int, int] = {}
-        self._got: dict[int, int] = {}
-        self._stubs: dict[int, int] = {}
-        spans, size = self._lay_out()
-        self._base = _map(size)
+        layout = _Layout(elf)
+        base = _map(layout.size)
         # Not at interpreter exit: a worker thread may still be inside, and the process gives everything back anyway.
-        weakref.finalize(self, _unmap, self._base, size).atexit = False
-        self._view = memoryview((ctypes.c_ubyte * size).from_address(self._base)).cast("B")
-        for section in elf.sections.values():
-            start = self._places[section.index]
-            self._view[start:start + len(section.data)] = section.data
-        self._link()
-        for access, (start, end) in spans.items():
-            _protect(self._base + start, end - start, _PROTECTIONS[access])
-        self.symbols: Mapping[str, int] = self._exports()
+        weakref.finalize(self, _unmap, base, layout.size).atexit = False
+        layout.write(base)
+        for access, (start, end) in layout.spans.items():
+            _protect(base + start, end - start, _PROTECTIONS[access])
+        self.symbols: Mapping[str, int] = layout.exports(base)
 
     def find(self, name: str) -> int | None:
         """The address of an exported symbol, None when there is none."""
         return self.symbols.get(name)
+
+
+class _Layout:
+    """Where everything goes: code and call stubs, then constants and the table of addresses (GOT), then variables.
+
+    `spans` are the page ranges of each kind of access, `size` is the sum; offsets are from the mapping's start.
+    """
+
+    def __init__(self, elf: ElfObject) -> None:
+        self._elf = elf
+        self._places: dict[int, int] = {}
+        self._got: dict[int, int] = {}
+        self._stubs: dict[int, int] = {}
+        self.spans, self.size = self._lay_out()
+
+    def write(self, base: int) -> None:
+        """Fills the writable memory at `base` with the sections' content, stubs and addresses."""
+        view = memoryview((ctypes.c_ubyte * self.size).from_address(base)).cast("B")
+        for section in self._elf.sections.values():
+            start = self._places[section.index]
+            view[start:start + len(section.data)] = section.data
+        for symbol, place in self._got.items():
+            struct.pack_into("<Q", view, place, self._final_address(symbol, base))
+        for symbol, place in self._stubs.items():
+            # jmp *[rip + displacement], padded with a two-byte nop.
+            _STUB.pack_into(view, place, b"\xff\x25", self._got[symbol] - place - _STUB_JUMP, b"\x66\x90")
+        for relocation in self._elf.relocations:
+            if relocation.kind != _R_NONE:
+                self._relocate(relocation, view, base)
+
+    def exports(self, base: int) -> dict[str, int]:
+        """The addresses of the symbols that other code may ask for."""
+        exports: dict[str, int] = {}
+        for index, symbol in enumerate(self._elf.symbols):
+            if symbol.exported:
+                if symbol.name in exports:
+                    raise LoaderError(f"symbol {symbol.name} is defined twice")
+                exports[symbol.name] = self._final_address(index, base)
+        return exports
 
     def _lay_out(self) -> tuple[dict[Access, tuple[int, int]], int]:
         """Gives every section, stub and GOT entry its offset; returns the page span of each kind of access."""
@@ -96,17 +128,7 @@ class MappedImage:
             raise LoaderError(f"the object's sections take {end} bytes; {MAX_IMAGE} can be addressed")
         return spans, max(end, mmap.PAGESIZE)
 
-    def _link(self) -> None:
-        for symbol, place in self._got.items():
-            struct.pack_into("<Q", self._view, place, self._final_address(symbol))
-        for symbol, place in self._stubs.items():
-            # jmp *[rip + displacement], padded with a two-byte nop.
-            _STUB.pack_into(self._view, place, b"\xff\x25", self._got[symbol] - place - 6, b"\x66\x90")
-        for relocation in self._elf.relocations:
-            if relocation.kind != _R_NONE:
-                self._relocate(relocation)
-
-    def _relocate(self, relocation: Relocation) -> None:
+    def _relocate(self, relocation: Relocation, view: memoryview, base: int) -> None:
         """Writes one place; the formulas are those of the System V ABI for AMD64, section 4.4."""
         section = self._elf.sections[relocation.section]
         where = f"relocation at {section.name}+{relocation.offset:#x}"
@@ -116,40 +138,31 @@ class MappedImage:
         if relocation.offset + struct.calcsize(form) > len(section.data):
             raise LoaderError(f"{where}: outside the section's {len(section.data)} bytes")
         place = self._places[section.index] + relocation.offset
-        value = self._target(relocation) + relocation.addend
+        value = self._target(relocation, base) + relocation.addend
         if relocation.kind in _RELATIVE:
-            value -= self._base + place
+            value -= base + place
         try:
-            struct.pack_into(form, self._view, place, value)
+            struct.pack_into(form, view, place, value)
         except struct.error as error:
             name = self._elf.symbols[relocation.symbol].name
             raise LoaderError(f"{where}: the distance or address {value:#x} of {name} does not fit {form[1:]} "
                               f"(kind {relocation.kind})") from error
 
-    def _target(self, relocation: Relocation) -> int:
+    def _target(self, relocation: Relocation, base: int) -> int:
         """The address that the relocation speaks of: of the symbol, of its GOT entry, or of its stub."""
         if relocation.kind in _THROUGH_GOT:
-            return self._base + self._got[relocation.symbol]
+            return base + self._got[relocation.symbol]
         if relocation.kind != _R_64 and relocation.symbol in self._stubs:
-            return self._base + self._stubs[relocation.symbol]
-        return self._final_address(relocation.symbol)
+            return base + self._stubs[relocation.symbol]
+        return self._final_address(relocation.symbol, base)
 
-    def _final_address(self, index: int) -> int:
+    def _final_address(self, index: int, base: int) -> int:
         symbol = self._elf.symbols[index]
         if symbol.section is None:
             return _outside_address(symbol.name)
         if symbol.section not in self._places:
             raise LoaderError(f"symbol {symbol.name} is in section {symbol.section}, which is not loaded")
-        return self._base + self._places[symbol.section] + symbol.value
-
-    def _exports(self) -> dict[str, int]:
-        exports: dict[str, int] = {}
-        for index, symbol in enumerate(self._elf.symbols):
-            if symbol.exported:
-                if symbol.name in exports:
-                    raise LoaderError(f"symbol {symbol.name} is defined twice")
-                exports[symbol.name] = self._final_address(index)
-        return exports
+        return base + self._places[symbol.section] + symbol.value
 
 
 def _aligned(value: int, alignment: int) -> int:

@@ -54,14 +54,14 @@ def pool_ir(target: Target, parking: Parking | None = None) -> str:
 
 @dataclass(frozen=True)
 class PoolFunctions:
-    """The pool's functions as declared in one module."""
+    """The pool's functions as declared in one module, and the type of what `parallel_for` calls."""
 
+    body: ir.FunctionType
     new: ir.Function
     free: ir.Function
     threads: ir.Function
     abandon: ir.Function
     parallel_for: ir.Function
-    body: ir.FunctionType
 
 
 def declare_pool(module: ir.Module) -> PoolFunctions:
@@ -79,7 +79,7 @@ def declare_pool(module: ir.Module) -> PoolFunctions:
     }
     declared = [module.globals.get(name) or ir.Function(module, signature, name)
                 for name, signature in signatures.items()]
-    return PoolFunctions(*declared, body=ir.FunctionType(nothing, [pointer, index, index, index]))
+    return PoolFunctions(ir.FunctionType(nothing, [pointer, index, index, index]), *declared)
 
 
 def _platform(target: Target) -> _Platform:

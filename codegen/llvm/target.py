@@ -23,13 +23,18 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 from onnxc.codegen.llvm import extensions
+from onnxc.errors import InvalidArgument, RuntimeException
 
 Module: TypeAlias = "str | ir.Module | llvm.ModuleRef"
 """LLVM assembly text, an llvmlite builder module, or a parsed module (which is copied, never changed)."""
 
 
-class CompileError(Exception):
-    """LLVM refused a module. `detail` is LLVM's message, `function` the function it is about (None when unknown)."""
+class CompileError(RuntimeException):
+    """LLVM refused a module, which is a defect of what generated it.
+
+    `stage` is "parse", "link", "verify" or "emit", `detail` LLVM's message, `function` the function that it is about
+    (None when unknown).
+    """
 
     def __init__(self, stage: str, detail: str, function: str | None = None) -> None:
         place = f" in function @{function}" if function else ""
@@ -39,7 +44,7 @@ class CompileError(Exception):
         self.function = function
 
 
-class TargetError(ValueError):
+class TargetError(InvalidArgument):
     """A target text that names no target: what was read, what was wrong, what would be accepted."""
 
 

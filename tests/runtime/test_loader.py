@@ -238,7 +238,7 @@ HEADER_FAULTS = [(4, b"\x01"), (5, b"\x02"), (16, b"\x02"), (40, b"\xff" * 8), (
                  (60, b"\xff\xff"), (62, b"\xff\xff")]
 SECTION_FAULTS = [("name", 0, b"\xff" * 4), ("flags", 8, b"\x07"), ("flags", 8, b"\x06\x04"),
                   ("offset", 24, b"\xff" * 8), ("offset", 24, b"\0" * 7 + b"\x7f"), ("size", 32, b"\xff" * 8),
-                  ("alignment", 48, b"\x03"), ("alignment", 48, b"\0" * 7 + b"\x80")]
+                  ("alignment", 48, b"\x03"), ("alignment", 48, b"\0\x20"), ("alignment", 48, b"\0" * 7 + b"\x80")]
 
 
 def section_rows(data: bytes) -> Iterator[tuple[int, int]]:
