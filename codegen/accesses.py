@@ -1,0 +1,186 @@
+"""What a kernel's loads and stores touch: its loop axes, and every index as one expression over flat memory.
+
+Read by schedules and emitters; owns no decision. A flat index counts elements from the start of the buffer. It is kept
+as a dim over axis symbols, dim symbols and `$n` (the n-th index operand of the access).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+from onnxc.ir.core import Block, Func, Op, Value
+from onnxc.ir.dims import Bounds, Call, Dim, DimLike, Shape, product, provably_less, provably_nonneg, simplify, substitute, sym, symbols_of
+from onnxc.ir.types import Mem
+
+__all__ = ["LOOPS", "Accesses", "Axis", "Condition", "Linear", "dependent_values", "flat_index", "linear_in", "loop_axes",
+           "row_major_strides"]
+
+LOOPS = ("k.parallel", "k.sweep", "k.reduce", "k.scan")
+Condition = tuple[DimLike, DimLike, DimLike]
+"""(expr, low, high): low <= expr < high."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """A loop axis: its extent, the loop that introduces it, and its place in the order of nesting (outermost 0)."""
+
+    name: str
+    extent: DimLike
+    loop: Op
+    depth: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """`stride * axis + rest`, neither part depending on the axis."""
+
+    stride: DimLike
+    rest: DimLike
+
+
+def loop_axes(loop: Op) -> list[tuple[str, DimLike]]:
+    """The (name, extent) pairs that a loop op introduces, outermost first."""
+    if loop.name == "k.scan":
+        return [(_name(loop.attrs["axis"]), loop.attrs["extent"])]  # type: ignore[list-item]
+    return [(_name(a), e) for a, e in zip(loop.attrs["axes"], loop.attrs["extents"], strict=True)]  # type: ignore
+
+
+def _name(axis: object) -> str:
+    (name,) = symbols_of(axis)  # type: ignore[arg-type]
+    return name
+
+
+def row_major_strides(shape: Shape) -> list[DimLike]:
+    """Elements between neighbours along each dim."""
+    return [product(shape[i + 1:]) for i in range(len(shape))]
+
+
+def flat_index(access: Op, bounds: Bounds) -> DimLike:
+    """The flat index of a k.load or k.store, simplified within `bounds`."""
+    mem = access.operand(0).type
+    assert isinstance(mem, Mem)
+    index: tuple = access.attrs["index"]  # type: ignore[assignment]
+    total = sum((simplify(i, bounds) * s for i, s in zip(index, row_major_strides(mem.shape), strict=True)), 0)
+    return recombine(total)
+
+
+def recombine(d: DimLike) -> DimLike:
+    """`d` with c*n*(x // n) + c*(x % n) put back together as c*x: what views through other shapes leave behind."""
+    if isinstance(d, int):
+        return d
+    for mono, coef in d.terms:
+        for atom in mono:
+            if isinstance(atom, Call) and atom.fn == "mod":
+                x, n = atom.args
+                rest: DimLike = product(sym(a) if isinstance(a, str) else Dim((((a,), 1),)) for a in mono if a is not atom)
+                remainder = Dim((((atom,), 1),)) * rest * coef
+                quotient = Dim((((Call("floordiv", (x, n)),), 1),)) * rest * coef * n
+                folded = d - remainder - quotient + x * rest * coef
+                if _size(folded) < _size(d):
+                    return recombine(folded)
+    return d
+
+
+def _size(d: DimLike) -> int:
+    return len(d.terms) if isinstance(d, Dim) else int(d != 0)
+
+
+def linear_in(d: DimLike, axis: str) -> Linear | None:
+    """`d` as a linear function of `axis`; None when it is not one (inside a division, a square ...)."""
+    if isinstance(d, int) or axis not in symbols_of(d):
+        return Linear(0, d)
+    rest = substitute(d, {axis: 0})
+    stride = substitute(d, {axis: 1}) - rest
+    return Linear(stride, rest) if stride * sym(axis) + rest == d else None
+
+
+class Accesses:
+    """The axes and accesses of one kernel, computed once."""
+
+    def __init__(self, func: Func) -> None:
+        self.func = func
+        self.axes: dict[str, Axis] = {}
+        for op in func.walk():
+            if op.name in LOOPS:
+                for name, extent in loop_axes(op):
+                    self.axes[name] = Axis(name, extent, op, len(self.axes))
+        positive = {str(a.extent) for a in self.axes.values() if isinstance(a.extent, Dim) and len(symbols_of(a.extent)) == 1}
+        # An extent that is a bare symbol is at least 1 wherever its axis exists.
+        self.bounds = Bounds({a.name: a.extent - 1 for a in self.axes.values()}, positive & self._symbols())
+        self.written = {op.operand(0) for op in func.walk() if op.name == "k.store"}
+        self._flat: dict[Op, DimLike] = {}
+
+    def _symbols(self) -> set[str]:
+        return {s for a in self.axes.values() for s in symbols_of(a.extent)}
+
+    def flat(self, access: Op) -> DimLike:
+        """The flat index of a load or store."""
+        if access not in self._flat:
+            self._flat[access] = flat_index(access, self.bounds)
+        return self._flat[access]
+
+    def conditions(self, access: Op) -> list[Condition]:
+        """The conditions of a load or store that are not known to hold, simplified."""
+        out: list[Condition] = []
+        for expr, low, high in access.attrs["where"]:  # type: ignore[union-attr, misc]
+            expr = simplify(expr, self.bounds)
+            if not (provably_nonneg(expr - low, self.bounds) and provably_less(expr, high, self.bounds)):
+                out.append((expr, low, high))
+        return out
+
+    def range_of(self, d: DimLike, axes: Iterable[str]) -> tuple[DimLike, DimLike] | None:
+        """Bounds of `d` from below and above in which none of `axes` occurs; None when they are not plain to see."""
+        inner = Bounds({name: self.axes[name].extent - 1 for name in axes})
+        low, high = inner.eliminate(d, lowest=True), inner.eliminate(d, lowest=False)
+        left = symbols_of(low) | symbols_of(high)
+        return None if left & set(axes) else (low, high)
+
+    def rank(self, symbol: str) -> int:
+        """Place of a symbol in the order of nesting: -1 for a dim, a loop's depth for its axis, last for operands."""
+        if symbol.startswith("$"):
+            return len(self.axes)
+        axis = self.axes.get(symbol)
+        return -1 if axis is None else axis.depth
+
+
+def accesses_of(block: Block) -> Iterator[Op]:
+    """Every load and store below a block."""
+    for op in block.ops:
+        for inner in op.walk():
+            if inner.name in ("k.load", "k.store"):
+                yield inner
+
+
+def dependent_values(block: Block, axis: str) -> set[Value]:
+    """The values below `block` whose content may change along `axis`, an axis introduced by the block's own loop."""
+    found: set[Value] = set()
+    for op in block.ops:
+        _mark(op, axis, found)
+    return found
+
+
+def _mark(op: Op, axis: str, found: set[Value]) -> None:
+    for region in op.regions:
+        if op.name == "k.scan" and region is op.regions[1] and _yields(op.regions[0], found):
+            found.update(region.args)
+        for inner in region.ops:
+            _mark(inner, axis, found)
+    depends = any(v in found for v in op.inputs) or axis in _attr_symbols(op)
+    if op.regions and op.name == "k.reduce":
+        depends = depends or _yields(op.regions[0], found)
+    if depends:
+        found.update(op.results)
+
+
+def _yields(region: Block, found: set[Value]) -> bool:
+    return any(v in found for v in region.terminator.inputs)
+
+
+def _attr_symbols(op: Op) -> frozenset[str]:
+    if op.name not in ("k.load", "k.store", "k.index"):
+        return frozenset()
+    dims: list[DimLike] = [op.attrs["expr"]] if op.name == "k.index" else list(op.attrs["index"])  # type: ignore
+    for condition in op.attrs.get("where") or ():  # type: ignore[union-attr]
+        dims.extend(condition)  # type: ignore[arg-type]
+    return symbols_of(dims)

@@ -1,0 +1,129 @@
+"""Dims as native i64 arithmetic: scalar, over vector lanes, and checked for overflow.
+
+The environment gives each symbol an i64 or a vector of i64; mixing the two broadcasts. Division and modulo round towards
+minus infinity and their divisors are positive, as in `onnxc.ir.dims`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from llvmlite import ir
+
+from onnxc.codegen.llvm.abi import I1, I64
+from onnxc.ir.dims import Call, Dim, DimLike, provably_nonneg, symbols_of
+
+__all__ = ["DimEmitter", "constant", "splat", "widen"]
+
+Rank = Callable[[str], int]
+
+
+def constant(value: int, like: ir.Type = I64) -> ir.Constant:
+    """An integer constant of a scalar type, or the same in every lane of a vector type."""
+    if isinstance(like, ir.VectorType):
+        return ir.Constant(like, [ir.Constant(like.element, value)] * like.count)
+    return ir.Constant(like, value)
+
+
+def splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    """`value` in every one of `lanes` lanes (`value` itself when it is a vector, or lanes is 1)."""
+    if lanes == 1 or isinstance(value.type, ir.VectorType):
+        return value
+    if isinstance(value, ir.Constant):
+        return ir.Constant(ir.VectorType(value.type, lanes), [value] * lanes)
+    vector = ir.VectorType(value.type, lanes)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined),
+                                  ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
+
+
+def widen(builder: ir.IRBuilder, values: Sequence[ir.Value]) -> list[ir.Value]:
+    """The values with scalars broadcast to the lanes of those that are vectors."""
+    lanes = max((v.type.count for v in values if isinstance(v.type, ir.VectorType)), default=1)
+    return [splat(builder, v, lanes) for v in values]
+
+
+class DimEmitter:
+    """Emits dims at `builder` over `env`; every symbol of the dims must be in it.
+
+    `rank` orders symbols from outer to inner loops: sums are associated so that what does not depend on the inner
+    loops is added first, which lets LLVM move it out of them. With `overflow`, an i1 that `check` ors into is kept.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, env: Mapping[str, ir.Value], rank: Rank | None = None) -> None:
+        self.builder, self.env = builder, env
+        self._rank = rank or (lambda name: 0)
+
+    def __call__(self, d: DimLike) -> ir.Value:
+        """The value of `d`: an i64, or a vector where a symbol of it is one."""
+        if isinstance(d, int):
+            return ir.Constant(I64, d)
+        total: ir.Value | None = None
+        for mono, coef in sorted(d.terms, key=lambda term: self._depth(term[0])):
+            part = self._product(mono, abs(coef))
+            if total is None:
+                total = part if coef > 0 else self._binary("sub", ir.Constant(I64, 0), part)
+            else:
+                total = self._binary("add" if coef > 0 else "sub", total, part)
+        return total if total is not None else ir.Constant(I64, 0)
+
+    def _depth(self, mono: tuple) -> int:
+        names = [n for atom in mono for n in ([atom] if isinstance(atom, str) else symbols_of(atom.args))]
+        return max(map(self._rank, names), default=-1)
+
+    def _product(self, mono: tuple, coef: int) -> ir.Value:
+        factors = [self._atom(a) for a in sorted(mono, key=lambda a: self._depth((a,)))]
+        if coef != 1 or not factors:
+            factors.insert(0, ir.Constant(I64, coef))
+        value = factors[0]
+        for factor in factors[1:]:
+            value = self._binary("mul", value, factor)
+        return value
+
+    def _atom(self, atom: str | Call) -> ir.Value:
+        if isinstance(atom, str):
+            return self.env[atom]
+        if atom.fn in ("min", "max"):
+            value = self(atom.args[0])
+            for other in atom.args[1:]:
+                value = self._extremum(atom.fn, value, self(other))
+            return value
+        return self._divide(atom.fn, atom.args[0], atom.args[1])
+
+    def _divide(self, fn: str, a: DimLike, n: DimLike) -> ir.Value:
+        left, right = widen(self.builder, [self(a), self(n)])
+        b = self.builder
+        # `$n` stands for an operand, the only kind of symbol that may be negative.
+        if provably_nonneg(a) and not any(s.startswith("$") for s in symbols_of(a)):
+            return b.udiv(left, right) if fn == "floordiv" else b.urem(left, right)
+        rest = b.srem(left, right)
+        zero = constant(0, rest.type)
+        negative = b.icmp_signed("<", rest, zero)
+        if fn == "mod":
+            return b.select(negative, b.add(rest, right), rest)
+        quotient = b.sdiv(left, right)
+        return b.select(negative, b.sub(quotient, constant(1, rest.type)), quotient)
+
+    def _extremum(self, fn: str, a: ir.Value, b: ir.Value) -> ir.Value:
+        a, b = widen(self.builder, [a, b])
+        return self.builder.select(self.builder.icmp_signed("<" if fn == "min" else ">", a, b), a, b)
+
+    def _binary(self, name: str, a: ir.Value, b: ir.Value) -> ir.Value:
+        a, b = widen(self.builder, [a, b])
+        return getattr(self.builder, name)(a, b)
+
+
+class CheckedDims(DimEmitter):
+    """As `DimEmitter`, on scalars, with `failed`: an i1 that is true when any operation so far wrapped around."""
+
+    def __init__(self, builder: ir.IRBuilder, env: Mapping[str, ir.Value]) -> None:
+        super().__init__(builder, env)
+        self.failed: ir.Value = ir.Constant(I1, 0)
+
+    def _binary(self, name: str, a: ir.Value, b: ir.Value) -> ir.Value:
+        pair = ir.LiteralStructType([I64, I1])
+        function = self.builder.module.declare_intrinsic(f"llvm.s{name}.with.overflow", [I64],
+                                                         ir.FunctionType(pair, [I64, I64]))
+        result = self.builder.call(function, [a, b])
+        self.failed = self.builder.or_(self.failed, self.builder.extract_value(result, 1))
+        return self.builder.extract_value(result, 0)

@@ -1,0 +1,211 @@
+"""How kernels that are not contractions are run on a CPU: which axis is across lanes, how many, how jobs are shared.
+
+The choice is by a count of instructions for one outer point: a vector instruction counts once for all its lanes, an
+access whose elements are not neighbours once for each. What is said here about an axis of unknown extent assumes that
+it is long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnxc.codegen.accesses import Accesses, dependent_values, linear_in, loop_axes
+from onnxc.codegen.llvm.target import Target
+from onnxc.codegen.schedule import Schedule
+from onnxc.ir.core import Block, Func, Op
+from onnxc.ir.dims import DimLike, ceildiv, dim_max, floordiv, symbols_of
+from onnxc.ir.types import BOOL, Scalar
+from onnxc.ops.scalar import SCALARS, column
+
+__all__ = ["grain_of", "schedule_kernel", "vector_axes"]
+
+_UNKNOWN = 64                   # assumed extent of a symbolic axis
+_CHUNK = 16384                  # scalar operations that make a chunk worth a thread's attention: some microseconds
+_SLOW = {"div": 5, "sqrt": 6, "mod": 8, "fmod": 8}
+_EXPANDED = 14                  # instructions of an exp, erf, tanh ...
+_HORIZONTAL = 12                # instructions that fold one vector into one element
+_LOOP = 3                       # instructions to start and step an inner loop
+
+
+def schedule_kernel(func: Func, target: Target) -> Schedule:
+    """The schedule of a kernel without a contraction."""
+    accesses = Accesses(func)
+    parallel = next((op for op in func.body.ops if op.name == "k.parallel"), None)
+    if parallel is None:
+        return Schedule()
+    outer = [n for n, _ in loop_axes(parallel)]
+    inner = [n for n in accesses.axes if n not in outer and accesses.axes[n].loop.name != "k.scan"]
+    best, best_cost = Schedule(), _cost(accesses, parallel, Schedule())
+    for name in [*reversed(outer), *reversed(inner)]:
+        candidate = Schedule(vector=name, lanes=_lanes(accesses, name, target))
+        cost = _cost(accesses, parallel, candidate)
+        if candidate.lanes > 1 and cost < best_cost:
+            best, best_cost = candidate, cost
+    if best.lanes == 1:
+        return best
+    return Schedule(vector=best.vector, lanes=best.lanes, unroll=_unroll(accesses, best, target))
+
+
+def vector_axes(accesses: Accesses, schedule: Schedule) -> dict[Op, str]:
+    """For each loop below the outer points that is cut into vectors: its axis. None is when an outer axis is, or no axis."""
+    axis = accesses.axes.get(schedule.vector)
+    if axis is None or schedule.lanes <= 1 or axis.loop.name == "k.parallel":
+        return {}
+    found: dict[Op, str] = {}
+    for op in accesses.func.body.ops:
+        for region in op.regions:
+            _choose_axes(accesses, region, schedule.vector, found)
+    return found
+
+
+def _choose_axes(accesses: Accesses, block: Block, wanted: str, found: dict[Op, str]) -> None:
+    for op in block.ops:
+        if not op.regions:
+            continue
+        axis = _best_axis(accesses, op, wanted) if op.name in ("k.reduce", "k.sweep") else None
+        if axis is not None:
+            found[op] = axis
+            continue
+        for region in op.regions:
+            _choose_axes(accesses, region, wanted, found)
+
+
+def _best_axis(accesses: Accesses, loop: Op, wanted: str) -> str | None:
+    """The axis of a loop along which most accesses are neighbours; None when none are."""
+    names = [n for n, e in loop_axes(loop) if not (isinstance(e, int) and e < 4)]
+    if wanted in names:
+        return wanted
+    best, most = None, 0
+    for name in names:
+        steps = [_step(accesses, op, name) for op in loop.walk() if op.name in ("k.load", "k.store")]
+        score = steps.count("next") - 2 * steps.count("far")
+        if score > most:
+            best, most = name, score
+    return best
+
+
+def grain_of(accesses: Accesses, schedule: Schedule, points: DimLike) -> DimLike:
+    """Least jobs that a thread takes at once, for jobs of `points` outer points."""
+    if schedule.grain > 1:
+        return dim_max(1, ceildiv(schedule.grain, dim_max(1, points)))
+    work: DimLike = 0
+    for op in accesses.func.walk():
+        work = work + _weight(op) * _trips(accesses, op)
+    return dim_max(1, floordiv(_CHUNK, dim_max(1, work * points)))
+
+
+def _trips(accesses: Accesses, op: Op) -> DimLike:
+    """How often an op runs in one outer point."""
+    times: DimLike = 1
+    for loop in _loops_around(op):
+        if loop.name != "k.parallel":
+            for _, extent in loop_axes(loop):
+                # An extent that depends on an outer axis counts as its length is on average: half of a known one.
+                times = times * (extent if not symbols_of(extent) & accesses.axes.keys() else _UNKNOWN)
+    return times
+
+
+def _loops_around(op: Op) -> Iterator[Op]:
+    block = op.block
+    while block is not None and isinstance(block.parent, Op):
+        yield block.parent
+        block = block.parent.block
+
+
+# ---- cost ------------------------------------------------------------------------------------------------------------
+
+def _weight(op: Op) -> int:
+    """Instructions of one op on one element or vector."""
+    if op.name in ("k.load", "k.store"):
+        return 1
+    if not op.name.startswith("s.") or op.name in ("s.const", "s.bitcast", "s.cast"):
+        return int(op.name == "s.cast")
+    row = SCALARS.get(op.name[2:])
+    kind = op.operand(-1 % len(op.operands)).type
+    if op.name[2:] in _SLOW:
+        return _SLOW[op.name[2:]]
+    native = row is not None and isinstance(kind, Scalar) and column(row.llvm, kind.dtype) is not None
+    return 1 if native else _EXPANDED if op.name[2:] not in ("min", "max", "neg", "abs", "not", "isnan", "sign") else 3
+
+
+def _cost(accesses: Accesses, parallel: Op, schedule: Schedule) -> float:
+    """Instructions for one outer point."""
+    axis = accesses.axes.get(schedule.vector)
+    if axis is not None and axis.loop is parallel:
+        return _block_cost(accesses, parallel.regions[0], axis.name, _used_lanes(axis.extent, schedule.lanes), {}, 1)
+    return _block_cost(accesses, parallel.regions[0], "", 1.0, vector_axes(accesses, schedule), schedule.lanes)
+
+
+def _block_cost(accesses: Accesses, block: Block, axis: str, lanes: float, chosen: dict[Op, str], width: int) -> float:
+    varying = dependent_values(accesses.axes[axis].loop.regions[0], axis) if axis else set()
+    total = 0.0
+    for op in block.ops:
+        if op.regions:
+            total += _loop_cost(accesses, op, axis, lanes, chosen, width)
+        elif op.name in ("k.load", "k.store"):
+            total += 1.0 if axis and _step(accesses, op, axis) == "far" else 1 / lanes
+        else:
+            # A value that is the same in all lanes is computed once for all of them.
+            total += _weight(op) / lanes if axis == "" or any(r in varying for r in op.results) or not op.results \
+                else _weight(op) / max(lanes, 16)
+    return total
+
+
+def _loop_cost(accesses: Accesses, loop: Op, axis: str, lanes: float, chosen: dict[Op, str], width: int) -> float:
+    trips = 1.0
+    for _, extent in loop_axes(loop):
+        trips *= extent if isinstance(extent, int) else _UNKNOWN
+    across = chosen.get(loop)
+    if across is not None:
+        used = _used_lanes(accesses.axes[across].extent, width)
+        body = sum(_block_cost(accesses, r, across, used, {}, width) for r in loop.regions)
+        fold = _HORIZONTAL * len(loop.results)
+        return trips * (body + _LOOP / used) + fold + _LOOP
+    body = sum(_block_cost(accesses, r, axis, lanes, chosen, width) for r in loop.regions)
+    return trips * (body + _LOOP / lanes) + _LOOP / lanes
+
+
+def _used_lanes(extent: DimLike, lanes: int) -> float:
+    """Elements a vector instruction handles on average, ends included."""
+    if not isinstance(extent, int):
+        return float(lanes)
+    return extent / -(-extent // lanes) if extent else 1.0
+
+
+def _step(accesses: Accesses, access: Op, axis: str) -> str:
+    """How an access moves along an axis: "none", "next", or "far"."""
+    flat = accesses.flat(access)
+    operands = [v for v in access.operands[1 if access.name == "k.load" else 2:] if v is not None]
+    if operands and any(s.startswith("$") for s in symbols_of(flat)):
+        varying = dependent_values(accesses.axes[axis].loop.regions[0], axis)
+        if any(v in varying for v in operands):
+            return "far"
+    linear = linear_in(flat, axis)
+    if linear is None:
+        return "far"
+    return {0: "none", 1: "next"}.get(linear.stride, "far") if isinstance(linear.stride, int) else "far"
+
+
+# ---- widths ----------------------------------------------------------------------------------------------------------
+
+def _lanes(accesses: Accesses, axis: str, target: Target) -> int:
+    """As many lanes as one register holds of the widest elements that vary along the axis; fewer for a short axis."""
+    varying = dependent_values(accesses.axes[axis].loop.regions[0], axis)
+    widths = [v.type.dtype.bits for v in varying if isinstance(v.type, Scalar) and v.type.dtype != BOOL]
+    lanes = target.lanes(max([8, *widths]))
+    extent = accesses.axes[axis].extent
+    while isinstance(extent, int) and lanes > 1 and lanes // 2 >= extent:
+        lanes //= 2
+    return lanes
+
+
+def _unroll(accesses: Accesses, schedule: Schedule, target: Target) -> int:
+    """Vectors in flight: several where the body is short, so that latencies overlap; few where it fills the registers."""
+    axis = accesses.axes[schedule.vector]
+    weight = sum(_weight(op) for op in axis.loop.walk())
+    light = 8 if target.vector_registers >= 32 else 5
+    extent = axis.extent
+    unroll = 4 if weight <= light else 2
+    while isinstance(extent, int) and unroll > 1 and schedule.lanes * unroll > extent:
+        unroll //= 2
+    return unroll

@@ -1,0 +1,115 @@
+"""Scalar ops (`s.*`) as LLVM values: elements or vectors of elements, from the table in `onnxc.ops.scalar`.
+
+In registers an f32, f64 or integer is itself, a bool is an i1, and every type that arithmetic is not done in (f16,
+bf16, f8, sub-byte) is an integer holding its bits (sub-byte integers: its value, extended to i8).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+
+from onnxc.codegen.llvm.abi import I1, KernelError
+from onnxc.codegen.llvm.casts import cast_value
+from onnxc.codegen.llvm.dims import widen
+from onnxc.codegen.llvm.registers import Element, const, register_type, with_lanes
+from onnxc.codegen.llvm.target import Target
+from onnxc.ir.types import DType
+from onnxc.ops.scalar import SCALARS, ScalarOp, column, result_dtype
+
+__all__ = ["Scalars"]
+
+_SIGNS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scalars:
+    """Emits scalar ops at `builder`. `contract` lets LLVM fuse a multiplication and an addition into one rounding."""
+
+    builder: ir.IRBuilder
+    target: Target
+
+    def apply(self, name: str, args: Sequence[Element], contract: bool = True) -> Element:
+        """The scalar op `name` of the table; scalars are broadcast to the lanes of vectors."""
+        row = SCALARS.get(name)
+        if row is None:
+            raise KernelError(f"s.{name} is no row of the scalar table")
+        out = result_dtype(row, [a.dtype for a in args])
+        operand = args[-1].dtype
+        text = column(row.llvm, operand)
+        if text is not None:
+            return Element(self._column(row, text, args, contract), out)
+        if row.expand is None:
+            raise KernelError(f"s.{name} of {operand} has neither an LLVM column nor an expansion")
+        return row.expand(_Expansion(self, operand), *args)
+
+    def cast(self, value: Element, to: DType, saturate: bool = True) -> Element:
+        """`s.cast`."""
+        return cast_value(self.builder, self.target, value, to, saturate)
+
+    def bitcast(self, value: Element, to: DType) -> Element:
+        """The same bits as a type of the same width."""
+        type = with_lanes(register_type(to), value.lanes)
+        return Element(value.value if value.value.type == type else self.builder.bitcast(value.value, type), to)
+
+    def select(self, condition: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Lanes of `a` where `condition`, of `b` elsewhere; a scalar condition chooses whole vectors."""
+        if isinstance(condition.type, ir.VectorType):
+            condition, a, b = widen(self.builder, [condition, a, b])
+        else:
+            a, b = widen(self.builder, [a, b])
+        return self.builder.select(condition, a, b)
+
+    def _column(self, row: ScalarOp, text: str, args: Sequence[Element], contract: bool) -> ir.Value:
+        if row.rule == "select":
+            return self.select(*(a.value for a in args))
+        values = widen(self.builder, [a.value for a in args])
+        word, _, predicate = text.partition(" ")
+        if word == "fcmp":
+            return self._fcmp(predicate, *values)
+        if word == "icmp":
+            return self._icmp(predicate, *values)
+        if word.startswith("@"):
+            return self._intrinsic(word[1:], values)
+        flags = {"flags": ("contract",)} if contract and word in ("fadd", "fsub", "fmul") else {}
+        return getattr(self.builder, {"and": "and_", "or": "or_"}.get(word, word))(*values, **flags)
+
+    def _fcmp(self, predicate: str, a: ir.Value, b: ir.Value) -> ir.Value:
+        if predicate in ("uno", "ord"):
+            return (self.builder.fcmp_unordered if predicate == "uno" else self.builder.fcmp_ordered)(predicate, a, b)
+        compare = self.builder.fcmp_ordered if predicate[0] == "o" else self.builder.fcmp_unordered
+        return compare(_SIGNS[predicate[1:]], a, b)
+
+    def _icmp(self, predicate: str, a: ir.Value, b: ir.Value) -> ir.Value:
+        compare = self.builder.icmp_signed if predicate[0] == "s" else self.builder.icmp_unsigned
+        return compare(_SIGNS[predicate if predicate in _SIGNS else predicate[1:]], a, b)
+
+    def _intrinsic(self, name: str, values: Sequence[ir.Value]) -> ir.Value:
+        type = values[0].type
+        args = list(values)
+        if name in ("llvm.abs", "llvm.ctlz", "llvm.cttz"):
+            args.append(ir.Constant(I1, 0))
+        function = self.builder.module.declare_intrinsic(name, [type], ir.FunctionType(type, [a.type for a in args]))
+        return self.builder.call(function, args)
+
+
+class _Expansion:
+    """The `Expander` of the scalar table over LLVM values."""
+
+    def __init__(self, scalars: Scalars, dtype: DType) -> None:
+        self.scalars, self.dtype = scalars, dtype
+
+    def __call__(self, name: str, *args: Any) -> Element:
+        return self.scalars.apply(name, args, contract=False)
+
+    def const(self, value: float | int | bool, dtype: DType | None = None) -> Element:
+        return const(value, dtype or self.dtype)
+
+    def cast(self, value: Element, to: DType) -> Element:
+        return self.scalars.cast(value, to)
+
+    def bitcast(self, value: Element, to: DType) -> Element:
+        return self.scalars.bitcast(value, to)
