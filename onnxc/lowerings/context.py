@@ -59,13 +59,9 @@ class Lowering(Builder):
         return normal_axis(axis, self.rank(v), self.node.name)
 
     def constant(self, v: Value | None) -> np.ndarray | None:
-        """The array of a constant value; None when absent or not constant."""
+        """The array of a constant, or of a small value computed from constants; None for absent and other ones."""
         array = constant_of(self.module, v)
-        if array is None and v is not None:
-            known = self._known.of(v)
-            if known is not None and not any(isinstance(d, Dim) for d in known.ravel()):
-                return known.astype(self.dtype(v).numpy)
-        return array
+        return self._known.array(v) if array is None else array
 
     def known(self, v: Value) -> np.ndarray | None:
         """The elements of an integer or bool value as ints, bools and Dims; None when they depend on data."""

@@ -88,9 +88,9 @@ def Conv(b: Lowering, X: Value, W: Value, B: Value | None = None, *, auto_pad: s
     n = len(x) - 2
     if n < 1 or len(weights) != n + 2 or n > len(_SPACE):
         b.refuse(f"input of rank {len(x)} with weights of rank {len(weights)}")
-    size = list(kernel_shape or weights[2:])
-    if not all(isinstance(d, int) for d in size) or list(weights[2:]) != size:
-        b.refuse(f"weights of shape {list(map(str, weights))} for a kernel of {list(map(str, size))}")
+    size = [d for d in weights[2:] if isinstance(d, int)]
+    if len(size) != n or (kernel_shape and list(kernel_shape) != size):
+        b.refuse(f"weights of type {b.type(W)} for a kernel of {kernel_shape or 'that size'}")
     b.guard("eq", x[1], weights[1] * group, "the input's channels differ from those of the weights times the groups")
     outs = weights[0]
     if group < 1 or (isinstance(outs, int) and outs % group):

@@ -77,13 +77,14 @@ def _range_size(b: Lowering, start: Value, limit: Value, delta: Value) -> DimLik
         if step == 0:
             b.refuse("a delta of 0")
         return dim_max(ceildiv(last - first, step) if step > 0 else ceildiv(first - last, -step), 0)
-    ends = [b.constant(v) for v in (start, limit, delta)]
-    if any(e is None for e in ends):
-        b.refuse("a range of floats has to be constant")
-    first, last, step = (float(e.reshape(()).item()) for e in ends if e is not None)
-    if step == 0 or not all(map(math.isfinite, (first, last, step))):
-        b.refuse(f"a range from {first} to {last} by {step}")
-    return max(math.ceil((last - first) / step), 0)
+    return _float_range_size(b, [b.constant(v) for v in (start, limit, delta)])
+
+
+def _float_range_size(b: Lowering, ends: Sequence[np.ndarray | None]) -> int:
+    low, high, step = (float(e.reshape(()).item()) if e is not None else math.nan for e in ends)
+    if step == 0 or not all(map(math.isfinite, (low, high, step))):
+        b.refuse("a range of floats has to have constant, finite ends and a constant step other than 0")
+    return max(math.ceil((high - low) / step), 0)
 
 
 @lowering

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxc.ir.core import Value
+from onnxc.ir.dims import DimLike
 from onnxc.ir.types import BOOL, I64
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.table import lowering
@@ -35,16 +36,24 @@ def GatherND(b: Lowering, data: Value, indices: Value, *, batch_dims: int = 0) -
 
 @lowering
 def OneHot(b: Lowering, indices: Value, depth: Value, values: Value, *, axis: int = -1) -> Value:
-    sizes, rank = b.dims_of(depth, "the depth"), b.rank(indices) + 1
-    if len(sizes) != 1 or not -rank <= axis < rank:
-        b.refuse(f"depth {sizes} along axis {axis} of rank {rank}")
-    at, n = axis % rank, sizes[0]
+    rank, n = b.rank(indices) + 1, _depth(b, depth)
+    if not -rank <= axis < rank:
+        b.refuse(f"axis {axis} is out of range for rank {rank}")
+    at = axis % rank
     shape = b.shape(indices)
     spread = b.reshape(b.cast(indices, I64), (*shape[:at], 1, *shape[at:]))
     spread = b.map("select", b.map("lt", spread, b.scalar(0, I64)), b.map("add", spread, b.dim(n)), spread)
     hot = b.map("eq", b.iota(n, rank, at), spread)
     off, on = (b.reshape(b.value("t.slice", values, starts=(i,), sizes=(1,), steps=(1,)), ()) for i in (0, 1))
     return b.map("select", hot, on, off)
+
+
+def _depth(b: Lowering, depth: Value) -> DimLike:
+    """The number of classes, which may be given in any numeric type."""
+    sizes = b.dims_of(depth if b.dtype(depth).is_integer else b.cast(depth, I64), "the depth")
+    if len(sizes) != 1 or (isinstance(sizes[0], int) and sizes[0] < 0):
+        b.refuse(f"a depth of {sizes}")
+    return sizes[0]
 
 
 @lowering

@@ -75,7 +75,8 @@ def Slice(b: Lowering, data: Value, starts: Value, ends: Value, axes: Value | No
         b.refuse(f"{len(first)} starts, {len(last)} ends and {len(step)} steps for axes {at}")
     if 0 in step:
         b.refuse("a step of 0")
-    start, size, stride = [0] * len(shape), list(shape), [1] * len(shape)
+    start: list[DimLike] = [0] * len(shape)
+    size, stride = list(shape), [1] * len(shape)
     for i, s, e, by in zip(at, first, last, step):
         start[i], size[i] = slice_extent(s, e, by, shape[i])
         stride[i] = by
@@ -107,7 +108,8 @@ def Split(b: Lowering, input: Value, split: Value | None = None, *, axis: int = 
         sizes = _even(shape[at], num_outputs or len(b.node.results))
     if len(sizes) < len(b.node.results):
         b.refuse(f"{len(sizes)} parts for {len(b.node.results)} outputs")
-    out, position = [], 0
+    out: list[Value] = []
+    position: DimLike = 0
     for size in sizes[:len(b.node.results)]:
         starts = [position if i == at else 0 for i in range(len(shape))]
         out.append(take(b, input, starts, [size if i == at else d for i, d in enumerate(shape)]))
@@ -146,11 +148,12 @@ def Pad(b: Lowering, data: Value, pads: Value, constant_value: Value | None = No
         b.refuse(f"mode '{mode}' is none of {', '.join(PAD_MODES)}")
     if len(amounts) != 2 * len(at) or len(set(at)) != len(at):
         b.refuse(f"{len(amounts)} pads for axes {at}")
-    low, high = [0] * rank, [0] * rank
+    low: list[DimLike] = [0] * rank
+    high: list[DimLike] = [0] * rank
     for i, before, after in zip(at, amounts[:len(at)], amounts[len(at):]):
         low[i], high[i] = before, after
     for i, d in enumerate(b.shape(data)):
-        if isinstance(d + low[i] + high[i], int) and d + low[i] + high[i] < 0:
+        if provably_less(d + low[i] + high[i], 0):
             b.refuse(f"pads of {low[i]} and {high[i]} leave less than nothing of axis {i} of {d}")
     if all(p == 0 for p in (*low, *high)):
         return data

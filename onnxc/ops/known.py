@@ -1,20 +1,21 @@
-"""Values that are known before a run: integer tensors whose elements are dims.
+"""Values that are known before a run: integer tensors whose elements are dims, and small results of constants.
 
-ONNX computes shapes with tensor ops (Shape, Gather, Concat, Add ...). `known` follows such a computation over t.* ops and
-gives its result as an object array of ints, bools and Dims, or None where it depends on data.
+ONNX computes shapes with tensor ops (Shape, Gather, Concat, Add ...). `KnownValues` follows such a computation over t.*
+ops and gives its result as an object array of ints, bools and Dims, or None where it depends on data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from onnxc.ir.builder import constant_of
-from onnxc.ir.core import Module, Value
-from onnxc.ir.dims import Dim, dim_max, dim_min, evaluate, floordiv, mod, provably_less, provably_nonneg, symbols_of
-from onnxc.ir.types import BOOL, Tensor
+from onnxc.ir.core import Module, Op, Value
+from onnxc.ir.dims import Dim, dim_max, dim_min, floordiv, mod, provably_less, provably_nonneg
+from onnxc.ir.registry import lookup
+from onnxc.ir.types import BOOL, DType, Tensor
 
 __all__ = ["KnownValues"]
 
@@ -34,7 +35,7 @@ def _less(a: Any, b: Any) -> bool:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, (bool, np.bool_)) or isinstance(b, (bool, np.bool_)) or not (isinstance(a, Dim) or isinstance(b, Dim)):
+    if not (isinstance(a, Dim) or isinstance(b, Dim)):
         return bool(a == b)
     d = a - b
     if isinstance(d, int):
@@ -70,6 +71,14 @@ def _truth(a: Any) -> bool:
     return bool(a)
 
 
+def _is_not_zero(a: Any) -> bool:
+    return not _equal(a, 0)
+
+
+def _number(a: Any) -> Any:
+    return a if isinstance(a, Dim) else int(a)
+
+
 def _sign(a: Any) -> int:
     if _equal(a, 0):
         return 0
@@ -82,7 +91,8 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "t.abs": lambda a: a if _less(-1, a) else -a, "t.sign": _sign,
     "t.eq": _equal, "t.ne": lambda a, b: not _equal(a, b), "t.lt": _less, "t.ge": lambda a, b: not _less(a, b),
     "t.gt": lambda a, b: _less(b, a), "t.le": lambda a, b: not _less(b, a),
-    "t.and": lambda a, b: _truth(a) and _truth(b), "t.or": lambda a, b: _truth(a) or _truth(b), "t.not": lambda a: not _truth(a),
+    "t.and": lambda a, b: _truth(a) and _truth(b), "t.or": lambda a, b: _truth(a) or _truth(b),
+    "t.not": lambda a: not _truth(a),
     "t.select": lambda c, a, b: a if _truth(c) else b,
 }
 
@@ -94,8 +104,39 @@ def _objects(values: Any, shape: tuple[int, ...]) -> np.ndarray:
     return out
 
 
+def _is_integral(dtype: DType) -> bool:
+    return dtype.is_integer or dtype == BOOL
+
+
+def _fit(values: np.ndarray, dtype: DType) -> np.ndarray:
+    """`values` as elements of `dtype`: integers wrap. A dim is taken to fit into 32 bits and more."""
+    if dtype == BOOL:
+        return values
+    if dtype.bits < 32 and _has_symbols(values.flat):
+        raise _Undecided
+    half, span = (1 << dtype.bits - 1 if dtype.is_signed else 0), 1 << dtype.bits
+    return _objects([v if isinstance(v, Dim) else (int(v) + half) % span - half for v in values.flat], values.shape)
+
+
+def _has_symbols(attr: Any) -> bool:
+    return isinstance(attr, Dim) or (not isinstance(attr, (str, bytes, np.ndarray)) and isinstance(attr, Iterable)
+                                     and any(map(_has_symbols, attr)))
+
+
+def _meaning(name: str) -> Callable[..., Any]:
+    """The `ref` of an op that is known to have one."""
+    row = lookup(name)
+    if row is None or row.ref is None:
+        raise _Undecided
+    return row.ref
+
+
 class KnownValues:
-    """Answers `of(value)` with memory; forget a value (or make a new one) when the IR under it changes."""
+    """Answers `of(value)` and `array(value)` with memory; make a new one when the IR under it changes.
+
+    Shape arithmetic is followed with dims as elements. Everything else is computed from constants by the meaning that
+    its row in the registry gives it, as long as it is small.
+    """
 
     def __init__(self, module: Module) -> None:
         self.module = module
@@ -103,70 +144,99 @@ class KnownValues:
 
     def of(self, value: Value | None) -> np.ndarray | None:
         """The elements of an integer or bool tensor as an object array, or None when they are not known."""
-        if value is None:
+        found = self._find(value)
+        return found if found is not None and found.dtype == object else None
+
+    def array(self, value: Value | None) -> np.ndarray | None:
+        """The elements of a small tensor of any type that depends on constants only, or None."""
+        found = self._find(value)
+        if found is None or found.dtype != object:
+            return found
+        return None if _has_symbols(found.flat) else found.astype(value.type.dtype.numpy)  # type: ignore[union-attr]
+
+    def _find(self, value: Value | None) -> np.ndarray | None:
+        """Operands first and without recursion: chains of shape arithmetic may be long."""
+        path = [] if value is None else [value]
+        while path:
+            top = path[-1]
+            sources = self._sources(top) if top not in self._memo else ()
+            missing = [v for v in sources or () if v not in self._memo]
+            if missing:
+                path += missing
+                continue
+            if top not in self._memo:
+                self._memo[top] = None if sources is None else self._compute(top)
+            path.pop()
+        return None if value is None else self._memo[value]
+
+    def _sources(self, value: Value) -> tuple[Value, ...] | None:
+        """What a value is computed from; None when it cannot be known."""
+        t, op = value.type, value.op
+        if op is None or not isinstance(t, Tensor) or not t.is_static or int(t.size) > _LIMIT:  # type: ignore[arg-type]
             return None
-        if value not in self._memo:
-            self._memo[value] = None
-            self._memo[value] = self._compute(value)
-        return self._memo[value]
+        row = lookup(op.name)
+        if row is None or row.ref is None or not row.has("pure") or len(op.results) != 1 or op.regions:
+            return None
+        return op.inputs
 
     def _compute(self, value: Value) -> np.ndarray | None:
-        t, op = value.type, value.op
-        if op is None or not isinstance(t, Tensor) or not t.is_static or not (t.dtype.is_integer or t.dtype == BOOL):
-            return None
-        if int(t.size) > _LIMIT:  # type: ignore[arg-type]
-            return None
-        shape = tuple(int(d) for d in t.dims)  # type: ignore[arg-type]
+        op, t = value.op, value.type
+        assert op is not None and isinstance(t, Tensor)        # `_sources` asked for both
         if op.name == "t.const":
-            array = constant_of(self.module, value)
-            return None if array is None else _objects(array, shape)
-        if op.name == "t.dims":
-            return _objects(op.attrs["values"], shape)
-        if op.name in _STRUCTURAL or op.name in _ELEMENTWISE or op.name == "t.cast":
-            return self._apply(op.name, op.attrs, [self.of(v) for v in op.operands], shape, value)
-        return None
-
-    def _apply(self, name: str, attrs: dict[str, Any], ins: list[np.ndarray | None], shape: tuple[int, ...],
-               value: Value) -> np.ndarray | None:
-        if name == "t.iota":
-            return _objects(np.indices(shape)[attrs["axis"]], shape)
-        if any(a is None for a in ins):
+            found = constant_of(self.module, value)
+            return _objects(found, found.shape) if found is not None and _is_integral(t.dtype) else found
+        ins = [None if v is None else self._memo[v] for v in op.operands]
+        if any(a is None and v is not None for v, a in zip(op.operands, ins)):
             return None
         try:
-            if name in _ELEMENTWISE:
-                fn = np.frompyfunc(_ELEMENTWISE[name], len(ins), 1)
-                return _objects(fn(*ins), shape)
-            if name == "t.cast":
-                return self._cast(ins[0], value, shape)
-            return _objects(_STRUCTURAL[name](attrs, *ins), shape)
-        except (_Undecided, TypeError, IndexError):
+            if _is_integral(t.dtype) and all(a is None or a.dtype == object for a in ins):
+                return _fit(self._integral(op, ins, t), t.dtype)
+            return self._by_meaning(op, t)
+        except (_Undecided, TypeError, ValueError, IndexError):
             return None
 
-    def _cast(self, x: Any, value: Value, shape: tuple[int, ...]) -> np.ndarray | None:
-        source = value.op.operand(0).type.dtype  # type: ignore[union-attr]
-        if not (source.is_integer or source == BOOL):
-            return None
-        if value.type.dtype == BOOL:  # type: ignore[attr-defined]
-            return _objects(np.frompyfunc(lambda v: not _equal(v, 0), 1, 1)(x), shape)
-        return _objects(np.frompyfunc(lambda v: v if isinstance(v, Dim) else int(v), 1, 1)(x), shape)
+    def _integral(self, op: Op, ins: list[Any], t: Tensor) -> np.ndarray:
+        """The result of an op on dims."""
+        shape = tuple(int(d) for d in t.dims)  # type: ignore[arg-type]
+        if op.name == "t.dims":
+            return _objects(op.attrs["values"], shape)
+        if op.name in _ELEMENTWISE:
+            return _objects(np.frompyfunc(_ELEMENTWISE[op.name], len(ins), 1)(*ins), shape)
+        if op.name == "t.cast":
+            return _objects(np.frompyfunc(_is_not_zero if t.dtype == BOOL else _number, 1, 1)(ins[0]), shape)
+        if op.name in _STRUCTURAL:
+            return _objects(_STRUCTURAL[op.name](op.attrs, *ins), shape)
+        return self._by_meaning(op, t)
+
+    def _by_meaning(self, op: Op, t: Tensor) -> np.ndarray:
+        """The result of an op on arrays without symbols, by its row in the registry."""
+        arrays = [self.array(v) for v in op.operands]
+        if any(a is None and v is not None for v, a in zip(op.operands, arrays)) or _has_symbols(op.attrs.values()):
+            raise _Undecided
+        found = np.asarray(_meaning(op.name)(op.attrs, *arrays))
+        return _objects(found, found.shape) if _is_integral(t.dtype) else found
 
 
-def _static(dims: Any) -> list[int]:
-    return [evaluate(d, {}) if not symbols_of(d) else _raise() for d in dims]
+def _static(dims: Iterable[Any]) -> list[int]:
+    return [_decided(d) for d in dims]
 
 
-def _raise() -> int:
-    raise _Undecided
+def _decided(d: Any) -> int:
+    if isinstance(d, Dim):
+        raise _Undecided
+    return int(d)
 
 
 def _known_slice(attrs: dict[str, Any], x: np.ndarray) -> np.ndarray:
-    for axis, (start, size, step) in enumerate(zip(_static(attrs["starts"]), _static(attrs["sizes"]), attrs["steps"])):
+    starts, sizes = _static(attrs["starts"]), _static(attrs["sizes"])
+    for axis, (start, size, step) in enumerate(zip(starts, sizes, attrs["steps"])):
         x = np.take(x, start + step * np.arange(size), axis)
     return x
 
 
 def _known_gather(attrs: dict[str, Any], x: np.ndarray, i: np.ndarray) -> np.ndarray:
-    return np.take(x, np.vectorize(lambda v: v if isinstance(v, int) else _raise(), otypes=[np.int64])(i), attrs["axis"])
+    at = np.array(_static(i.flat), np.int64).reshape(i.shape)
+    return np.take(x, at, attrs["axis"])
 
 
 def _known_reduce(attrs: dict[str, Any], x: np.ndarray) -> np.ndarray:
@@ -183,7 +253,6 @@ def _known_reduce(attrs: dict[str, Any], x: np.ndarray) -> np.ndarray:
 
 
 _STRUCTURAL: dict[str, Callable[..., Any]] = {
-    "t.iota": lambda attrs: None,
     "t.reshape": lambda attrs, x: x.reshape(_static(attrs["shape"])),
     "t.broadcast": lambda attrs, x: np.broadcast_to(x, _static(attrs["shape"])),
     "t.transpose": lambda attrs, x: x.transpose(attrs["perm"]),
