@@ -258,7 +258,15 @@ def _extremum(fn: str, args: Iterable[DimLike]) -> DimLike:
 
 def _dominates(fn: str, a: DimLike, b: DimLike) -> bool:
     """Whether `a` always is the min (max) of the two."""
-    return provably_nonneg(b - a if fn == "min" else a - b)
+    return provably_nonneg(b - a if fn == "min" else a - b) or _absorbs(fn, a, b)
+
+
+def _absorbs(fn: str, a: DimLike, b: DimLike) -> bool:
+    """Whether `b` is a max (min) of `a` and others: min(a, max(a, c)) is a, and max(a, min(a, c)) too."""
+    if not isinstance(b, Dim) or len(b.terms) != 1 or b.terms[0][1] != 1 or len(b.terms[0][0]) != 1:
+        return False
+    call = b.terms[0][0][0]
+    return isinstance(call, Call) and call.fn == ("max" if fn == "min" else "min") and a in call.args
 
 
 def dim_min(*args: DimLike) -> DimLike:

@@ -13,7 +13,7 @@ from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.matmul import contract
 from onnxc.lowerings.table import lowering
 
-__all__ = ["Windows", "channels_last_window", "windows"]
+__all__ = ["Windows", "channels_first", "channels_last_window", "windows"]
 
 _SPACE, _KERNEL = "stuvw", "hijkl"
 

@@ -9,7 +9,7 @@ from onnxc.ir.core import Value
 from onnxc.ir.dims import DimLike, product
 from onnxc.ir.types import I64
 from onnxc.lowerings.context import Lowering
-from onnxc.lowerings.conv import Windows, windows
+from onnxc.lowerings.conv import Windows, channels_first, channels_last_window, windows
 from onnxc.lowerings.table import lowering
 from onnxc.ops.fold import least
 
@@ -24,15 +24,9 @@ def _windows(b: Lowering, X: Value, kernel: Sequence[int], strides: Sequence[int
     return windows(b, space, kernel, strides, dilations, pads, auto_pad, bool(ceil_mode))
 
 
-def _view(b: Lowering, X: Value, w: Windows, fill: float | int | bool) -> Value:
-    """[N, C, *space] -> [N, C, *out, *size]"""
-    return b.value("t.window", X, axes=tuple(range(2, 2 + len(w.size))), size=w.size, stride=w.stride,
-                   dilation=w.dilation, low=w.low, out=w.out, fill=fill)
-
-
-def _inner(b: Lowering, view: Value, w: Windows) -> list[int]:
-    """The axes of a view that run inside a window."""
-    return list(range(b.rank(view) - len(w.size), b.rank(view)))
+def _inner(w: Windows) -> list[int]:
+    """The axes of a view [N, *out, *size, C] that run inside a window."""
+    return list(range(1 + len(w.size), 1 + 2 * len(w.size)))
 
 
 def _space(b: Lowering, X: Value) -> list[int]:
@@ -47,16 +41,16 @@ def MaxPool(b: Lowering, X: Value, *, kernel_shape: Sequence[int], auto_pad: str
             dilations: Sequence[int] | None = None, pads: Sequence[int] | None = None, storage_order: int = 0,
             strides: Sequence[int] | None = None) -> tuple[Value, Value | None]:
     w = _windows(b, X, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
-    view = _view(b, X, w, least(b.dtype(X)))
-    best = b.reduce(view, "max", _inner(b, view, w), keepdims=False)
+    view = channels_last_window(b, X, w, least(b.dtype(X)))
+    best = channels_first(b, b.reduce(view, "max", _inner(w), keepdims=False))
     return best, _origin(b, X, view, w, storage_order) if b.wants(1) else None
 
 
 def _origin(b: Lowering, X: Value, view: Value, w: Windows, column_major: int) -> Value:
     """The position in the whole of X of each window's first maximum, as if X were flat. [N, C, *out]"""
-    n, shape, lead = len(w.size), b.shape(X), b.shape(view)[:2 + len(w.size)]
-    inner = math.prod(w.size)
-    step = b.value("t.argreduce", b.reshape(view, (*lead, inner)), kind="max", axis=2 + n, last=False)
+    n, shape = len(w.size), b.shape(X)
+    flat_view = b.reshape(view, (shape[0], *w.out, math.prod(w.size), shape[1]))
+    step = channels_first(b, b.value("t.argreduce", flat_view, kind="max", axis=1 + n, last=False))
     strides = _flat_strides(shape[2:], bool(column_major))
     image = b.map("add", b.map("mul", b.iota(shape[0], 2 + n, 0), b.dim(shape[1])), b.iota(shape[1], 2 + n, 1))
     flat = b.map("mul", image, b.dim(product(shape[2:])))
@@ -87,14 +81,16 @@ def AveragePool(b: Lowering, X: Value, *, kernel_shape: Sequence[int], auto_pad:
     w = _windows(b, X, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
 
     def body(x: Value) -> Value:
-        view = _view(b, x, w, 0.0)
-        total = b.reduce(view, "add", _inner(b, view, w), keepdims=False)
-        return b.map("div", total, _count(b, x, w, bool(count_include_pad), bool(ceil_mode)))
+        total = b.reduce(channels_last_window(b, x, w), "add", _inner(w), keepdims=False)
+        return channels_first(b, b.map("div", total, _count(b, x, w, bool(count_include_pad), bool(ceil_mode))))
     return b.wide(body, X)
 
 
 def _count(b: Lowering, X: Value, w: Windows, with_pads: bool, ceil: bool) -> Value:
-    """How many elements each window averages: those of X, and of its pads if they count; never what lies beyond."""
+    """How many elements each window averages: those of X, and of its pads if they count; never what lies beyond.
+
+    A scalar, or [1, *out, 1].
+    """
     if not ceil and (with_pads or all(p == 0 for p in (*w.low, *w.high))):
         return b.scalar(math.prod(w.size), X)
     one = b.scalar(1, X)
@@ -103,8 +99,8 @@ def _count(b: Lowering, X: Value, w: Windows, with_pads: bool, ceil: bool) -> Va
     if with_pads:
         ones = b.value("t.pad", ones, one, low=(0, 0, *w.low), high=(0, 0, *w.high), mode="constant")
         low = (0,) * len(w.low)
-    view = _view(b, ones, Windows(w.size, w.stride, w.dilation, low, w.high, w.out), 0.0)
-    return b.reduce(view, "add", _inner(b, view, w), keepdims=False)
+    view = channels_last_window(b, ones, Windows(w.size, w.stride, w.dilation, low, w.high, w.out))
+    return b.reduce(view, "add", _inner(w), keepdims=False)
 
 
 @lowering
@@ -120,8 +116,7 @@ def LpPool(b: Lowering, X: Value, *, kernel_shape: Sequence[int], auto_pad: str 
     w = _windows(b, X, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
 
     def body(x: Value) -> Value:
-        view = _view(b, x, w, 0.0)
-        return p_norm(b, view, p, _inner(b, view, w), keepdims=False)
+        return channels_first(b, p_norm(b, channels_last_window(b, x, w), p, _inner(w), keepdims=False))
     return b.wide(body, X)
 
 
