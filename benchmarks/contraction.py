@@ -19,7 +19,8 @@ import numpy as np
 from llvmlite import ir
 from peak import peak_kernel
 
-from onnxc.codegen.llvm.contract_loops import Block, Blocking, Holes, Job, contraction, sweep
+from onnxc.codegen.llvm.contract_epilogue import sweep
+from onnxc.codegen.llvm.contract_loops import Block, Blocking, Holes, Job, contraction
 from onnxc.codegen.llvm.contract_operands import MatrixRows, WindowAxis, WindowRows, packed_panels
 from onnxc.codegen.llvm.loops import I64
 from onnxc.codegen.llvm.microkernel import I8, POINTER
@@ -181,7 +182,7 @@ def runner(target: Target, blocking: Blocking, case: Gemm | Conv) -> Callable[[]
 
     run()
     error = np.abs(out - np.maximum(expected + bias, 0)).max() / np.sqrt(k * window**2)
-    if not error < 1e-5:
+    if not error < 1e-4:  # roundings add up to less, and one wrong operand to about one
         raise SystemExit(f"{case.name} on {target.name}: wrong result, error {error:.2e} of the sum's scale")
     return run
 

@@ -3,7 +3,8 @@
 A job is a range of rows and of columns of the result. Rows are taken in chunks whose row pointers are tabulated once;
 within a chunk, for each panel of columns and each block of depth, one micro-kernel call makes a tile of a few rows.
 A panel's block of depth is bounded so that it stays in the second-level cache while the chunk's rows pass over it.
-Tiles land in scratch memory, where the epilogue hole finds them as soon as they are complete.
+Tiles land in scratch memory, where the epilogue hole finds them as soon as they are complete (`contract_epilogue`
+walks over one).
 
 Owns order and blocking. Where the operands lie and what becomes of a tile is said by `Holes`; how wide the tile is, by
 `Blocking`; distributing jobs over threads and allocating scratch memory is the caller's.
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from llvmlite import ir
 
 from onnxc.codegen.llvm.loops import I64, counted_loop, i64
-from onnxc.codegen.llvm.microkernel import I8, ITEM_BYTES, Microkernel, microkernel
+from onnxc.codegen.llvm.microkernel import ITEM_BYTES, Microkernel, byte_offset, microkernel
 
 POINTER_BYTES = 8
 _ALIGNMENT = 64
@@ -195,7 +196,7 @@ class _Contraction:
         self.scratch = scratch
 
     def emit(self, builder: ir.IRBuilder) -> None:
-        self.table = _offset(builder, self.scratch, i64(self.blocking.tile_bytes))
+        self.table = byte_offset(builder, self.scratch, i64(self.blocking.tile_bytes))
         begin, end = i64(self.job.m_begin), i64(self.job.m_end)
         rows = builder.sub(end, begin)
         # Chunks of equal size: a short last one would read every panel for a handful of rows.
@@ -235,7 +236,7 @@ class _Contraction:
                 def each_tap(b: ir.IRBuilder, tap: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
                     slot = b.add(b.mul(tap, i64(pitch)), r)
                     pointer = self.holes.row_pointer(b, values, tap)
-                    b.store(pointer, _offset(b, table, b.mul(slot, i64(POINTER_BYTES))), align=POINTER_BYTES)
+                    b.store(pointer, byte_offset(b, table, b.mul(slot, i64(POINTER_BYTES))), align=POINTER_BYTES)
                     return []
 
                 counted_loop(b, "table.tap", 0, self.taps, 1, [], each_tap)
@@ -248,7 +249,7 @@ class _Contraction:
 
     def _table_of(self, builder: ir.IRBuilder, tile: ir.Value) -> ir.Value:
         pointers = builder.mul(builder.mul(tile, self.taps), i64(self.blocking.tile.pitch))
-        return _offset(builder, self.table, builder.mul(pointers, i64(POINTER_BYTES)))
+        return byte_offset(builder, self.table, builder.mul(pointers, i64(POINTER_BYTES)))
 
     def _panel(self, builder: ir.IRBuilder, chunk: _Chunk, n0: ir.Value, columns: ir.Value) -> None:
         """All of taps and depth for one panel, a block at a time."""
@@ -304,16 +305,16 @@ class _Contraction:
         vectors = _ceil_div(builder, columns, tile.lanes)
         offset = builder.mul(block.step, i64(item))
         skipped = builder.add(builder.mul(block.tap, panel.tap_stride), builder.mul(block.step, panel.row_stride))
-        start = _offset(builder, panel.pointer, skipped)
+        start = byte_offset(builder, panel.pointer, skipped)
         again = builder.not_(block.is_first)
 
         def each_tile(b: ir.IRBuilder, index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             first, rows = chunk.tile(b, index)
             line = b.mul(block.tap, i64(tile.pitch * POINTER_BYTES))
-            table = _offset(b, self._table_of(b, index), line)
+            table = byte_offset(b, self._table_of(b, index), line)
             # With one block of depth a tile is consumed before the next is made: one stays in the first-level cache.
             place = b.select(block.is_only, i64(0), b.mul(first, stride))
-            result = _offset(b, self.tiles, place)
+            result = byte_offset(b, self.tiles, place)
             arguments = [block.taps, block.steps, table, offset, start, panel.row_stride, panel.tap_stride]
             self._dispatch(b, rows, vectors, [*arguments, result, stride, again])
             with b.if_then(block.is_last):
@@ -345,65 +346,6 @@ class _Contraction:
         builder.position_at_end(never)
         builder.unreachable()
         builder.position_at_end(after)
-
-
-VectorBody = Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value, "ir.Value | None"], None]
-
-
-def sweep(builder: ir.IRBuilder, blocking: Blocking, block: Block, body: VectorBody) -> None:
-    """Emit an epilogue's loops over the vectors of a block, left behind by `builder`.
-
-    `body(builder, m, n, value, mask)` consumes the vector `value` of elements (m, n) to (m, n + lanes - 1). `mask` is
-    None where all lanes are columns of the block, and a vector of i1 for the last, partial one. The body is emitted
-    several times. A full panel takes straight-line code over its columns.
-    """
-    tile = blocking.tile
-    lanes, item = tile.lanes, ITEM_BYTES[tile.dtype]
-
-    def vector(b: ir.IRBuilder, row: ir.Value, m: ir.Value, c: ir.Value, mask: ir.Value | None) -> None:
-        pointer = _offset(b, row, b.mul(c, i64(item)))
-        value = b.load(pointer, typ=tile.vector_type, align=item)
-        body(b, m, b.add(block.n0, c), value, mask)
-
-    def each_full_row(b: ir.IRBuilder, r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        row, m = _offset(b, block.tile, b.mul(r, block.stride)), b.add(block.m0, r)
-        for v in range(tile.vectors):
-            vector(b, row, m, i64(v * lanes), None)
-        return []
-
-    def each_row(b: ir.IRBuilder, r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        row, m = _offset(b, block.tile, b.mul(r, block.stride)), b.add(block.m0, r)
-        whole = b.and_(block.columns, i64(-lanes))
-
-        def each_vector(b: ir.IRBuilder, c: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            vector(b, row, m, c, None)
-            return []
-
-        counted_loop(b, "vector", 0, whole, lanes, [], each_vector)
-        with b.if_then(b.icmp_signed("<", whole, block.columns)):
-            vector(b, row, m, whole, lane_mask(b, b.sub(block.columns, whole), lanes))
-        return []
-
-    is_full = builder.icmp_signed("==", block.columns, i64(blocking.columns))
-    with builder.if_else(is_full) as (full, partial):
-        with full:
-            counted_loop(builder, "row", 0, block.rows, 1, [], each_full_row)
-        with partial:
-            counted_loop(builder, "row", 0, block.rows, 1, [], each_row)
-
-
-def lane_mask(builder: ir.IRBuilder, count: ir.Value, lanes: int) -> ir.Value:
-    """A vector of i1 whose first `count` lanes (i64) are set."""
-    narrow = ir.IntType(32)
-    ramp = ir.Constant(ir.VectorType(narrow, lanes), [ir.Constant(narrow, i) for i in range(lanes)])
-    undefined = ir.Constant(ir.VectorType(narrow, lanes), ir.Undefined)
-    first = builder.insert_element(undefined, builder.trunc(count, narrow), ir.Constant(narrow, 0))
-    splat = builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(narrow, lanes), None))
-    return builder.icmp_signed("<", ramp, splat)
-
-
-def _offset(builder: ir.IRBuilder, pointer: ir.Value, nbytes: ir.Value) -> ir.Value:
-    return builder.gep(pointer, [nbytes], source_etype=I8)
 
 
 def _minimum(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:

@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from onnxc.codegen.llvm.contract_loops import Blocking, Panel
 from onnxc.codegen.llvm.loops import I64, i64
-from onnxc.codegen.llvm.microkernel import I8, ITEM_BYTES
+from onnxc.codegen.llvm.microkernel import ITEM_BYTES, byte_offset
 
 Extent: TypeAlias = int | ir.Value
 PanelHole = Callable[[ir.IRBuilder, ir.Value, ir.Value], Panel]
@@ -28,7 +28,7 @@ class MatrixRows:
     row_stride: Extent
 
     def row(self, builder: ir.IRBuilder, m: ir.Value) -> Sequence[ir.Value]:
-        return [_offset(builder, self.base, builder.mul(m, i64(self.row_stride)))]
+        return [byte_offset(builder, self.base, builder.mul(m, i64(self.row_stride)))]
 
     def row_pointer(self, builder: ir.IRBuilder, values: Sequence[ir.Value], tap: ir.Value) -> ir.Value:
         return values[0]
@@ -71,7 +71,7 @@ class WindowRows:
             position = builder.srem(m, outputs)
             m = builder.sdiv(m, outputs)
             starts.append(builder.sub(builder.mul(position, i64(axis.step)), i64(axis.pad)))
-        image = _offset(builder, self.base, builder.mul(m, i64(self.image_stride)))
+        image = byte_offset(builder, self.base, builder.mul(m, i64(self.image_stride)))
         return [image, *reversed(starts)]
 
     def row_pointer(self, builder: ir.IRBuilder, values: Sequence[ir.Value], tap: ir.Value) -> ir.Value:
@@ -85,7 +85,7 @@ class WindowRows:
             # Unsigned, so that one comparison refuses negative positions too.
             inside = builder.and_(inside, builder.icmp_unsigned("<", position, i64(axis.size)))
             distance = builder.add(distance, builder.mul(position, i64(axis.stride)))
-        return builder.select(inside, _offset(builder, pointer, distance), self.zeros)
+        return builder.select(inside, byte_offset(builder, pointer, distance), self.zeros)
 
 
 def packed_panels(blocking: Blocking, base: ir.Value, taps: Extent, depth: Extent) -> PanelHole:
@@ -96,7 +96,7 @@ def packed_panels(blocking: Blocking, base: ir.Value, taps: Extent, depth: Exten
         per_column = builder.mul(builder.mul(i64(taps), i64(depth)), i64(item))
         vectors = builder.sdiv(builder.add(columns, i64(lanes - 1)), i64(lanes))
         row_stride = builder.mul(vectors, i64(lanes * item))
-        pointer = _offset(builder, base, builder.mul(n0, per_column))
+        pointer = byte_offset(builder, base, builder.mul(n0, per_column))
         return Panel(pointer, row_stride, builder.mul(row_stride, i64(depth)))
 
     return panel
@@ -107,10 +107,6 @@ def strided_panels(blocking: Blocking, base: ir.Value, row_stride: Extent, tap_s
     item = ITEM_BYTES[blocking.tile.dtype]
 
     def panel(builder: ir.IRBuilder, n0: ir.Value, columns: ir.Value) -> Panel:
-        return Panel(_offset(builder, base, builder.mul(n0, i64(item))), i64(row_stride), i64(tap_stride))
+        return Panel(byte_offset(builder, base, builder.mul(n0, i64(item))), i64(row_stride), i64(tap_stride))
 
     return panel
-
-
-def _offset(builder: ir.IRBuilder, pointer: ir.Value, nbytes: ir.Value) -> ir.Value:
-    return builder.gep(pointer, [nbytes], source_etype=I8)

@@ -39,6 +39,13 @@ ITEM_BYTES: dict[str, int] = {"f32": 4, "f64": 8, "i32": 4, "i64": 8}
 # its own results.
 _FMAS_IN_FLIGHT = 8
 
+# A narrow panel, one cache line a step, moves on too slowly for the cores' own prefetchers once four rows share it.
+# Weights that come from memory then ran at 45 GFLOP/s and with this prefetch at 67 (6x4096x4096 floats, AVX2, Zen 4),
+# those that are in cache no slower. Wider panels and fewer rows lost up to a third by it.
+_PREFETCH_BYTES = 1024
+_PREFETCH_ROWS = 4
+_CACHE_LINE = 64
+
 
 @dataclass(frozen=True)
 class Microkernel:
@@ -91,6 +98,11 @@ class Microkernel:
             return 1
         wanted = -(-_FMAS_IN_FLIGHT // (self.rows * self.vectors))
         return 1 << (wanted - 1).bit_length()
+
+    @property
+    def prefetches(self) -> bool:
+        """Whether a step of depth asks for the panel's line `_PREFETCH_BYTES` further on."""
+        return self.rows >= _PREFETCH_ROWS and self.vectors * self.vector_bytes == _CACHE_LINE
 
 
 def function_type() -> ir.FunctionType:
@@ -169,9 +181,9 @@ class _Emitter:
     def _cells(self, builder: ir.IRBuilder) -> Iterator[ir.Value]:
         """Pointers to the tile's vectors, row by row."""
         for r in range(self.spec.rows):
-            row = _offset(builder, self.tile, builder.mul(self.tile_stride, i64(r)))
+            row = byte_offset(builder, self.tile, builder.mul(self.tile_stride, i64(r)))
             for v in range(self.spec.vectors):
-                yield _offset(builder, row, i64(v * self.spec.vector_bytes))
+                yield byte_offset(builder, row, i64(v * self.spec.vector_bytes))
 
     def _tap(
         self, builder: ir.IRBuilder, tap: ir.Value, main: ir.Value, carried: list[ir.Value]
@@ -186,14 +198,14 @@ class _Emitter:
         values = counted_loop(builder, "k", 0, main, sums, carried, steps(sums))
         if sums > 1:
             values = counted_loop(builder, "rest", main, self.depth, 1, values, steps(1))
-        return [*values[:-1], _offset(builder, carried[-1], self.tap_stride)]
+        return [*values[:-1], byte_offset(builder, carried[-1], self.tap_stride)]
 
     def _row_pointers(self, builder: ir.IRBuilder, tap: ir.Value) -> list[ir.Value]:
-        line = _offset(builder, self.table, builder.mul(tap, i64(self.spec.pitch * 8)))
+        line = byte_offset(builder, self.table, builder.mul(tap, i64(self.spec.pitch * 8)))
         pointers = []
         for r in range(self.spec.rows):
-            pointer = builder.load(_offset(builder, line, i64(8 * r)), typ=POINTER, align=8)
-            pointers.append(_offset(builder, pointer, self.offset))
+            pointer = builder.load(byte_offset(builder, line, i64(8 * r)), typ=POINTER, align=8)
+            pointers.append(byte_offset(builder, pointer, self.offset))
         return pointers
 
     def _steps(
@@ -211,9 +223,11 @@ class _Emitter:
         sums = list(sums)
         for step in range(count):
             base = cells * step
+            if spec.prefetches:
+                _prefetch(builder, byte_offset(builder, panel, i64(_PREFETCH_BYTES)))
             right = [
                 builder.load(
-                    _offset(builder, panel, i64(v * spec.vector_bytes)), typ=spec.vector_type, align=self._align
+                    byte_offset(builder, panel, i64(v * spec.vector_bytes)), typ=spec.vector_type, align=self._align
                 )
                 for v in range(spec.vectors)
             ]
@@ -224,7 +238,7 @@ class _Emitter:
                 for v in range(spec.vectors):
                     cell = base + r * spec.vectors + v
                     sums[cell] = multiply_add(builder, left, right[v], sums[cell])
-            panel = _offset(builder, panel, self.row_stride)
+            panel = byte_offset(builder, panel, self.row_stride)
         return [*sums, panel]
 
     def _folded(self, builder: ir.IRBuilder, accumulators: list[ir.Value]) -> list[ir.Value]:
@@ -265,5 +279,17 @@ def _splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, lanes), None))
 
 
-def _offset(builder: ir.IRBuilder, pointer: ir.Value, nbytes: ir.Value) -> ir.Value:
+def _prefetch(builder: ir.IRBuilder, pointer: ir.Value) -> None:
+    """Ask for a line to be read into every level of cache. The address need not be mapped."""
+    name = "llvm.prefetch.p0"
+    intrinsic = builder.module.globals.get(name)
+    if intrinsic is None:
+        signature = ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32])
+        intrinsic = ir.Function(builder.module, signature, name)
+    read, every_level, data = I32(0), I32(3), I32(1)
+    builder.call(intrinsic, [pointer, read, every_level, data])
+
+
+def byte_offset(builder: ir.IRBuilder, pointer: ir.Value, nbytes: ir.Value) -> ir.Value:
+    """`pointer` moved by `nbytes` (i64), which may leave the object it points into."""
     return builder.gep(pointer, [nbytes], source_etype=I8)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
-from onnxc.codegen.llvm.contract_loops import Block, Blocking, Holes, Job, contraction, rows_met, sweep
+from onnxc.codegen.llvm.contract_epilogue import sweep
+from onnxc.codegen.llvm.contract_loops import Block, Blocking, Holes, Job, contraction, rows_met
 from onnxc.codegen.llvm.contract_operands import MatrixRows, WindowAxis, WindowRows, packed_panels, strided_panels
 from onnxc.codegen.llvm.loops import I64
 from onnxc.codegen.llvm.microkernel import ACCUMULATORS, I8, ITEM_BYTES, POINTER, Microkernel, microkernel
@@ -385,6 +386,12 @@ def test_inner_loop_is_one_fma_a_vector(name, pattern):
     (loop,) = inner_loops(assembly_of(target, spec))
     assert len(re.findall(pattern, loop, flags=re.MULTILINE)) == spec.rows * spec.vectors
     assert not re.search(r"\bv?f?mul(ps|\s+v)", loop)
+
+
+def test_only_narrow_panels_under_many_rows_are_prefetched():
+    narrow, wide = (tile_for(Target.parse(name), "f32") for name in ("x86-64-v3", "x86-64-v4"))
+    for spec, count in [(narrow, 1), (replace(narrow, rows=1), 0), (wide, 0)]:
+        assert assembly_of(Target.parse("x86-64-v4"), spec).count("prefetch") == count
 
 
 @pytest.mark.parametrize("name", ["x86-64-v4", "x86-64-v3", "x86-64-v2", "aarch64-neon"])
