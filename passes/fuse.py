@@ -62,6 +62,8 @@ class _Fusion:
         self.roots: set[Value] = set()
         self.after_fold: set[Value] = set()
         self.groups: dict[Value, set[Value]] = {}
+        self.operands: dict[Op, tuple[Value | None, ...]] = {}
+        self.ends: dict[Value, Value] = {}                # contraction result -> last value of its epilogue
 
     def run(self) -> None:
         self.mark_after_fold()
@@ -102,6 +104,7 @@ class _Fusion:
                 v = following
                 claimed.add(v)
             self.roots.add(v)
+            self.ends[op.result] = v
 
     def epilogue_step(self, v: Value, claimed: set[Value]) -> Value | None:
         if len(v.users) != 1 or len(v.uses) != 1:
@@ -152,8 +155,10 @@ class _Fusion:
         wanted = self.user_groups(v)
         if not wanted:
             return False
-        if op.name in _ALWAYS or op.name == "t.contract":
+        if op.name in _ALWAYS:
             return True
+        if op.name == "t.contract":
+            return wanted != {self.ends[v]}
         if self.is_free(op):
             return False
         if len(wanted) > 1:
@@ -243,20 +248,23 @@ class _Fusion:
     # ---- rewriting -------------------------------------------------------------------------------------------------
     def rewrite(self) -> None:
         """Replace the ops of each group by one t.fused at the place of its root."""
-        for op in self.ops:
-            if not op.results or op.result not in self.roots or self.is_view_of_memory(op.result):
-                continue
-            self.wrap(op.result, self.inputs_of(op.result))
+        plan = [(op.result, self.inputs_of(op.result)) for op in self.ops
+                if op.results and op.result in self.roots and not self.is_view_of_memory(op.result)]
+        groups = [(root, inputs, Group(self.module, root, inputs, self.taken, "").ops()) for root, inputs in plan]
+        self.operands = {op: op.operands for op in self.ops}      # as they were: groups replace values as they are made
+        moved: dict[Value, Value] = {}
+        for root, inputs, ops in groups:
+            moved[root] = self.wrap(root, [moved.get(v, v) for v in inputs], inputs, ops)
         for op in self.func.body.reversed_ops():
             if op.results and not any(r.uses for r in op.results):
                 op.erase()
 
-    def wrap(self, root: Value, inputs: list[Value]) -> None:
-        ops = Group(self.module, root, inputs, self.taken, "").ops()
+    def wrap(self, root: Value, operands: list[Value], inputs: list[Value], ops: list[Op]) -> Value:
+        """The group as one op; gives its result, which has taken the root's place."""
         block = Block([v.type for v in inputs], [v.name for v in inputs])
         mapping = dict(zip(inputs, block.args))
         for op in ops:
-            copy = Op(op.name, [None if v is None else mapping[v] for v in op.operands], [r.type for r in op.results],
+            copy = Op(op.name, [None if v is None else mapping[v] for v in self.operands[op]], [r.type for r in op.results],
                       op.attrs, loc=op.loc, names=[r.name for r in op.results])
             block.append(copy)
             mapping.update(zip(op.results, copy.results))
@@ -264,7 +272,7 @@ class _Fusion:
         at = root.op
         assert at is not None and at.block is not None
         loc = ", ".join(dict.fromkeys(op.loc for op in ops if op.loc))
-        fused = Op("t.fused", inputs, [root.type], {}, [block], loc, [root.name])
+        fused = Op("t.fused", operands, [root.type], {}, [block], loc, [root.name])
         at.block.insert(fused, at)
         root.replace_by(fused.result)
-
+        return fused.result

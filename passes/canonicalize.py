@@ -1,0 +1,192 @@
+"""The pass `canonicalize`: one form for equal things.
+
+Rulebook. A rule is directional: its result is no worse in ops, bytes and precision. Float rules here are exact for every
+input, NaN, infinities and signed zeros included. Constants stand on the right of commutative ops. A rule that would
+repeat work checks for a single use. What a rule makes, another rule (or the same) may simplify on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxc.ir.core import Module, Value
+from onnxc.ir.dims import DimLike
+from onnxc.ir.registry import lookup
+from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite, rule
+from onnxc.ir.types import Tensor
+from onnxc.ops.fold import parse_spec
+
+__all__ = ["VIEW_RULES", "canonicalize"]
+
+
+def canonicalize(module: Module, fuel: Fuel, log: RewriteLog) -> None:
+    """Apply the rules of this file to every graph function until none applies."""
+    for func in module.funcs.values():
+        if func.kind == "graph":
+            rewrite(func, module, _RULES, log, fuel)
+
+
+def dims(v: Value) -> tuple[DimLike, ...]:
+    """The dims of a tensor value."""
+    assert isinstance(v.type, Tensor)
+    return v.type.dims
+
+
+def scalar_constant(m: Match, v: Value) -> float | None:
+    """The number in a constant of one element (rank included: it must not broadcast the other side)."""
+    array = m.const(v)
+    return None if array is None or array.size != 1 else float(array.reshape(-1)[0])
+
+
+# ---- views ---------------------------------------------------------------------------------------------------------
+@rule("transpose-identity", root="t.transpose")
+def _transpose_identity(m: Match) -> Value | None:
+    perm = m.op.attrs["perm"]
+    return m.op.operand(0) if list(perm) == list(range(len(perm))) else None  # type: ignore[arg-type]
+
+
+@rule("transpose-twice", root="t.transpose")
+def _transpose_twice(m: Match) -> Value | None:
+    inner = m.made_by(m.op.operand(0), "t.transpose")
+    if inner is None:
+        return None
+    first, second = inner.attrs["perm"], m.op.attrs["perm"]
+    return m.builder.value("t.transpose", inner.operand(0), perm=tuple(first[p] for p in second))  # type: ignore[index,union-attr]
+
+
+@rule("transpose-of-ones", root="t.transpose")
+def _transpose_of_ones(m: Match) -> Value | None:
+    x, perm = m.op.operand(0), m.op.attrs["perm"]
+    moved = [p for p in perm if dims(x)[p] != 1]  # type: ignore[union-attr]
+    if moved != sorted(moved) or list(perm) == list(range(len(perm))):  # type: ignore[arg-type]
+        return None
+    return m.builder.value("t.reshape", x, shape=dims(m.op.result))
+
+
+@rule("reshape-identity", root="t.reshape")
+def _reshape_identity(m: Match) -> Value | None:
+    return m.op.operand(0) if dims(m.op.operand(0)) == dims(m.op.result) else None
+
+
+@rule("reshape-twice", root="t.reshape")
+def _reshape_twice(m: Match) -> Value | None:
+    inner = m.made_by(m.op.operand(0), "t.reshape")
+    return m.builder.value("t.reshape", inner.operand(0), shape=m.op.attrs["shape"]) if inner else None
+
+
+@rule("broadcast-identity", root="t.broadcast")
+def _broadcast_identity(m: Match) -> Value | None:
+    return m.op.operand(0) if dims(m.op.operand(0)) == dims(m.op.result) else None
+
+
+@rule("slice-everything", root="t.slice")
+def _slice_everything(m: Match) -> Value | None:
+    whole = all(s == 0 for s in m.op.attrs["starts"]) and all(s == 1 for s in m.op.attrs["steps"])  # type: ignore[union-attr]
+    return m.op.operand(0) if whole and dims(m.op.operand(0)) == dims(m.op.result) else None
+
+
+@rule("concat-of-one", root="t.concat")
+def _concat_of_one(m: Match) -> Value | None:
+    full = [v for v in m.op.inputs if dims(v)[m.op.attrs["axis"]] != 0]  # type: ignore[index]
+    if len(full) == len(m.op.inputs) and len(full) > 1:
+        return None
+    if len(full) > 1:
+        return m.builder.value("t.concat", *full, axis=m.op.attrs["axis"])
+    return full[0] if full else m.op.inputs[0]
+
+
+@rule("pad-by-nothing", root="t.pad")
+def _pad_by_nothing(m: Match) -> Value | None:
+    none = not any(d != 0 for key in ("low", "high") for d in m.op.attrs[key])  # type: ignore[union-attr]
+    return m.op.operand(0) if none else None
+
+
+@rule("window-of-one", root="t.window")
+def _window_of_one(m: Match) -> Value | None:
+    a, x = m.op.attrs, m.op.operand(0)
+    single = all(s == 1 for s in (*a["size"], *a["stride"])) and all(d == 0 for d in a["low"])  # type: ignore[misc]
+    places = tuple(dims(x)[i] for i in a["axes"])  # type: ignore[union-attr]
+    return m.builder.value("t.reshape", x, shape=dims(m.op.result)) if single and places == a["out"] else None
+
+
+# ---- arithmetic ----------------------------------------------------------------------------------------------------
+@rule("constant-right", root="*")
+def _constant_right(m: Match) -> Value | None:
+    row = lookup(m.op.name)
+    if row is None or not row.has("elementwise") or not row.has("commutative") or len(m.op.operands) != 2:
+        return None
+    a, b = m.op.operand(0), m.op.operand(1)
+    if m.const(a) is None or m.const(b) is not None:
+        return None
+    return m.builder.value(m.op.name, b, a)
+
+
+@rule("unit", root=("t.mul", "t.div", "t.sub", "t.pow"))
+def _unit(m: Match) -> Value | None:
+    """x*1, x/1, x-0, x**1 (adding 0 is not exact: -0 + 0 is 0)."""
+    x, c = m.op.operand(0), scalar_constant(m, m.op.operand(1))
+    unit = 0.0 if m.op.name == "t.sub" else 1.0
+    if c != unit or (m.op.name == "t.sub" and math.copysign(1.0, c) < 0):
+        return None
+    return x if x.type == m.op.result.type else m.no("the constant broadcasts the operand")
+
+
+@rule("square", root="t.pow")
+def _square(m: Match) -> Value | None:
+    x, c = m.op.operand(0), scalar_constant(m, m.op.operand(1))
+    return m.builder.value("t.mul", x, x) if c == 2.0 and x.type == m.op.result.type else None
+
+
+@rule("divide-by-power-of-two", root="t.div")
+def _divide_by_power_of_two(m: Match) -> Value | None:
+    x, c = m.op.operand(0), m.const(m.op.operand(1))
+    if c is None or c.dtype not in (np.float32, np.float64) or not c.size:
+        return None
+    mantissa, exponent = np.frexp(c)
+    if not (np.all(np.abs(mantissa) == 0.5) and np.all(np.abs(exponent) < 100)):
+        return m.no("the reciprocal is not exact")
+    return m.builder.value("t.mul", x, m.builder.const((1 / c).astype(c.dtype)))
+
+
+@rule("negated-select", root="t.select")
+def _negated_select(m: Match) -> Value | None:
+    inner = m.made_by(m.op.operand(0), "t.not")
+    return m.builder.value("t.select", inner.operand(0), m.op.operand(2), m.op.operand(1)) if inner else None
+
+
+@rule("not-twice", root="t.not")
+def _not_twice(m: Match) -> Value | None:
+    inner = m.made_by(m.op.operand(0), "t.not")
+    return inner.operand(0) if inner else None
+
+
+@rule("cast-identity", root="t.cast")
+def _cast_identity(m: Match) -> Value | None:
+    return m.op.operand(0) if m.op.operand(0).type == m.op.result.type else None
+
+
+# ---- contractions --------------------------------------------------------------------------------------------------
+@rule("contract-drop-ones", root="t.contract")
+def _contract_drop_ones(m: Match) -> Value | None:
+    """Summed axes of extent 1 on both sides (the kernel axes of a 1x1 convolution) go."""
+    spec = parse_spec(m.op.attrs["spec"])  # type: ignore[arg-type]
+    a, b = m.op.operand(0), m.op.operand(1)
+    sizes = [dict(zip(spec.lhs, dims(a))), dict(zip(spec.rhs, dims(b)))]
+    gone = {c for c in spec.k if sizes[0][c] == 1 and sizes[1][c] == 1}
+    if not gone:
+        return None
+    lhs, rhs = (_without(m, v, letters, gone) for v, letters in ((a, spec.lhs), (b, spec.rhs)))
+    text = "".join(c for c in m.op.attrs["spec"] if c not in gone)  # type: ignore[union-attr]
+    return m.builder.value("t.contract", lhs, rhs, spec=text, to=m.op.attrs["to"])
+
+
+def _without(m: Match, v: Value, letters: str, gone: set[str]) -> Value:
+    shape: Sequence[DimLike] = [d for c, d in zip(letters, dims(v)) if c not in gone]
+    return m.builder.value("t.reshape", v, shape=tuple(shape))
+
+
+_RULES = RuleSet.of(globals())
+VIEW_RULES = RuleSet(r for r in _RULES if "transpose" in r.name or "reshape" in r.name)
