@@ -42,8 +42,6 @@ SCRATCH_ALIGN = 64
 """Alignment of the arena, of scratch, and of every thread's piece of it."""
 
 KERNEL_TYPE = ir.FunctionType(VOID, [PTR, I64, I64, I64])
-PARALLEL_FOR_TYPE = ir.FunctionType(VOID, [PTR, PTR, PTR, I64, I64, PTR])
-PARALLEL_FOR = "onnxc_parallel_for"
 FAIL_TYPE = ir.FunctionType(VOID, [PTR, I64])
 FAIL = "onnxc_fail"
 
@@ -75,15 +73,16 @@ def slot_pointer(builder: ir.IRBuilder, base: ir.Value, slot: int) -> ir.Value:
     return builder.gep(base, [ir.Constant(I64, slot)], inbounds=True, source_etype=I64)
 
 
+def stack_slots(builder: ir.IRBuilder, count: int) -> ir.Value:
+    """An array of slots on the stack; to be called in the function's entry block."""
+    slots = builder.alloca(ir.ArrayType(I64, count))
+    slots.type = PTR                # llvmlite types it by its content, and then refuses to use it as plain memory
+    return slots
+
+
 def load_symbols(builder: ir.IRBuilder, table: ir.Value, order: Sequence[str], wanted: frozenset[str]) -> dict[str, ir.Value]:
     """The values of the `wanted` symbols out of the table whose order is `order`."""
     return {name: load_slot(builder, table, i, I64) for i, name in enumerate(order) if name in wanted}
-
-
-def declare(module: ir.Module, name: str, type: ir.FunctionType) -> ir.Function:
-    """The function of that name in the module, declared when it is not there yet."""
-    found = module.globals.get(name)
-    return found if found is not None else ir.Function(module, type, name)
 
 
 def fail_function(module: ir.Module) -> ir.Function:

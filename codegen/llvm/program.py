@@ -1,0 +1,376 @@
+"""The host program (`p.*` of `@main`) and its kernels as one LLVM module with native entry points.
+
+    i64 onnxc_plan(ptr symbols, ptr sizes, i64 threads)
+    i64 onnxc_run(ptr context, ptr symbols, ptr inputs, ptr outputs, ptr arena, ptr constants, i64 threads)
+
+`symbols` holds the i64 values of `Program.symbols`. `onnxc_plan` writes the bytes of every input and output into `sizes`
+(i64 each, inputs first) and gives the bytes of the arena, scratch for `threads` threads included; -1 when a size does
+not fit 63 bits or is negative, or -2 - i when the guard with message i fails. `onnxc_run` gives 0, 1 + i for the error
+with message i, or -1 when the cancel word was set. `inputs`, `outputs` and `constants` are arrays of pointers, the last in
+the order of `Program.constants`; the arena is aligned to 64 bytes. Slots of the context are in `abi`.
+
+Building the module and compiling it are two functions, so that modules can be compiled elsewhere or not at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from onnxc.codegen.accesses import LOOPS, loop_axes
+from onnxc.codegen.llvm import abi
+from onnxc.codegen.llvm.abi import I32, I64, PTR, KernelCode, KernelError
+from onnxc.codegen.llvm.dims import CheckedDims, DimEmitter, constant
+from onnxc.codegen.llvm.emit import emit_kernel
+from onnxc.codegen.llvm.pool import declare_pool, pool_ir
+from onnxc.codegen.llvm.target import Target
+from onnxc.ir.core import Func, Module, Op, Ref, Value
+from onnxc.ir.dims import DimLike, ceildiv, dim_max, provably_nonneg, sym
+from onnxc.ir.printer import print_func
+from onnxc.ir.types import Mem
+
+__all__ = ["Program", "ProgramCode", "build_program", "emit_program", "structure_of"]
+
+_SLICES = 4             # chunks a thread gets where there is enough work: what one thread loses, another picks up
+_STEPS = ("p.launch", "p.copy")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramCode:
+    """A program as an LLVM module, and what its caller has to know. `steps` are the names that profiles speak of."""
+
+    module: ir.Module
+    symbols: tuple[str, ...]
+    constants: tuple[str, ...]
+    errors: tuple[str, ...]
+    kernels: tuple[str, ...]
+    steps: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled program. `errors[i]` is the message of error i, `steps` the names of launches and copies in order."""
+
+    object_bytes: bytes
+    llvm_text: str
+    symbols: tuple[str, ...]
+    constants: tuple[str, ...]
+    errors: tuple[str, ...]
+    kernels: tuple[str, ...]
+    steps: tuple[str, ...]
+
+
+def emit_program(module: Module, target: Target) -> Program:
+    """The program of `module` compiled for `target`, its thread pool linked in."""
+    code = build_program(module, target)
+    text = str(code.module)
+    return Program(target.compile(text, linked=[pool_ir(target)]), text, code.symbols, code.constants, code.errors,
+                   code.kernels, code.steps)
+
+
+def build_program(module: Module, target: Target) -> ProgramCode:
+    """The LLVM module of a program whose memory is planned. Raises KernelError for what has no native code."""
+    main = module.funcs.get("main")
+    if main is None or main.kind != "program":
+        raise KernelError("the module has no @main of kind \"program\": lower it to kernels first")
+    return _ProgramEmitter(module, main, target).build()
+
+
+def structure_of(func: Func) -> str:
+    """The text of a kernel with its own, its values' and its axes' names replaced by numbers: equal for kernels that
+    are emitted alike."""
+    numbers: dict[str, str] = {}
+    axes = {name for op in func.walk() if op.name in LOOPS for name, _ in loop_axes(op)}
+
+    def number(match: re.Match[str]) -> str:
+        name = match.group(0)
+        if name.startswith("%") or name in axes:
+            return numbers.setdefault(name, f"{'%' if name.startswith('%') else 'axis.'}{len(numbers)}")
+        return name
+
+    text = print_func(func).split("(", 1)[1]
+    return re.sub(r'"(?:[^"\\]|\\.)*"|%(?:"(?:[^"\\]|\\.)*"|[\w$./:\-]+)|[$A-Za-z_][\w.$]*', number, text)
+
+
+class _ProgramEmitter:
+    def __init__(self, module: Module, main: Func, target: Target) -> None:
+        self.source, self.main, self.target = module, main, target
+        self.module = ir.Module("onnxc")
+        self.pool = declare_pool(self.module)
+        self.symbols = tuple(str(s) for s in main.attrs.get("symbols") or ())  # type: ignore[union-attr]
+        self.inputs = int(main.attrs.get("inputs") or 0)  # type: ignore[arg-type]
+        self.guards: list[tuple] = list(main.attrs.get("guards") or ())  # type: ignore[arg-type]
+        self.errors: list[str] = []
+        self.codes: dict[str, KernelCode] = {}                 # kernel name -> its code, shared by kernels of one structure
+        self.steps = [op for op in main.body.ops if op.name in _STEPS]
+        self.constants = list(dict.fromkeys(_const_name(op) for op in main.body.ops if op.name == "p.const"))
+
+    def build(self) -> ProgramCode:
+        for *_, message in self.guards:
+            self.error(message)
+        kernels = self.emit_kernels()
+        guards = self.emit_guards()
+        self.emit_plan(guards)
+        self.emit_run(guards)
+        return ProgramCode(self.module, self.symbols, tuple(self.constants), tuple(self.errors), tuple(kernels),
+                           tuple(_step_name(op) for op in self.steps))
+
+    def error(self, message: str) -> int:
+        """The code of an error message; equal messages share one."""
+        if message not in self.errors:
+            self.errors.append(message)
+        return self.errors.index(message)
+
+    # ---- kernels -----------------------------------------------------------------------------------------------------
+
+    def emit_kernels(self) -> list[str]:
+        """Every kernel that is launched, those of one structure once; the names of those emitted."""
+        by_structure: dict[str, KernelCode] = {}
+        emitted: list[str] = []
+        for op in self.steps:
+            if op.name != "p.launch" or _kernel_name(op) in self.codes:
+                continue
+            func = self.source.funcs.get(_kernel_name(op))
+            if func is None:
+                raise KernelError(f"p.launch of @{_kernel_name(op)}: the module has no such kernel")
+            structure = structure_of(func)
+            if structure not in by_structure:
+                by_structure[structure] = emit_kernel(self.module, func, self.target, self.error, self.symbols)
+                emitted.append(func.name)
+            self.codes[func.name] = by_structure[structure]
+        return emitted
+
+    # ---- onnxc_guards ------------------------------------------------------------------------------------------------
+
+    def emit_guards(self) -> ir.Function:
+        """i64 (ptr symbols): 0, or 1 + the code of the first guard that does not hold."""
+        function = ir.Function(self.module, ir.FunctionType(I64, [PTR]), "onnxc_guards")
+        function.linkage = "internal"
+        b = ir.IRBuilder(function.append_basic_block("entry"))
+        value = DimEmitter(b, self.symbol_values(b, function.args[0]))
+        for kind, left, right, message in self.guards:
+            a, c = value(left), value(right)
+            holds = b.icmp_signed("==", a, c)
+            if kind == "broadcast":
+                holds = b.or_(holds, b.icmp_signed("==", a, constant(1)))
+            elif kind != "eq":
+                raise KernelError(f"a guard of kind {kind!r}: expected \"eq\" or \"broadcast\"")
+            with b.if_then(b.not_(holds), likely=False):
+                b.ret(constant(1 + self.error(message)))
+        b.ret(constant(0))
+        return function
+
+    def symbol_values(self, b: ir.IRBuilder, table: ir.Value) -> dict[str, ir.Value]:
+        return abi.load_symbols(b, table, self.symbols, frozenset(self.symbols))
+
+    # ---- onnxc_plan --------------------------------------------------------------------------------------------------
+
+    def emit_plan(self, guards: ir.Function) -> None:
+        function = ir.Function(self.module, ir.FunctionType(I64, [PTR, PTR, I64]), "onnxc_plan")
+        table, sizes, threads = function.args
+        b = ir.IRBuilder(function.append_basic_block("entry"))
+        broken = b.call(guards, [table])
+        with b.if_then(b.icmp_signed("!=", broken, constant(0)), likely=False):
+            b.ret(b.sub(constant(-1), broken))
+        values = {**self.symbol_values(b, table), _THREADS: threads}
+        size = CheckedDims(b, values)
+        for i, argument in enumerate(self.main.args):
+            b.store(self.checked_size(b, size, argument), abi.slot_pointer(b, sizes, i))
+        for op in self.main.body.ops:
+            if op.name == "p.alloc":
+                self.checked_size(b, size, op.result)
+        total = size(self.arena() + self.scratch_room())
+        with b.if_then(b.or_(size.failed, b.icmp_signed("<", total, constant(0))), likely=False):
+            b.ret(constant(-1))
+        b.ret(total)
+
+    def checked_size(self, b: ir.IRBuilder, size: CheckedDims, value: Value) -> ir.Value:
+        """The bytes of a buffer; a dim that may be negative fails the plan."""
+        assert isinstance(value.type, Mem)
+        for d in value.type.shape:
+            if not provably_nonneg(d):
+                size.failed = b.or_(size.failed, b.icmp_signed("<", size(d), constant(0)))
+        return size(value.type.nbytes)
+
+    def arena(self) -> DimLike:
+        """Bytes of the planned buffers, and where the scratch of launches starts."""
+        arena = self.main.attrs.get("arena")
+        return ceildiv(0 if arena is None else arena, abi.SCRATCH_ALIGN) * abi.SCRATCH_ALIGN  # type: ignore[arg-type]
+
+    def scratch_room(self) -> DimLike:
+        """Bytes of scratch that the launch with the most of it needs on all threads."""
+        pieces = {code.scratch for code in self.codes.values() if code.scratch != 0}
+        return dim_max(0, *pieces) * sym(_THREADS) if pieces else 0
+
+    # ---- onnxc_run ---------------------------------------------------------------------------------------------------
+
+    def emit_run(self, guards: ir.Function) -> None:
+        function = ir.Function(self.module, ir.FunctionType(I64, [PTR] * 6 + [I64]), "onnxc_run")
+        context, table = function.args[0], function.args[1]
+        b = ir.IRBuilder(function.append_basic_block("entry"))
+        frame = abi.stack_slots(b, self.frame_slots())
+        b.store(constant(0), abi.slot_pointer(b, context, abi.CONTEXT_ERROR))
+        broken = b.call(guards, [table])
+        with b.if_then(b.icmp_signed("!=", broken, constant(0)), likely=False):
+            b.ret(broken)
+        _RunEmitter(self, function, b, frame).emit()
+
+    def frame_slots(self) -> int:
+        return abi.FRAME_MEMORY + max((len(op.operands) for op in self.steps), default=0)
+
+
+_THREADS = "threads."
+
+
+class _RunEmitter:
+    """The body of onnxc_run, from a point where the guards hold."""
+
+    def __init__(self, program: _ProgramEmitter, function: ir.Function, builder: ir.IRBuilder, frame: ir.Value) -> None:
+        self.program, self.b, self.frame = program, builder, frame
+        self.context, self.table, self.inputs, self.outputs, self.arena, self.constants, self.threads = function.args
+        self.values = program.symbol_values(builder, self.table)
+        self.dim = DimEmitter(builder, {**self.values, _THREADS: self.threads})
+        self.buffers: dict[Value, ir.Value] = {}
+        self.pool = abi.load_slot(builder, self.context, abi.CONTEXT_POOL)
+        self.cancel = abi.load_slot(builder, self.context, abi.CONTEXT_CANCEL)
+        self.profile = abi.load_slot(builder, self.context, abi.CONTEXT_PROFILE)
+
+    def emit(self) -> None:
+        b = self.b
+        self.bind_arguments()
+        self.fill_frame(abi.FRAME_SYMBOLS, self.table)
+        self.fill_frame(abi.FRAME_CONTEXT, self.context)
+        self.fill_frame(abi.FRAME_SCRATCH, self.at(self.arena, self.program.arena()))
+        makers: dict[str, Callable[[Op], None]] = {"p.const": self.bind_const, "p.alloc": self.bind_alloc,
+                                                   "p.view": self.bind_view, "p.launch": self.launch, "p.copy": self.copy}
+        step = 0
+        for op in self.program.main.body.ops:
+            if op.name == "return":
+                break
+            if op.name not in makers:
+                raise KernelError(f"{op.name} has no native code in a program")
+            if op.name in _STEPS:
+                self.timed(step, op, makers[op.name])
+                step += 1
+            else:
+                makers[op.name](op)
+        self.leave_if_cancelled()
+        b.ret(abi.load_slot(b, self.context, abi.CONTEXT_ERROR, I64))
+
+    # ---- buffers -----------------------------------------------------------------------------------------------------
+
+    def bind_arguments(self) -> None:
+        for i, argument in enumerate(self.program.main.args):
+            table, slot = (self.inputs, i) if i < self.program.inputs else (self.outputs, i - self.program.inputs)
+            self.buffers[argument] = abi.load_slot(self.b, table, slot)
+
+    def bind_const(self, op: Op) -> None:
+        self.buffers[op.result] = abi.load_slot(self.b, self.constants, self.program.constants.index(_const_name(op)))
+
+    def bind_alloc(self, op: Op) -> None:
+        offset = op.attrs.get("offset")
+        if offset is None:
+            raise KernelError(f"%{op.result.name} of @main has no place in the arena: run plan-memory first")
+        self.buffers[op.result] = self.at(self.arena, offset)  # type: ignore[arg-type]
+
+    def bind_view(self, op: Op) -> None:
+        self.buffers[op.result] = self.buffers[op.operand(0)]
+
+    def at(self, base: ir.Value, offset: DimLike) -> ir.Value:
+        return base if offset == 0 else self.b.gep(base, [self.dim(offset)], source_etype=abi.I8)
+
+    # ---- steps -------------------------------------------------------------------------------------------------------
+
+    def fill_frame(self, slot: int, value: ir.Value) -> None:
+        self.b.store(value, abi.slot_pointer(self.b, self.frame, slot))
+
+    def launch(self, op: Op) -> None:
+        code = self.program.codes[_kernel_name(op)]
+        for i, operand in enumerate(op.inputs):
+            self.fill_frame(abi.FRAME_MEMORY + i, self.buffers[operand])
+        total = self.dim(code.total)
+        grain = self.larger(self.dim(code.grain), self.share(total))
+        self.b.call(self.program.pool.parallel_for, [self.pool, code.function, self.frame, total, grain, self.cancel])
+
+    def share(self, total: ir.Value) -> ir.Value:
+        """Jobs in a chunk when every thread gets a few chunks."""
+        chunks = self.b.mul(self.larger(self.threads, constant(1)), constant(_SLICES))
+        return self.b.udiv(self.b.add(total, self.b.sub(chunks, constant(1))), chunks)
+
+    def larger(self, a: ir.Value, c: ir.Value) -> ir.Value:
+        return self.b.select(self.b.icmp_signed(">", a, c), a, c)
+
+    def copy(self, op: Op) -> None:
+        source, target = op.operand(0), op.operand(1)
+        assert isinstance(source.type, Mem)
+        function = self.program.module.declare_intrinsic(
+            "llvm.memcpy", [PTR, PTR, I64], ir.FunctionType(abi.VOID, [PTR, PTR, I64, abi.I1]))
+        self.b.call(function, [self.buffers[target], self.buffers[source], self.dim(source.type.nbytes),
+                               ir.Constant(abi.I1, 0)])
+
+    def timed(self, step: int, op: Op, emit: Callable[[Op], None]) -> None:
+        """A step: not begun once the run is cancelled, and between two times when there is a profile."""
+        self.leave_if_cancelled()
+        self.b.call(_stamp(self.program.module, self.program.target), [self.profile, constant(2 * step)])
+        emit(op)
+        self.b.call(_stamp(self.program.module, self.program.target), [self.profile, constant(2 * step + 1)])
+
+    def leave_if_cancelled(self) -> None:
+        b = self.b
+        stopped = b.call(_cancelled(self.program.module), [self.cancel])
+        with b.if_then(stopped, likely=False):
+            b.ret(constant(-1))
+
+
+# ---- helpers of the run ----------------------------------------------------------------------------------------------
+
+def _cancelled(module: ir.Module) -> ir.Function:
+    """i1 (ptr word): whether there is a cancel word and it is set."""
+    name = "onnxc_cancelled"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(abi.I1, [PTR]), name)
+    function.linkage = "internal"
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    with b.if_then(b.icmp_unsigned("==", function.args[0], ir.Constant(PTR, None))):
+        b.ret(ir.Constant(abi.I1, 0))
+    word = b.load_atomic(function.args[0], "monotonic", 4, typ=I32)
+    b.ret(b.icmp_unsigned("!=", word, ir.Constant(I32, 0)))
+    return function
+
+
+def _stamp(module: ir.Module, target: Target) -> ir.Function:
+    """void (ptr profile, i64 slot): the monotonic time in nanoseconds, where there is a profile."""
+    name = "onnxc_stamp"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(abi.VOID, [PTR, I64]), name)
+    function.linkage = "internal"
+    profile, slot = function.args
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    with b.if_then(b.icmp_unsigned("!=", profile, ir.Constant(PTR, None)), likely=False):
+        clock = ir.Function(module, ir.FunctionType(I32, [I32, PTR]), "clock_gettime")
+        time = abi.stack_slots(b, 2)
+        b.call(clock, [ir.Constant(I32, 1 if "linux" in target.triple else 6), time])
+        seconds, rest = abi.load_slot(b, time, 0, I64), abi.load_slot(b, time, 1, I64)
+        now = b.add(b.mul(seconds, constant(1_000_000_000)), rest)
+        b.store(now, b.gep(profile, [slot], source_etype=I64))
+    b.ret_void()
+    return function
+
+
+def _kernel_name(op: Op) -> str:
+    kernel = op.attrs["kernel"]
+    return kernel.name if isinstance(kernel, Ref) else str(kernel)
+
+
+def _const_name(op: Op) -> str:
+    ref = op.attrs["ref"]
+    return ref.name if isinstance(ref, Ref) else str(ref)
+
+
+def _step_name(op: Op) -> str:
+    return _kernel_name(op) if op.name == "p.launch" else "copy"
