@@ -368,7 +368,7 @@ class _Driver:
 
 
 def _cycle(steps: list[Application]) -> list[Application]:
-    """The shortest run of rules that repeats at the end of a history, newest first there; the last few if none does."""
+    """The shortest run of rules that repeats at the end of a history given newest first; if none does, the last few."""
     names = [s.rule for s in steps]
     period = next((p for p in range(1, len(names) // 2 + 1) if names[:p] == names[p:2 * p]), 8)
     return steps[:period][::-1]

@@ -196,8 +196,13 @@ def test_several_results_are_replaced_together():
     assert body_of(module) == ["%a = test.r_f(%x) : f32[]", "%o = test.r_add(%a, %x) : f32[]", "return(%o)"]
 
 
-REGION = ('%o = test.r_loop(%x) : f32[] (%p: f32[]) {', "  %a = test.r_neg(%p) : f32[]", "  %b = test.r_neg(%a) : f32[]",
-          "  yield(%b)", "}")
+REGION = (
+    '%o = test.r_loop(%x) : f32[] (%p: f32[]) {',
+    "  %a = test.r_neg(%p) : f32[]",
+    "  %b = test.r_neg(%a) : f32[]",
+    "  yield(%b)",
+    "}",
+)
 
 
 def test_rules_apply_inside_regions_and_the_op_around_is_looked_at_again():
