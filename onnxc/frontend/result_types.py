@@ -107,7 +107,12 @@ def _constant_of_shape(operands: Types, attrs: Attrs, yields: Sequence[Types], c
 
 def _element(operands: Types, attrs: Attrs, yields: Sequence[Types], count: int) -> Type | None:
     t = operands[0] if operands else None
-    return t.element if isinstance(t, (Seq, Opt)) else t
+    return t.element if isinstance(t, Seq) else None
+
+
+def _optional_element(operands: Types, attrs: Attrs, yields: Sequence[Types], count: int) -> Type | None:
+    t = operands[0] if operands else None
+    return t.element if isinstance(t, Opt) else t
 
 
 def _sequence(operands: Types, attrs: Attrs, yields: Sequence[Types], count: int) -> Type | None:
@@ -211,7 +216,7 @@ RULES: dict[str, Rule] = {
     "onnx.MelWeightMatrix": _from_attr("output_datatype", TensorProto.FLOAT),
     "onnx.Multinomial": _from_attr("dtype", TensorProto.INT32),
     "onnx.Optional": _optional,
-    "onnx.OptionalGetElement": _element,
+    "onnx.OptionalGetElement": _optional_element,
     "onnx.QuantizeLinear": _from_attr_or_operand("output_dtype", 2, Tensor(U8, None)),
     "onnx.RandomNormal": _from_attr("dtype", TensorProto.FLOAT),
     "onnx.RandomNormalLike": _from_attr_or_operand("dtype"),
