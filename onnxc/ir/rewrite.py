@@ -361,7 +361,7 @@ class _Driver:
             at = at.parent
         cycle = _cycle(steps)
         names = " -> ".join(s.rule for s in cycle)
-        error = RewriteLoop(f"rewriting in @{self.func.name} does not end: {names} and so on, {last.depth} rewrites in a "
+    """The shortest run of rules that repeats at the end of a history (newest first); the last few if none does."""
                             "row\n" + "\n".join(map(str, cycle)))
         error.rules = tuple(s.rule for s in cycle)
         return error
