@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from onnxc.ir.core import Block, Func, Module, Op, Value
 from onnxc.ir.dims import provably_nonneg, symbols_of
-from onnxc.ir.registry import lookup, register
+from onnxc.ir.registry import lookup
 from onnxc.ir.types import Tensor
+from onnxc.ops import group  # noqa: F401  (registers t.fused)
 from onnxc.passes.kernel_builder import NotFusable
 from onnxc.passes.kernels import Group, build_kernels
 
 __all__ = ["fuse", "symbols_in"]
-
-register("t.fused", "inputs*", traits="pure isolated", regions=1,
-         doc="a group of tensor ops that one kernel computes; the region yields the group's value")
 
 _VIEWS = ("t.broadcast", "t.reshape", "t.transpose", "t.slice")
 _FOLDS = ("t.reduce", "t.argreduce")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from onnxc.errors import InvalidArgument
 from onnxc.ir.core import Module
 from onnxc.ir.rewrite import Fuel, RewriteLog
 from onnxc.passes.canonicalize import canonicalize
@@ -63,8 +64,9 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("canonicalize", _rules(canonicalize), "t", False, "one form for equal things, before patterns look for forms"),
     Pass("sink-transposes", _rules(sink_transposes), "t", False,
          "convolutions bring a transpose on either side; they cancel once all flow the same way"),
+    Pass("fold-2", _plain(fold), "t", False, "constants that transposes went through become constants again"),
     Pass("fold-scales", _rules(fold_scales), "t", False, "batch norms join weights after no transpose stands between them"),
-    Pass("fold-2", _plain(fold), "t", False, "weights that were moved, scaled or reshaped become constants again"),
+    Pass("fold-3", _plain(fold), "t", False, "weights that were scaled become constants again"),
     Pass("cse", _plain(cse), "t", False, "after folding, when equal constants have become one"),
     Pass("dce-2", _plain(dce), "t", False, "fusion counts users: dead ones would keep values in memory"),
     Pass("fuse", _plain(fuse), "t", True, "last on tensors: later passes see groups, not ops"),
@@ -79,7 +81,8 @@ BEFORE: tuple[tuple[str, str, str], ...] = (
     ("lower", "fold", "only tensor ops have a reference column"),
     ("canonicalize", "sink-transposes", "transposes of transposes are merged there"),
     ("sink-transposes", "fold-scales", "a scale is recognised next to its contraction"),
-    ("fold-scales", "fold-2", "scaled weights are folded there"),
+    ("fold-2", "fold-scales", "a scale must be a constant to be one"),
+    ("fold-scales", "fold-3", "scaled weights are folded there"),
     ("dce-2", "fuse", "users are counted"),
     ("to-kernel", "schedule", "schedules stand on kernels"),
     ("schedule", "pack", "the panel width is the schedule's"),
@@ -124,7 +127,7 @@ def run(module: Module, context: Context, passes: Sequence[Pass] = PIPELINE, dis
     for p in passes:
         if p.name in disabled:
             if p.required:
-                raise ValueError(f"pass '{p.name}' is required: {p.why}")
+                raise InvalidArgument(f"pass '{p.name}' is required: {p.why}")
             continue
         start, before = time.perf_counter(), len(context.log.applied)
         fn = p.run

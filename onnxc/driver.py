@@ -1,0 +1,173 @@
+"""The driver: takes a model through every stage, by name, to a compiled program.
+
+    bytes -> load -> import -> the passes of the pipeline table -> emit (native object)
+
+It can stop after any stage and start again from the text of one; hooks see the module after each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxc.config import config
+from onnxc.frontend import LoadedModel, import_model, load_model
+from onnxc.ir.core import Module
+from onnxc.ir.printer import print_module
+from onnxc.ir.rewrite import Fuel, RewriteLog
+from onnxc.ir.signature import ValueInfo, type_text
+from onnxc.ir.types import Tensor
+from onnxc.ir.verify import verify
+from onnxc.lowerings.lower import lower
+from onnxc.ops import load_all
+from onnxc.passes.pipeline import PIPELINE, Context, Pass, run
+from onnxc.runtime.compiled import CompiledModel, Signature
+
+__all__ = ["CompileOptions", "Hook", "compile_model", "import_to_ir", "lower_to_program", "pass_context"]
+
+Hook = Callable[[str, Module], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompileOptions:
+    """What a caller may ask of a compilation.
+
+    `level` 0 leaves out every pass that is not required; `disabled` names single passes; `overridden` names initializers
+    that become inputs; `verify` is the level of `ir.verify` after each pass (0: once, after lowering); `fuel` bounds the
+    number of rewrites.
+    """
+
+    target: str = "host"
+    level: int = 3
+    disabled: tuple[str, ...] = ()
+    overridden: tuple[str, ...] = ()
+    verify: int = 0
+    fuel: int | None = None
+
+    @staticmethod
+    def from_config(**changes: Any) -> CompileOptions:
+        """Options as the environment sets them, with changes."""
+        c = config()
+        switched_off = tuple(p.name for p in c.passes if not p.enabled)
+        return dataclasses.replace(
+            CompileOptions(target=c.target, verify=c.verify, fuel=c.fuel, disabled=switched_off), **changes)
+
+    def left_out(self) -> tuple[str, ...]:
+        """Names of the passes that do not run."""
+        if self.level > 0:
+            return self.disabled
+        return tuple(dict.fromkeys((*self.disabled, *(p.name for p in PIPELINE if not p.required))))
+
+
+def import_to_ir(model: str | bytes | os.PathLike[str] | LoadedModel, options: CompileOptions | None = None) -> Module:
+    """The model as onnx.* ops."""
+    load_all()
+    loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    return import_model(loaded, (options or CompileOptions()).overridden)
+
+
+def pass_context(options: CompileOptions) -> Context:
+    """The context of one compilation: fuel, log, and the passes that the pipeline table leaves to the driver."""
+    return Context(Fuel(options.fuel), RewriteLog(), _supplied(options))
+
+
+def _supplied(options: CompileOptions) -> Mapping[str, Callable[[Module], None]]:
+    def schedule(module: Module) -> None:
+        from onnxc.codegen.llvm.schedule import schedule as attach
+        from onnxc.codegen.llvm.target import Target
+        attach(module, Target.parse(options.target))
+
+    def pack(module: Module) -> None:
+        from onnxc.codegen.llvm.prepack import pack as prepack
+        from onnxc.codegen.llvm.target import Target
+        prepack(module, Target.parse(options.target))
+
+    return {"lower": _lower, "schedule": schedule, "pack": pack}
+
+
+def _lower(module: Module) -> None:
+    from onnxc.frontend.inline import expand
+    lower(module, expand)
+
+
+def lower_to_program(module: Module, options: CompileOptions, hooks: Sequence[Hook] = (),
+                     context: Context | None = None) -> dict[str, Any]:
+    """Run the whole pipeline on an imported module; gives the report (seconds and rewrites by pass, refused rewrites)."""
+    context = context or pass_context(options)
+    checks: list[Hook] = [_verifying(options.verify)] if options.verify else []
+    steps = run(module, context, PIPELINE, options.left_out(), [*checks, *hooks])
+    if not options.verify:
+        verify(module)
+    return {"passes": [dataclasses.asdict(s) for s in steps], "rewrites": dict(context.log.counts())}
+
+
+def _verifying(level: int) -> Hook:
+    return lambda name, module: verify(module, level)
+
+
+def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: CompileOptions | None = None,
+                  hooks: Sequence[Hook] = ()) -> CompiledModel:
+    """Compile an ONNX model (path, bytes, or loaded) for the CPU target of `options`.
+
+    Typed errors of `onnxc.errors`: for what is wrong with the model, and UnsupportedModel with every node that has no
+    lowering. Hooks are called with each stage's name and the module.
+    """
+    options = options or CompileOptions.from_config()
+    start = time.perf_counter()
+    module = import_to_ir(model, options)
+    for hook in hooks:
+        hook("import", module)
+    imported = time.perf_counter()
+    report = lower_to_program(module, options, hooks)
+    lowered = time.perf_counter()
+    compiled = emit(module, options, report)
+    report["seconds"] = {"import": imported - start, "passes": lowered - imported, "emit": time.perf_counter() - lowered}
+    report["compile_seconds"] = time.perf_counter() - start
+    return compiled
+
+
+def emit(module: Module, options: CompileOptions, report: dict[str, Any] | None = None) -> CompiledModel:
+    """The native object of a program module, and what its runtime has to know."""
+    from onnxc.codegen.llvm.program import emit_program
+    from onnxc.codegen.llvm.target import Target
+    target = Target.parse(options.target)
+    program = emit_program(module, target)
+    inputs, outputs = _argument_types(module)
+    report = {} if report is None else report
+    report.update(kernels=len(program.kernels), launches=len(program.steps), host_ops=[])
+    return CompiledModel(
+        program.object_bytes, tuple(np.ascontiguousarray(module.constants[n]) for n in program.constants), program.symbols,
+        inputs, outputs, program.errors, program.kernels, program.steps, _signature(module, outputs), str(target),
+        print_module(module), report)
+
+
+def _argument_types(module: Module) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    main = module.main
+    types = [Tensor(a.type.dtype, a.type.shape) for a in main.args]  # type: ignore[attr-defined]
+    n = int(main.attrs["inputs"])  # type: ignore[arg-type]
+    return tuple(types[:n]), tuple(types[n:])
+
+
+def _signature(module: Module, outputs: Sequence[Tensor]) -> Signature:
+    meta = module.meta
+    declared = list(meta.get("outputs", ()))
+    return Signature(tuple(meta.get("inputs", ())), tuple(_filled(d, t) for d, t in zip(declared, outputs)),
+                     tuple(meta.get("overridable", ())), dict(meta.get("model", {})))
+
+
+def _filled(declared: ValueInfo, found: Tensor) -> ValueInfo:
+    """A declared output with what the model leaves open taken from inference."""
+    shape = declared.shape
+    if shape is None:
+        shape = tuple(d if isinstance(d, int) else str(d) for d in found.dims)
+    return ValueInfo(declared.name, declared.type_text or type_text(found), shape)
+
+
+def passes_of(options: CompileOptions) -> list[Pass]:
+    """The passes that run under `options`, in order."""
+    return [p for p in PIPELINE if p.name not in options.left_out()]

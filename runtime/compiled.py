@@ -1,0 +1,47 @@
+"""A compiled model: everything that running it needs, and nothing of the compiler. Made by the driver or read from an artifact."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from onnxc.ir.signature import ValueInfo
+from onnxc.ir.types import Tensor
+
+__all__ = ["CompiledModel", "Signature"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What the model's author declared: inputs, outputs, initializers that a feed may override, and the model's texts."""
+
+    inputs: tuple[ValueInfo, ...]
+    outputs: tuple[ValueInfo, ...]
+    overridable: tuple[ValueInfo, ...]
+    model: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledModel:
+    """A program for one target.
+
+    `object_bytes` is its object code with the entry points `onnxc_plan` and `onnxc_run` (documented in
+    `codegen.llvm.program`); `constants` are the arrays it takes pointers of, in order; `symbols` the dims it takes values of;
+    `input_types` and `output_types` the inferred types, whose dims are expressions over those symbols; `errors` the message
+    of each error code; `kernels` and `steps` the names in reports; `text` the program and its kernels as IR.
+    """
+
+    object_bytes: bytes
+    constants: tuple[np.ndarray, ...]
+    symbols: tuple[str, ...]
+    input_types: tuple[Tensor, ...]
+    output_types: tuple[Tensor, ...]
+    errors: tuple[str, ...]
+    kernels: tuple[str, ...]
+    steps: tuple[str, ...]
+    signature: Signature
+    target: str
+    text: str
+    report: dict[str, Any]
