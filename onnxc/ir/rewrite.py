@@ -361,8 +361,8 @@ class _Driver:
             at = at.parent
         cycle = _cycle(steps)
         names = " -> ".join(s.rule for s in cycle)
-    """The shortest run of rules that repeats at the end of a history (newest first); the last few if none does."""
-                            "row\n" + "\n".join(map(str, cycle)))
+        head = f"rewriting in @{self.func.name} does not end: {names} and so on, {last.depth} rewrites in a row"
+        error = RewriteLoop("\n".join([head, *map(str, cycle)]))
         error.rules = tuple(s.rule for s in cycle)
         return error
 

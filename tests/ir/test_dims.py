@@ -109,6 +109,7 @@ def test_sums_and_products_are_canonical(a, b, c):
 @given(TREES, TREES)
 def test_substitution_commutes_with_evaluation(tree, inner):
     d, e = dim_of(tree), dim_of(inner)
+    assume(isinstance(e, Dim) or e > 0)         # N may be a divisor
     replaced = substitute(d, {"N": e})
     assert "N" not in symbols_of(replaced) or "N" in symbols_of(e)
     for env, (value,) in points(e, values=range(3)):
