@@ -1,8 +1,8 @@
 """The eight kernels that both backends are proven on: their IR text, inputs, float64 references, tolerances and sizes.
 
-Every dim is symbolic, so that one emitted kernel serves all sizes; a size table takes three values for each dim, 0 and 1
-among them. `Spike.inputs` makes the arrays of the kernel's arguments in order, the outputs last and filled with a pattern
-that is no result, so that an element which nothing stores is seen.
+Every dim is symbolic, so that one emitted kernel serves all sizes; a size table takes three values for each dim, 0 and
+1 among them. `Spike.inputs` makes the arrays of the kernel's arguments in order, the output last and filled with a
+pattern that is no result, so that an element which nothing stores is seen.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def _gather_add(sizes: Sizes, table: np.ndarray, idx: np.ndarray, x: np.ndarray)
     return table[idx] + x
 
 
-# ---- argmax over the last axis: first occurrence, a NaN wins, 0 of none ------------------------------------------------------
+# ---- argmax over the last axis: first occurrence, a NaN wins, 0 of none ---------------------------------------------
 ARGMAX = """
 func @argmax(%x: mem<f32[N, C]>, %o: mem<i64[N]>) kind "kernel" {
   k.parallel() {axes = [<i>], extents = [<N>]} () {
