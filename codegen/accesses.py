@@ -105,14 +105,10 @@ class Accesses:
             if op.name in LOOPS:
                 for name, extent in loop_axes(op):
                     self.axes[name] = Axis(name, extent, op, len(self.axes))
-        positive = {str(a.extent) for a in self.axes.values() if isinstance(a.extent, Dim) and len(symbols_of(a.extent)) == 1}
-        # An extent that is a bare symbol is at least 1 wherever its axis exists.
-        self.bounds = Bounds({a.name: a.extent - 1 for a in self.axes.values()}, positive & self._symbols())
+        positive = {s for a in self.axes.values() for s in _factors(a.extent)}
+        self.bounds = Bounds({a.name: a.extent - 1 for a in self.axes.values()}, positive)
         self.written = {op.operand(0) for op in func.walk() if op.name == "k.store"}
         self._flat: dict[Op, DimLike] = {}
-
-    def _symbols(self) -> set[str]:
-        return {s for a in self.axes.values() for s in symbols_of(a.extent)}
 
     def flat(self, access: Op) -> DimLike:
         """The flat index of a load or store."""
@@ -142,6 +138,13 @@ class Accesses:
             return len(self.axes)
         axis = self.axes.get(symbol)
         return -1 if axis is None else axis.depth
+
+
+def _factors(extent: DimLike) -> set[str]:
+    """The symbols that are at least 1 wherever an axis of this extent exists: the factors of a plain product."""
+    if isinstance(extent, int) or len(extent.terms) != 1:
+        return set()
+    return {atom for atom in extent.terms[0][0] if isinstance(atom, str)}
 
 
 def accesses_of(block: Block) -> Iterator[Op]:

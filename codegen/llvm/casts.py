@@ -10,6 +10,7 @@ import dataclasses
 from llvmlite import ir
 
 from onnxc.codegen.llvm.dims import constant
+from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.registers import Element, register_type, with_lanes
 from onnxc.codegen.llvm.target import Target
 from onnxc.ir.types import BOOL, F32, F64, I32, DType
@@ -125,8 +126,7 @@ class _Casts:
         return Element(self.b.select(fits, self.b.fptoui(value.value, type), constant(0, type)), to)
 
     def magnitude(self, value: ir.Value) -> ir.Value:
-        function = self.b.module.declare_intrinsic("llvm.fabs", [value.type])
-        return self.b.call(function, [value])
+        return self.b.call(intrinsic(self.b.module, "llvm.fabs", [value.type], value.type, [value.type]), [value])
 
     # ---- small floats ------------------------------------------------------------------------------------------------
 

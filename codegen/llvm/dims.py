@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from llvmlite import ir
 
 from onnxc.codegen.llvm.abi import I1, I64
+from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.ir.dims import Call, Dim, DimLike, provably_nonneg, symbols_of
 
 __all__ = ["DimEmitter", "constant", "splat", "widen"]
@@ -122,8 +123,7 @@ class CheckedDims(DimEmitter):
 
     def _binary(self, name: str, a: ir.Value, b: ir.Value) -> ir.Value:
         pair = ir.LiteralStructType([I64, I1])
-        function = self.builder.module.declare_intrinsic(f"llvm.s{name}.with.overflow", [I64],
-                                                         ir.FunctionType(pair, [I64, I64]))
+        function = intrinsic(self.builder.module, f"llvm.s{name}.with.overflow", [I64], pair, [I64, I64])
         result = self.builder.call(function, [a, b])
         self.failed = self.builder.or_(self.failed, self.builder.extract_value(result, 1))
         return self.builder.extract_value(result, 0)

@@ -17,12 +17,15 @@ from onnxc.codegen.accesses import Accesses, loop_axes
 from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import I64, KernelCode, KernelError
 from onnxc.codegen.llvm.dims import DimEmitter, constant
-from onnxc.codegen.llvm.heuristics import grain_of, schedule_kernel, vector_axes
+from onnxc.codegen.llvm.heuristics import grain_of, vector_axes
+from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.loops import counted_loop
 from onnxc.codegen.llvm.memory import emit_load, emit_store
 from onnxc.codegen.llvm.nests import Form, forms_for, scalar_nest, vector_axis, vector_nest
+from onnxc.codegen.llvm.prepare import prepare_kernel
 from onnxc.codegen.llvm.reduce import emit_reduce, emit_scan
 from onnxc.codegen.llvm.registers import Element, const
+from onnxc.codegen.llvm.rowcache import SCRATCH
 from onnxc.codegen.llvm.scope import KernelContext, Scope
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.schedule import Schedule
@@ -62,11 +65,11 @@ def emit_kernel(module: ir.Module, func: Func, target: Target, errors: Callable[
     """Add `func` to `module` as a function of its name.
 
     `errors` gives the error code of a k.require's message. `symbols` is the order of the symbol table that the frame
-    points to; without it, `kernel_symbols(func)`. The schedule is the function's attribute `schedule`, or is chosen here.
-    Raises KernelError for what this backend has no code for.
+    points to; without it, `kernel_symbols(func)`. A kernel without the attribute `schedule` goes through `prepare_kernel`
+    first. Raises KernelError for what this backend has no code for.
     """
-    text = func.attrs.get("schedule")
-    schedule = Schedule.parse(text) if isinstance(text, str) else schedule_kernel(func, target)
+    func = prepare_kernel(func, target)
+    schedule = Schedule.parse(str(func.attrs.get("schedule") or ""))
     order = list(symbols) if symbols is not None else kernel_symbols(func)
     missing = set(kernel_symbols(func)) - set(order)
     if missing:
@@ -78,6 +81,10 @@ class _KernelEmitter:
     def __init__(self, module: ir.Module, func: Func, target: Target, schedule: Schedule, errors: Callable[[str], int],
                  order: Sequence[str]) -> None:
         self.func, self.target, self.schedule, self.errors, self.order = func, target, schedule, errors, order
+        inner = int(func.attrs.get(SCRATCH) or 0)  # type: ignore[arg-type]
+        self.arguments = func.args[:len(func.args) - inner]
+        self.scratch_arguments = func.args[len(self.arguments):]
+        self.scratch: DimLike = sum(map(_rounded_bytes, self.scratch_arguments), 0)
         self.function = ir.Function(module, abi.KERNEL_TYPE, func.name)
         self.function.linkage = "internal"
         self.accesses = Accesses(func)
@@ -104,16 +111,32 @@ class _KernelEmitter:
             self._run_jobs(Scope(builder, context, {}, {}), plan, begin, end)
         builder.ret_void()
         if self.serial:
-            return KernelCode(self.function, 1, 1, 0)
-        return KernelCode(self.function, plan.total, grain_of(self.accesses, self.schedule, plan.points), 0)
+            return KernelCode(self.function, 1, 1, self.scratch)
+        grain = grain_of(self.accesses, self.schedule, plan.points)
+        return KernelCode(self.function, plan.total, grain, self.scratch)
 
     def _context(self, builder: ir.IRBuilder, frame: ir.Value) -> KernelContext:
         table = abi.load_slot(builder, frame, abi.FRAME_SYMBOLS)
         symbols = abi.load_symbols(builder, table, self.order, frozenset(kernel_symbols(self.func)))
-        memory = {a: abi.load_slot(builder, frame, abi.FRAME_MEMORY + i) for i, a in enumerate(self.func.args)}
+        memory = {a: abi.load_slot(builder, frame, abi.FRAME_MEMORY + i) for i, a in enumerate(self.arguments)}
+        memory.update(self._scratch_memory(builder, frame, symbols))
         context = abi.load_slot(builder, frame, abi.FRAME_CONTEXT)
         return KernelContext(self.func, self.function, self.target, self.schedule, self.accesses, context, memory, symbols,
                              self.errors, emit_block, vector_axes(self.accesses, self.schedule))
+
+    def _scratch_memory(self, builder: ir.IRBuilder, frame: ir.Value, symbols: dict[str, ir.Value]) -> dict[Value, ir.Value]:
+        """The thread's piece of the launch's scratch, cut into the scratch arguments."""
+        if not self.scratch_arguments:
+            return {}
+        dim = DimEmitter(builder, symbols)
+        offset = builder.mul(self.function.args[3], dim(self.scratch))
+        piece = builder.gep(abi.load_slot(builder, frame, abi.FRAME_SCRATCH), [offset], source_etype=abi.I8)
+        places: dict[Value, ir.Value] = {}
+        start: DimLike = 0
+        for argument in self.scratch_arguments:
+            places[argument] = builder.gep(piece, [dim(start)], source_etype=abi.I8)
+            start = start + _rounded_bytes(argument)
+        return places
 
     # ---- jobs --------------------------------------------------------------------------------------------------------
 
@@ -153,6 +176,11 @@ class _KernelEmitter:
             return carried
 
         vector_nest(inner, [], vector, forms, [[] for _ in forms], body)
+
+
+def _rounded_bytes(argument: Value) -> DimLike:
+    assert isinstance(argument.type, Mem)
+    return ceildiv(argument.type.nbytes, abi.SCRATCH_ALIGN) * abi.SCRATCH_ALIGN
 
 
 class _Jobs:
@@ -305,8 +333,7 @@ def _emit_require(scope: Scope, op: Op) -> None:
     if isinstance(failed.type, ir.VectorType):
         if scope.mask is not None:
             failed = b.and_(failed, scope.mask)
-        any_lane = b.module.declare_intrinsic("llvm.vector.reduce.or", [failed.type],
-                                              ir.FunctionType(abi.I1, [failed.type]))
+        any_lane = intrinsic(b.module, "llvm.vector.reduce.or", [failed.type], abi.I1, [failed.type])
         failed = b.call(any_lane, [failed])
     code = scope.kernel.errors(str(op.attrs["message"]))
     with b.if_then(failed, likely=False):

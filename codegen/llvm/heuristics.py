@@ -11,18 +11,16 @@ from collections.abc import Iterator
 
 from onnxc.codegen.accesses import Accesses, dependent_values, linear_in, loop_axes
 from onnxc.codegen.llvm.target import Target
+from onnxc.codegen.llvm.weights import weight
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Block, Func, Op
 from onnxc.ir.dims import DimLike, ceildiv, dim_max, floordiv, symbols_of
 from onnxc.ir.types import BOOL, Scalar
-from onnxc.ops.scalar import SCALARS, column
 
 __all__ = ["grain_of", "schedule_kernel", "vector_axes"]
 
 _UNKNOWN = 64                   # assumed extent of a symbolic axis
 _CHUNK = 16384                  # scalar operations that make a chunk worth a thread's attention: some microseconds
-_SLOW = {"div": 5, "sqrt": 6, "mod": 8, "fmod": 8}
-_EXPANDED = 14                  # instructions of an exp, erf, tanh ...
 _HORIZONTAL = 12                # instructions that fold one vector into one element
 _LOOP = 3                       # instructions to start and step an inner loop
 
@@ -90,7 +88,7 @@ def grain_of(accesses: Accesses, schedule: Schedule, points: DimLike) -> DimLike
         return dim_max(1, ceildiv(schedule.grain, dim_max(1, points)))
     work: DimLike = 0
     for op in accesses.func.walk():
-        work = work + _weight(op) * _trips(accesses, op)
+        work = work + weight(op) * _trips(accesses, op)
     return dim_max(1, floordiv(_CHUNK, dim_max(1, work * points)))
 
 
@@ -114,20 +112,6 @@ def _loops_around(op: Op) -> Iterator[Op]:
 
 # ---- cost ------------------------------------------------------------------------------------------------------------
 
-def _weight(op: Op) -> int:
-    """Instructions of one op on one element or vector."""
-    if op.name in ("k.load", "k.store"):
-        return 1
-    if not op.name.startswith("s.") or op.name in ("s.const", "s.bitcast", "s.cast"):
-        return int(op.name == "s.cast")
-    row = SCALARS.get(op.name[2:])
-    kind = op.operand(-1 % len(op.operands)).type
-    if op.name[2:] in _SLOW:
-        return _SLOW[op.name[2:]]
-    native = row is not None and isinstance(kind, Scalar) and column(row.llvm, kind.dtype) is not None
-    return 1 if native else _EXPANDED if op.name[2:] not in ("min", "max", "neg", "abs", "not", "isnan", "sign") else 3
-
-
 def _cost(accesses: Accesses, parallel: Op, schedule: Schedule) -> float:
     """Instructions for one outer point."""
     axis = accesses.axes.get(schedule.vector)
@@ -146,8 +130,8 @@ def _block_cost(accesses: Accesses, block: Block, axis: str, lanes: float, chose
             total += 1.0 if axis and _step(accesses, op, axis) == "far" else 1 / lanes
         else:
             # A value that is the same in all lanes is computed once for all of them.
-            total += _weight(op) / lanes if axis == "" or any(r in varying for r in op.results) or not op.results \
-                else _weight(op) / max(lanes, 16)
+            total += weight(op) / lanes if axis == "" or any(r in varying for r in op.results) or not op.results \
+                else weight(op) / max(lanes, 16)
     return total
 
 
@@ -202,10 +186,10 @@ def _lanes(accesses: Accesses, axis: str, target: Target) -> int:
 def _unroll(accesses: Accesses, schedule: Schedule, target: Target) -> int:
     """Vectors in flight: several where the body is short, so that latencies overlap; few where it fills the registers."""
     axis = accesses.axes[schedule.vector]
-    weight = sum(_weight(op) for op in axis.loop.walk())
+    body = sum(weight(op) for op in axis.loop.walk())
     light = 8 if target.vector_registers >= 32 else 5
     extent = axis.extent
-    unroll = 4 if weight <= light else 2
+    unroll = 4 if body <= light else 2
     while isinstance(extent, int) and unroll > 1 and schedule.lanes * unroll > extent:
         unroll //= 2
     return unroll

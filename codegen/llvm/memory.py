@@ -15,6 +15,7 @@ from llvmlite import ir
 from onnxc.codegen.accesses import linear_in
 from onnxc.codegen.llvm.abi import I1, I8, I64
 from onnxc.codegen.llvm.dims import constant, splat
+from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.loops import counted_loop
 from onnxc.codegen.llvm.reduce import combine
 from onnxc.codegen.llvm.registers import Element, const, is_packed, memory_type, with_lanes
@@ -210,7 +211,7 @@ def _vector_load(scope: Scope, place: _Place, type: ir.VectorType, mask: ir.Valu
     pointer = b.gep(place.base, [place.offset], inbounds=mask is None, source_etype=type.element)
     if mask is None:
         return b.load(pointer, typ=type, align=_align(place.dtype))
-    function = _intrinsic(scope, "llvm.masked.load", [type, pointer.type], type, [pointer.type, mask.type, type])
+    function = intrinsic(scope.builder.module, "llvm.masked.load", [type, pointer.type], type, [pointer.type, mask.type, type])
     return _aligned_call(b, function, [pointer, mask, other], 0, _align(place.dtype))
 
 
@@ -220,7 +221,7 @@ def _gather(scope: Scope, base: ir.Value, offset: ir.Value, type: ir.VectorType,
     pointers = _lane_pointers(scope, base, offset, type.element)
     if mask is None:
         mask = ir.Constant(ir.VectorType(I1, type.count), [ir.Constant(I1, 1)] * type.count)
-    function = _intrinsic(scope, "llvm.masked.gather", [type, pointers.type], type, [pointers.type, mask.type, type])
+    function = intrinsic(scope.builder.module, "llvm.masked.gather", [type, pointers.type], type, [pointers.type, mask.type, type])
     return _aligned_call(b, function, [pointers, mask, other], 0, type.element.width // 8
                          if isinstance(type.element, ir.IntType) else (8 if type.element == ir.DoubleType() else 4))
 
@@ -247,19 +248,6 @@ class _VectorGep(ir.Instruction):
                    f"{offset.type} {offset.get_reference()}\n")
 
 
-def _intrinsic(scope: Scope, name: str, overloads: list[ir.Type], result: ir.Type, args: list[ir.Type]) -> ir.Function:
-    suffix = ".".join(_mangled(t) for t in overloads)
-    full = f"{name}.{suffix}"
-    found = scope.builder.module.globals.get(full)
-    return found if found is not None else ir.Function(scope.builder.module, ir.FunctionType(result, args), full)
-
-
-def _mangled(type: ir.Type) -> str:
-    if isinstance(type, ir.VectorType):
-        return f"v{type.count}{_mangled(type.element)}"
-    return "p0" if isinstance(type, ir.PointerType) else type.intrinsic_name
-
-
 def _aligned_call(b: ir.IRBuilder, function: ir.Function, args: list[ir.Value], index: int, align: int) -> ir.Value:
     call = b.call(function, args, arg_attrs={index: ()})
     call.arg_attributes[index].align = align
@@ -283,7 +271,7 @@ def _write(scope: Scope, place: _Place, mask: ir.Value | None, value: Element) -
     pointers = _lane_pointers(scope, place.base, offsets, element)
     if mask is None:
         mask = ir.Constant(ir.VectorType(I1, scope.lanes), [ir.Constant(I1, 1)] * scope.lanes)
-    function = _intrinsic(scope, "llvm.masked.scatter", [data.type, pointers.type], ir.VoidType(),
+    function = intrinsic(scope.builder.module, "llvm.masked.scatter", [data.type, pointers.type], ir.VoidType(),
                           [data.type, pointers.type, mask.type])
     _aligned_call(b, function, [data, pointers, mask], 1, _align(place.dtype))
 
@@ -294,7 +282,7 @@ def _vector_store(scope: Scope, place: _Place, data: ir.Value, mask: ir.Value | 
     if mask is None:
         b.store(data, pointer, align=_align(place.dtype))
         return
-    function = _intrinsic(scope, "llvm.masked.store", [data.type, pointer.type], ir.VoidType(),
+    function = intrinsic(scope.builder.module, "llvm.masked.store", [data.type, pointer.type], ir.VoidType(),
                           [data.type, pointer.type, mask.type])
     _aligned_call(b, function, [data, pointer, mask], 1, _align(place.dtype))
 

@@ -25,6 +25,7 @@ from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import I32, I64, PTR, KernelCode, KernelError
 from onnxc.codegen.llvm.dims import CheckedDims, DimEmitter, constant
 from onnxc.codegen.llvm.emit import emit_kernel
+from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.pool import declare_pool, pool_ir
 from onnxc.codegen.llvm.target import Target
 from onnxc.ir.core import Func, Module, Op, Ref, Value
@@ -306,8 +307,7 @@ class _RunEmitter:
     def copy(self, op: Op) -> None:
         source, target = op.operand(0), op.operand(1)
         assert isinstance(source.type, Mem)
-        function = self.program.module.declare_intrinsic(
-            "llvm.memcpy", [PTR, PTR, I64], ir.FunctionType(abi.VOID, [PTR, PTR, I64, abi.I1]))
+        function = intrinsic(self.program.module, "llvm.memcpy", [PTR, PTR, I64], abi.VOID, [PTR, PTR, I64, abi.I1])
         self.b.call(function, [self.buffers[target], self.buffers[source], self.dim(source.type.nbytes),
                                ir.Constant(abi.I1, 0)])
 

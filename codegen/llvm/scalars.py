@@ -14,7 +14,8 @@ from llvmlite import ir
 
 from onnxc.codegen.llvm.abi import I1, KernelError
 from onnxc.codegen.llvm.casts import cast_value
-from onnxc.codegen.llvm.dims import widen
+from onnxc.codegen.llvm.dims import constant, widen
+from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.registers import Element, const, register_type, with_lanes
 from onnxc.codegen.llvm.target import Target
 from onnxc.ir.types import DType
@@ -90,10 +91,42 @@ class Scalars:
     def _intrinsic(self, name: str, values: Sequence[ir.Value]) -> ir.Value:
         type = values[0].type
         args = list(values)
+        if name == "llvm.fma" and not self.target.features & {"fma", "fma4", "neon"}:
+            return self._fused(*values)
         if name in ("llvm.abs", "llvm.ctlz", "llvm.cttz"):
             args.append(ir.Constant(I1, 0))
-        function = self.builder.module.declare_intrinsic(name, [type], ir.FunctionType(type, [a.type for a in args]))
-        return self.builder.call(function, args)
+        return self.builder.call(intrinsic(self.builder.module, name, [type], type, [a.type for a in args]), args)
+
+    def _fused(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+        """x*y + z where the target has no such instruction (LLVM would call libm for each element): for f32 in f64, where
+        the product is exact; for f64 with the errors of product and sum added back."""
+        b = self.builder
+        lanes = x.type.count if isinstance(x.type, ir.VectorType) else 1
+        if x.type == with_lanes(ir.FloatType(), lanes):
+            x, y, z = (b.fpext(v, with_lanes(ir.DoubleType(), lanes)) for v in (x, y, z))
+            return b.fptrunc(b.fadd(b.fmul(x, y), z), with_lanes(ir.FloatType(), lanes))
+        product = b.fmul(x, y)
+        total = b.fadd(product, z)
+        back = b.fsub(total, product)
+        lost = b.fadd(b.fsub(product, b.fsub(total, back)), b.fsub(z, back))
+        exact = b.fadd(total, b.fadd(lost, self._product_error(x, y, product)))
+        finite = b.fcmp_ordered("ord", b.fsub(exact, exact), exact)         # infinities and NaN are right already
+        return b.select(finite, exact, total)
+
+    def _product_error(self, x: ir.Value, y: ir.Value, product: ir.Value) -> ir.Value:
+        """x*y - product, by splitting the factors into halves whose products are exact (Dekker)."""
+        b = self.builder
+        (x1, x0), (y1, y0) = self._halves(x), self._halves(y)
+        error = b.fsub(b.fmul(x1, y1), product)
+        error = b.fadd(b.fadd(error, b.fmul(x1, y0)), b.fmul(x0, y1))
+        return b.fadd(error, b.fmul(x0, y0))
+
+    def _halves(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """An f64 as its leading 26 bits and the rest."""
+        b = self.builder
+        bits = with_lanes(ir.IntType(64), x.type.count if isinstance(x.type, ir.VectorType) else 1)
+        head = b.bitcast(b.and_(b.bitcast(x, bits), constant(-1 << 27, bits)), x.type)
+        return head, b.fsub(x, head)
 
 
 class _Expansion:

@@ -1,0 +1,44 @@
+"""From a kernel as it was lowered to the form that is emitted: axes merged, a schedule chosen, rows kept in scratch."""
+
+from __future__ import annotations
+
+from onnxc.codegen.accesses import Accesses
+from onnxc.codegen.clone import clone_func
+from onnxc.codegen.collapse import collapse_axes
+from onnxc.codegen.llvm.heuristics import schedule_kernel, vector_axes
+from onnxc.codegen.llvm.rowcache import cache_rows
+from onnxc.codegen.llvm.target import Target
+from onnxc.codegen.schedule import Schedule
+from onnxc.ir.core import Func, Module
+
+__all__ = ["is_contraction", "prepare_kernel", "schedule_kernels"]
+
+
+def is_contraction(func: Func) -> bool:
+    """Whether the kernel is a k.contract, which has a skeleton and schedules of its own."""
+    return any(op.name == "k.contract" for op in func.body.ops)
+
+
+def prepare_kernel(func: Func, target: Target) -> Func:
+    """A kernel equal to `func` with its schedule in the attribute `schedule`; `func` itself when it has one already."""
+    if isinstance(func.attrs.get("schedule"), str) or is_contraction(func):
+        return func
+    prepared = collapse_axes(func)
+    schedule = schedule_kernel(prepared, target)
+    if _one_row_at_a_time(prepared, schedule):
+        prepared = cache_rows(prepared)
+    if prepared is func:
+        prepared = clone_func(func)
+    prepared.attrs = {**prepared.attrs, "schedule": str(schedule)}
+    return prepared
+
+
+def _one_row_at_a_time(func: Func, schedule: Schedule) -> bool:
+    return bool(vector_axes(Accesses(func), schedule)) or schedule.lanes == 1
+
+
+def schedule_kernels(module: Module, target: Target) -> None:
+    """Replaces every kernel of the module that is not a contraction by its prepared form."""
+    for name, func in module.funcs.items():
+        if func.kind == "kernel":
+            module.funcs[name] = prepare_kernel(func, target)
