@@ -13,7 +13,7 @@ from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.matmul import contract
 from onnxc.lowerings.table import lowering
 
-__all__ = ["Windows", "channels_first", "channels_last_window", "windows"]
+__all__ = ["Windows", "channels_first", "channels_last_window", "convolve", "windows"]
 
 _SPACE, _KERNEL = "stuvw", "hijkl"
 
@@ -84,6 +84,13 @@ def channels_first(b: Lowering, y: Value) -> Value:
 def Conv(b: Lowering, X: Value, W: Value, B: Value | None = None, *, auto_pad: str = "NOTSET",
          dilations: Sequence[int] | None = None, group: int = 1, kernel_shape: Sequence[int] | None = None,
          pads: Sequence[int] | None = None, strides: Sequence[int] | None = None) -> Value:
+    return convolve(b, X, W, B, auto_pad, dilations, group, kernel_shape, pads, strides)
+
+
+def convolve(b: Lowering, X: Value, W: Value, B: Value | None, auto_pad: str, dilations: Sequence[int] | None,
+             group: int, kernel_shape: Sequence[int] | None, pads: Sequence[int] | None,
+             strides: Sequence[int] | None) -> Value:
+    """A convolution [N, C, *space] * [O, C/group, *size] -> [N, O, *out], with the attributes of ONNX's Conv."""
     x, weights = b.shape(X), b.shape(W)
     n = len(x) - 2
     if n < 1 or len(weights) != n + 2 or n > len(_SPACE):
@@ -95,13 +102,13 @@ def Conv(b: Lowering, X: Value, W: Value, B: Value | None = None, *, auto_pad: s
     outs = weights[0]
     if group < 1 or (isinstance(outs, int) and outs % group):
         b.refuse(f"{outs} output channels in {group} groups")
-    out = _convolve(b, X, W, windows(b, x[2:], size, strides, dilations, pads, auto_pad), group)
+    out = _products(b, X, W, windows(b, x[2:], size, strides, dilations, pads, auto_pad), group)
     if B is not None:
         out = b.map("add", out, B)
     return channels_first(b, out)
 
 
-def _convolve(b: Lowering, X: Value, W: Value, w: Windows, group: int) -> Value:
+def _products(b: Lowering, X: Value, W: Value, w: Windows, group: int) -> Value:
     """Channels-last result, without bias."""
     n, outs = len(w.size), b.shape(W)[0]
     space, kernel = _SPACE[:n], _KERNEL[:n]
