@@ -26,7 +26,7 @@ from onnxc.ir.types import BOOL, DType, Scalar, Type
 from onnxc.ops import numpy_scalars as meaning
 from onnxc.ops.conversion import convert
 from onnxc.ops.expander import Expander
-from onnxc.ops.mathfns import basic, integers
+from onnxc.ops.mathfns import basic, exponential, integers, logarithm
 
 __all__ = ["SCALARS", "Expander", "ScalarOp", "column", "scalar"]
 
@@ -119,7 +119,7 @@ register("s.bitcast", "x", attrs={"to": REQUIRED}, infer=_bitcast,
          doc="the same bits as another type of the same width")
 
 
-_UNCHECKED = frozenset(("quot", "rem", "lshift", "rshift"))
+_UNCHECKED = frozenset(("quot", "rem", "lshift", "rshift", "ldexp"))
 
 
 def _by_kind(f: str, i: str, u: str | None = None) -> dict[str, str]:
@@ -232,3 +232,22 @@ scalar("shl", 2, _INTEGER, meaning.shift_left, expand=integers.shift_left,
        doc="shift left; 0 for amounts outside [0, width)")
 scalar("shr", 2, _INTEGER, meaning.shift_right, expand=integers.shift_right,
        doc="shift right, signed integers with copies of the sign; amounts outside [0, width) shift everything out")
+
+# ---- exponentials ----------------------------------------------------------------------------------------------------
+scalar("ldexp", 2, _FLOAT, meaning.ldexp, expand=exponential.ldexp,
+       doc="x0 * 2**x1; unchecked: x1 is an integer and |x1| below twice the greatest exponent")
+scalar("exp", 1, _FLOAT, meaning.wide(np.exp), expand=exponential.exp, doc="e**x0")
+scalar("exp2", 1, _FLOAT, meaning.wide(np.exp2), expand=exponential.exp2, doc="2**x0")
+scalar("expm1", 1, _FLOAT, meaning.wide(np.expm1), expand=exponential.expm1, doc="e**x0 - 1, accurate near 0")
+scalar("sinh", 1, _FLOAT, meaning.wide(np.sinh), expand=exponential.sinh, doc="hyperbolic sine")
+scalar("cosh", 1, _FLOAT, meaning.wide(np.cosh), expand=exponential.cosh, doc="hyperbolic cosine")
+scalar("sigmoid", 1, _FLOAT, meaning.sigmoid, expand=exponential.sigmoid, doc="1 / (1 + e**-x0)")
+
+# ---- logarithms ------------------------------------------------------------------------------------------------------
+scalar("log", 1, _FLOAT, meaning.wide(np.log), expand=logarithm.log, doc="natural logarithm")
+scalar("log2", 1, _FLOAT, meaning.wide(np.log2), expand=logarithm.log2, doc="logarithm to base 2")
+scalar("log1p", 1, _FLOAT, meaning.wide(np.log1p), expand=logarithm.log1p, doc="log(1 + x0), accurate near 0")
+scalar("softplus", 1, _FLOAT, meaning.softplus, expand=logarithm.softplus, doc="log(1 + e**x0)")
+scalar("asinh", 1, _FLOAT, meaning.wide(np.arcsinh), expand=logarithm.asinh, doc="inverse hyperbolic sine")
+scalar("acosh", 1, _FLOAT, meaning.wide(np.arccosh), expand=logarithm.acosh, doc="inverse hyperbolic cosine")
+scalar("atanh", 1, _FLOAT, meaning.wide(np.arctanh), expand=logarithm.atanh, doc="inverse hyperbolic tangent")

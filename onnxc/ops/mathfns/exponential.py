@@ -1,0 +1,139 @@
+"""exp, exp2, expm1 and what is made of them directly: sigmoid, softplus, sinh and cosh.
+
+exp(x) = 2**n * exp(r) with n = round(x / ln 2) and r = x - n ln 2 in two steps, the first of them exact (Cody and Waite);
+exp(r) is a polynomial that minimises the greatest relative error on [-ln 2 / 2, ln 2 / 2] (Remez exchange, coefficients
+then rounded to the format).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from onnxc.ir.types import F32, F64
+from onnxc.ops.expander import Term, formula, select
+from onnxc.ops.mathfns.floats import (
+    at_least,
+    at_most,
+    format_of,
+    horner,
+    ldexp_by_two,
+    power_of_two,
+    round_to_integer,
+)
+
+__all__ = ["LN2", "cosh", "exp", "exp2", "expm1", "exponential_of_negative", "ldexp", "quarter_expm1", "sigmoid", "sinh"]
+
+_LOG2E = 1.4426950408889634
+# ln 2 as the sum of two numbers of the format, the first so short that its products with exponents are exact
+LN2 = {F32: (0.693145751953125, 1.428606765330187e-06), F64: (0.6931471804855391, 7.440617110012397e-11)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Table:
+    """`low`, `high`: beyond them exp gives 0 and infinity. `exp` and `expm1` hold (exp(r) - 1 - r) / r**2, `exp2` holds
+    (2**r - 1) / r. `lift` moves the exponents of exp(low) ... 1 into the normal range."""
+
+    low: float
+    high: float
+    lift: int
+    exp: tuple[float, ...]
+    exp2: tuple[float, ...]
+    expm1: tuple[float, ...]
+
+
+_TABLES = {
+    F32: _Table(
+        low=-104.0, high=89.0, lift=64,
+        exp=(0.4999999403953552, 0.1666651964187622, 0.041668400168418884, 0.00836885068565607, 0.001381435664370656),
+        exp2=(0.6931472420692444, 0.24022655189037323, 0.05550272762775421, 0.009617065079510212,
+              0.0013417802983894944, 0.00015823388821445405),
+        expm1=(0.5, 0.16666635870933533, 0.041666511446237564, 0.008341672830283642, 0.0013930564746260643,
+               0.00014905474381521344)),
+    F64: _Table(
+        low=-746.0, high=710.0, lift=600,
+        exp=(0.5000000000000011, 0.16666666666666408, 0.041666666666528136, 0.008333333333496928,
+             0.0013888888944244445, 0.00019841269502826654, 2.4801492390686863e-05, 2.7557588284035376e-06,
+             2.7630523239004494e-07, 2.4999915395522407e-08),
+        exp2=(0.6931471805599453, 0.24022650695910175, 0.055504108664824574, 0.009618129107576465,
+              0.0013333558145569111, 0.00015403530479615583, 1.5252734734366471e-05, 1.3215424111158216e-06,
+              1.0177658673704501e-07, 7.075678748953616e-09, 4.518724898634517e-10),
+        expm1=(0.5, 0.16666666666666677, 0.04166666666666671, 0.008333333333320182, 0.0013888888888841807,
+               0.00019841269890206003, 2.4801587441828683e-05, 2.7557239755403642e-06, 2.755714839445264e-07,
+               2.511069098231701e-08, 2.0960672677026798e-09)),
+}
+
+
+def _reduced(x: Term, lift: int = 0) -> tuple[Term, Term, Term]:
+    """n, the shifted n + lift, and r = x - n ln 2."""
+    high, low = LN2[x.dtype]
+    n, shifted = round_to_integer(x, _LOG2E, lift)
+    return n, shifted, n.fma(-low, n.fma(-high, x))
+
+
+def _exp_reduced(r: Term) -> Term:
+    return horner(r, (1.0, 1.0, *_TABLES[r.dtype].exp))
+
+
+def _exp(x: Term) -> Term:
+    """At most 1 ULP; 0, denormal and infinite results where they are the nearest."""
+    table = _TABLES[x.dtype]
+    n, _, r = _reduced(at_least(at_most(x, table.high), table.low))
+    return _exp_reduced(r).apply("ldexp", n)
+
+
+def exponential_of_negative(x: Term) -> Term:
+    """exp(x) for x <= 0 (or NaN), at most 1 ULP and fewer steps."""
+    table = _TABLES[x.dtype]
+    _, shifted, r = _reduced(at_least(x, table.low), table.lift)
+    return _exp_reduced(r) * power_of_two(shifted) * 2.0**-table.lift
+
+
+def _exp2(x: Term) -> Term:
+    """At most 1 ULP."""
+    bias, mantissa = format_of(x).bias, format_of(x).mantissa
+    x = at_least(at_most(x, bias + 2.0), -bias - mantissa - 2.0)
+    n, _ = round_to_integer(x, 1.0)
+    r = x - n
+    return horner(r, (1.0, *_TABLES[x.dtype].exp2)).apply("ldexp", n)
+
+
+def quarter_expm1(x: Term) -> Term:
+    """(exp(x) - 1) / 4, which is finite a little beyond where exp is; at most 2 ULP."""
+    table = _TABLES[x.dtype]
+    n, shifted, r = _reduced(at_least(at_most(x, table.high + 0.5), -table.lift / 2), -2)
+    quarter = power_of_two(shifted)
+    small = (r * r).fma(horner(r, table.expm1), r)
+    return quarter.fma(small, quarter - 0.25)
+
+
+def _expm1(x: Term) -> Term:
+    """At most 2 ULP; tiny x are their own result, zeros with their sign."""
+    return select(abs(x) < format_of(x).least_normal * 8.0, x, quarter_expm1(x) * 4.0)
+
+
+def _sinh(x: Term) -> Term:
+    """At most 3 ULP. With q = expm1(|x|) / 4: sinh |x| = 2q + 2q / (4q + 1), where nothing overflows early."""
+    q = quarter_expm1(abs(x))
+    twice = q + q
+    # The divisor stays finite, so that infinities do not meet.
+    size = twice + twice / at_most(q.fma(4.0, 1.0), 2.0**format_of(x).bias)
+    return select(abs(x) < format_of(x).least_normal * 8.0, x, size.apply("copysign", x))
+
+
+def _cosh(x: Term) -> Term:
+    """At most 3 ULP. With q = exp(|x|) / 4: cosh x = 2q + 1 / (8q)."""
+    table = _TABLES[x.dtype]
+    _, shifted, r = _reduced(at_most(abs(x), table.high + 0.5), -2)
+    q = _exp_reduced(r) * power_of_two(shifted)
+    return q.fma(2.0, 0.125 / q)
+
+
+def _sigmoid(x: Term) -> Term:
+    """At most 2.5 ULP, in [0, 1]. With e = exp(-|x|): 1 / (1 + e), or e / (1 + e) where x < 0; nothing overflows."""
+    e = exponential_of_negative(-abs(x))
+    return select(x < 0.0, e, 1.0) / (e + 1.0)
+
+
+ldexp = formula(ldexp_by_two)
+exp, exp2, expm1, sigmoid = formula(_exp), formula(_exp2), formula(_expm1), formula(_sigmoid)
+sinh, cosh = formula(_sinh), formula(_cosh)
