@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import re
@@ -65,10 +66,11 @@ def signature_of(op_type: str, domain: str, version: int) -> Signature | None:
     """The newest version of an operator that is not newer than `version`; None when there is none."""
     try:
         schema = onnx.defs.get_schema(op_type, version, domain)
-        if schema.deprecated:       # says nothing about the form; models that still use it mean the last one that did
-            schema = onnx.defs.get_schema(op_type, schema.since_version - 1, domain)
     except onnx.defs.SchemaError:
         return None
+    if schema.deprecated:       # models that still use it mean the form that was current last
+        with contextlib.suppress(onnx.defs.SchemaError):
+            schema = onnx.defs.get_schema(op_type, schema.since_version - 1, domain)
     return Signature(
         schema.since_version, tuple(map(_formal, schema.inputs)), tuple(map(_formal, schema.outputs)),
         schema.min_input, schema.max_input, schema.min_output, schema.max_output,
