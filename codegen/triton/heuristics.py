@@ -114,7 +114,7 @@ def _warps(elements: int) -> int:
 
 
 def _points(shape: _Shape) -> Schedule:
-    """Kernels without inner loops: lanes along the axis of the stores, and in a second axis when loads lie along one."""
+    """Kernels without inner loops: lanes along the axis of the stores, and along a second one when loads lie there."""
     outer = shape.outer()
     names = [a for a, _ in outer]
     sizes = dict(outer)

@@ -1,8 +1,8 @@
 """Triton source to cubin, for any NVIDIA architecture, on a machine without a GPU.
 
-The source never touches the disk. Line numbers are left out of the cubin, so equal sources give equal bytes. Buffers are
-promised to start at multiples of 16 bytes; floats are not contracted behind the expansions' back (`tl.fma` and `tl.dot`
-fuse where that is meant).
+The source never touches the disk. Line numbers are left out of the cubin, so equal sources give equal bytes. Buffers
+are promised to start at multiples of 16 bytes. Floats are not contracted behind the expansions' back: `tl.fma` and
+`tl.dot` fuse where that is meant.
 """
 
 from __future__ import annotations
