@@ -22,17 +22,24 @@ def fold_scales(module: Module, fuel: Fuel, log: RewriteLog) -> None:
             rewrite(func, module, _RULES, log, fuel)
 
 
+def _is_constant(m: Match, v: Value) -> bool:
+    """Whether `v` depends on constants only; what rules made of constants is folded after them."""
+    if v.op is None:
+        return False
+    return m.const(v) is not None or (bool(v.op.inputs) and all(_is_constant(m, x) for x in v.op.inputs))
+
+
 def _contraction(m: Match, v: Value) -> Op | None:
     """The contraction with constant right operand that makes `v` and serves nothing else."""
     op = m.made_by(v, "t.contract")
-    return op if op is not None and m.only_use(v) and m.const(op.operand(1)) is not None else None
+    return op if op is not None and m.only_use(v) and _is_constant(m, op.operand(1)) else None
 
 
 @rule("scale-into-weights", root="t.mul")
 def _scale_into_weights(m: Match) -> Value | None:
     product, scale = m.op.operand(0), m.op.operand(1)
     op = _contraction(m, product)
-    if op is None or m.const(scale) is None:
+    if op is None or not _is_constant(m, scale):
         return None
     if m.op.result.type != product.type or op.attrs["to"] != product.type.dtype:  # type: ignore[attr-defined]
         return m.no("the scale widens the product")
@@ -55,10 +62,10 @@ def _scale_into_weights(m: Match) -> Value | None:
 def _scale_through_bias(m: Match) -> Value | None:
     """(x + b) * s == x*s + b*s for constants b, s behind a contraction."""
     inner, scale = m.made_by(m.op.operand(0), "t.add"), m.op.operand(1)
-    if inner is None or m.const(scale) is None or not m.only_use(m.op.operand(0)):
+    if inner is None or not _is_constant(m, scale) or not m.only_use(m.op.operand(0)):
         return None
     x, bias = inner.operand(0), inner.operand(1)
-    if m.const(bias) is None or _contraction(m, x) is None:
+    if not _is_constant(m, bias) or _contraction(m, x) is None:
         return None
     return m.builder.value("t.add", m.builder.value("t.mul", x, scale), m.builder.value("t.mul", bias, scale))
 
@@ -67,10 +74,12 @@ def _scale_through_bias(m: Match) -> Value | None:
 def _bias_plus_bias(m: Match) -> Value | None:
     """(x + a) + b == x + (a + b) for constants a, b behind a contraction."""
     inner, second = m.made_by(m.op.operand(0), "t.add"), m.op.operand(1)
-    if inner is None or m.const(second) is None or not m.only_use(m.op.operand(0)):
+    if inner is None or not _is_constant(m, second) or not m.only_use(m.op.operand(0)):
         return None
     x, first = inner.operand(0), inner.operand(1)
-    if m.const(first) is None or _contraction(m, x) is None:
+    scaled = m.made_by(x, "t.mul")
+    product = scaled.operand(0) if scaled is not None and _is_constant(m, scaled.operand(1)) else x
+    if not _is_constant(m, first) or m.made_by(product, "t.contract") is None:
         return None
     return m.builder.value("t.add", x, m.builder.value(m.op.name, first, second))
 

@@ -17,6 +17,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require", action="append", default=[], choices=sorted(NEEDS), help="fail where this is missing")
+    parser.addoption("--bless", action="store_true", help="write what passes print now into the text cases")
 
 
 def pytest_configure() -> None:
