@@ -37,7 +37,8 @@ def _same_elements(a: np.ndarray, b: np.ndarray) -> bool:
     differs = (native[0].view(np.uint8) != native[1].view(np.uint8)).reshape(a.size, a.itemsize).any(axis=1)
     if not dtype_of(a.dtype).is_float:
         return not differs.any()
-    return all(bool(np.isnan(x[differs].astype(np.float64)).all()) for x in native)
+    with np.errstate(invalid="ignore"):         # signalling NaNs
+        return all(bool(np.isnan(x[differs].astype(np.float64)).all()) for x in native)
 
 
 def same_attr(a: Attr, b: Attr) -> bool:
