@@ -17,6 +17,7 @@ from onnxc.ir.registry import TypeInferenceError
 from onnxc.ir.types import Tensor, Type
 from onnxc.lowerings.context import Guard, Lowering, Refused
 from onnxc.lowerings.table import LowerFn, lowering_of
+from onnxc.ops import load_all
 from onnxc.ops.known import KnownValues
 
 __all__ = ["lower"]
@@ -31,6 +32,7 @@ def lower(module: Module, expand: Expand | None = None) -> None:
     `expand(module, op)` may put the op's schema function in front of it and give the first op of that (None when it has
     none); it is asked for ops without a lowering. UnsupportedModel lists every node that stays.
     """
+    load_all()
     bad: list[UnsupportedNode] = []
     for func in module.funcs.values():
         if func.kind == "graph":

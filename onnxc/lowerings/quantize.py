@@ -139,8 +139,9 @@ def _centred_weights(b: Lowering, w: Value, zero: Value | None) -> Value:
 @lowering
 def QLinearConv(b: Lowering, x: Value, x_scale: Value, x_zero_point: Value, w: Value, w_scale: Value,
                 w_zero_point: Value, y_scale: Value, y_zero_point: Value, B: Value | None = None, *,
-                auto_pad: str = "NOTSET", dilations: Sequence[int] | None = None, group: int = 1, kernel_shape: Sequence[int] | None = None,
-                pads: Sequence[int] | None = None, strides: Sequence[int] | None = None) -> Value:
+                auto_pad: str = "NOTSET", dilations: Sequence[int] | None = None, group: int = 1,
+                kernel_shape: Sequence[int] | None = None, pads: Sequence[int] | None = None,
+                strides: Sequence[int] | None = None) -> Value:
     total = convolve(b, _centred(b, x, x_zero_point, -1), _centred_weights(b, w, w_zero_point), B, auto_pad, dilations,
                      group, kernel_shape, pads, strides)
     scale = b.map("mul", b.reshape(x_scale, ()), spread_scale(b, w_scale, total, 1, 0))

@@ -40,7 +40,7 @@ class _Axis:
 
 @dataclasses.dataclass(frozen=True)
 class _Filter:
-    """How input positions are weighted: `reach` positions on either side, stretched where an antialiased axis shrinks."""
+    """How input positions are weighted: `reach` of them on either side, stretched where an antialiased axis shrinks."""
 
     mode: str
     coefficient: float
@@ -54,9 +54,9 @@ class _Filter:
 
 @lowering
 def Resize(b: Lowering, X: Value, roi: Value | None = None, scales: Value | None = None,
-           sizes: Value | None = None, *, antialias: int = 0, axes: Sequence[int] | None = None, coordinate_transformation_mode: str = "half_pixel",
-           cubic_coeff_a: float = -0.75, exclude_outside: int = 0, extrapolation_value: float = 0.0,
-           keep_aspect_ratio_policy: str = "stretch", mode: str = "nearest",
+           sizes: Value | None = None, *, antialias: int = 0, axes: Sequence[int] | None = None,
+           coordinate_transformation_mode: str = "half_pixel", cubic_coeff_a: float = -0.75, exclude_outside: int = 0,
+           extrapolation_value: float = 0.0, keep_aspect_ratio_policy: str = "stretch", mode: str = "nearest",
            nearest_mode: str = "round_prefer_floor") -> Value:
     if mode not in ("nearest", "linear", "cubic") or nearest_mode not in _NEAREST:
         b.refuse(f"mode '{mode}' with nearest_mode '{nearest_mode}' is not supported")
