@@ -198,6 +198,8 @@ class _Run:
         at = tuple(self.full(i)[chosen] for i in index)
         values = self.full(self.get(value))[chosen]
         target = self.memory[mem]
+        if not at:                                          # a buffer of rank 0, seen as one of a single element
+            target, at = target.reshape(1), (np.zeros(values.shape, np.int64),)
         combine = {None: None, "add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
         ufunc = combine[op.attrs.get("combine")]  # type: ignore[index]
         if ufunc is None:
@@ -282,7 +284,7 @@ class _Run:
         total = np.matmul(left, np.swapaxes(right, -1, -2))
         axes = batch[0] + m[0] + n[0]
         depth = self.enter(axes, batch[1] + m[1] + n[1])
-        self.values[op.regions[2].args[0]] = total.reshape(*b, *rows, *columns)
+        self.values[op.regions[2].args[0]] = total.reshape((*b, *rows, *columns))
         self.block(op.regions[2])
         self.leave(depth, axes)
 

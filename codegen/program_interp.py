@@ -27,7 +27,7 @@ def run_program(module: Module, inputs: Sequence[np.ndarray], dims: Mapping[str,
     n = int(main.attrs["inputs"])  # type: ignore[arg-type]
     memory: dict[Value, np.ndarray] = {}
     for value, array in zip(main.args, inputs):
-        memory[value] = np.ascontiguousarray(array)
+        memory[value] = np.ascontiguousarray(array).reshape(np.shape(array))     # which is 1-d for 0-d input
     for value in main.args[n:]:
         memory[value] = _poisoned(value, dims)
     size = main.attrs["arena"]

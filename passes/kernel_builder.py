@@ -163,7 +163,9 @@ class Demand:
         at, conditions, operands = self._place(index, where)
         t = mem.type
         assert isinstance(t, Mem)
-        self.emit("k.store", (mem, self.cast(value, t.dtype), *operands),
+        # The value is the element already, widened: nothing is left to saturate but infinities, which have to stay.
+        narrow = self.cast(value, t.dtype, **({"saturate": False} if t.dtype.is_float else {}))
+        self.emit("k.store", (mem, narrow, *operands),
                   {"index": at, "where": conditions, "combine": combine})
 
     # ---- elements --------------------------------------------------------------------------------------------------
@@ -314,6 +316,8 @@ def _const(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
 
 def _dims(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
     values, dtype = op.attrs["values"], op.attrs["dtype"]
+    if not values:
+        return d.const(0, dtype)                 # never reached: the vector is empty
     position = index[0] if index else 0
     if isinstance(position, int):
         return d.cast(d.index_value(values[position]), dtype)
