@@ -27,8 +27,12 @@ class Function:
         self.opsets = imports or opsets
         self.defaults = {viewer.name(a.name): a for a in proto.attribute_proto}
         self.attributes = {*map(viewer.name, proto.attribute), *self.defaults}
-        if self.body.free:
-            names = ", ".join(printable(n) for n in self.body.free[:20])
+        #: Outputs that nothing makes. A schema's function may leave optional outputs out; using one is an error.
+        self.unmade = set(self.body.free).intersection(self.body.outputs)
+        used = {name for node in self.body.nodes for name in node.used()}
+        ghosts = [n for n in self.body.free if n in used]
+        if ghosts:
+            names = ", ".join(printable(n) for n in ghosts[:20])
             viewer.problems.add(Fail, f"This is an invalid model. Error: function '{printable(self.name)}' uses names "
                                       f"that are neither its inputs nor made in it: {names}.")
 

@@ -230,6 +230,9 @@ class Importer:
         self.nodes(body, inner)
         for formal, output in zip(body.outputs, node.outputs, strict=False):
             value = inner.values.get(formal)
+            if output and formal in callee.unmade:
+                self.problems.add(Fail, f"This is an invalid model. Error: output ({printable(output)}) of {node.text} "
+                                        f"is output ({printable(formal)}) of a function, which nothing in it makes.")
             if output and value is not None:
                 if value.name == inner.prefix + formal:
                     value.name = scope.prefix + output

@@ -26,7 +26,7 @@ class _Writer:
 
     def attribute(self, op: Op, key: str, value: object) -> AttributeProto:
         domain, _, kind = op.name.removeprefix("onnx.").rpartition(".")
-        declared = onnx.defs.get_schema(kind, TARGET_OPSET, domain).attributes[key].type.name
+        declared = onnx.defs.get_schema(kind, 28 if not domain else 5, domain).attributes[key].type.name
         if isinstance(value, Ref):
             value = self.module.constants[value.name]
         if declared == "GRAPH":
@@ -57,7 +57,7 @@ class _Writer:
         for arg, value in zip(block.args[len(args):], outer[formal:], strict=True):
             self.names[arg] = self.name(value)
         nodes = [self.node(op) for op in block.ops if op is not block.terminator]
-        results = [v for v in block.terminator.operands]
+        results = list(block.terminator.operands)
         return helper.make_graph(nodes, "g", [self.info(a) for a in args], [self.info(r) for r in results])
 
     def info(self, value: Value) -> onnx.ValueInfoProto:
@@ -70,7 +70,8 @@ def _type_proto(t: Type) -> onnx.TypeProto:
     if isinstance(t, Opt):
         return helper.make_optional_type_proto(_type_proto(t.element))
     assert isinstance(t, Tensor)
-    return helper.make_tensor_type_proto(t.dtype.onnx, None)
+    shape = None if t.shape is None else [d if isinstance(d, int) else str(d) for d in t.shape]
+    return helper.make_tensor_type_proto(t.dtype.onnx, shape)
 
 
 def to_model(module: Module, opset: int = TARGET_OPSET) -> onnx.ModelProto:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.frontend.onnx_level import run_onnx_runtime, run_reference, to_model
 
 from onnxc import errors
 from onnxc.frontend import import_model, loaded_proto
 from onnxc.frontend.opset import COMPATIBLE, STEPS
 from onnxc.ir.core import Module
+from tests.frontend.onnx_level import run_onnx_runtime, run_reference, to_model
 
 f32, i64 = np.float32, np.int64
 
@@ -55,7 +56,7 @@ def _arguments(s: onnx.defs.OpSchema) -> tuple[list, list, dict]:
 def test_what_is_called_compatible_has_a_compatible_form() -> None:
     rows = compatible()
     for name, schemas in versions().items():
-        for old, new in zip(schemas, schemas[1:], strict=False):
+        for old, new in itertools.pairwise(schemas):
             reason = rows.get((name, new.since_version), "")
             (old_in, old_out, old_attrs), (new_in, new_out, new_attrs) = _arguments(old), _arguments(new)
             where = f"{name} {old.since_version} -> {new.since_version}"
@@ -103,63 +104,63 @@ INF = np.array([-np.inf, -1.5, 0, np.nan, 2.5, np.inf], f32)
 
 #: op, opset, feeds, attributes, number of outputs: run by ONNX Runtime in the old form and in the new one.
 AGAINST_ONNX_RUNTIME = [
-    ("Clip", 6, [INF], dict(min=-1.0, max=2.0), 1),
-    ("Clip", 10, [INF], dict(max=2.0), 1),
+    ("Clip", 6, [INF], {"min": -1.0, "max": 2.0}, 1),
+    ("Clip", 10, [INF], {"max": 2.0}, 1),
     ("Clip", 10, [INF], {}, 1),
-    ("BatchNormalization", 7, [X, *[np.abs(rand(3)) + 0.5] * 4], dict(epsilon=1e-3), 1),
+    ("BatchNormalization", 7, [X, *[np.abs(rand(3)) + 0.5] * 4], {"epsilon": 1e-3}, 1),
     ("BatchNormalization", 9, [X, *[np.abs(rand(3)) + 0.5] * 4], {}, 1),
-    ("Dropout", 7, [X], dict(ratio=0.3), 1),
-    ("Dropout", 10, [X], dict(ratio=0.3), 1),
-    ("Hardmax", 11, [X], dict(axis=1), 1),
-    ("Hardmax", 11, [X], dict(axis=0), 1),
-    ("Hardmax", 12, [X], dict(axis=-1), 1),
-    ("LogSoftmax", 11, [X], dict(axis=0), 1),
-    ("LogSoftmax", 12, [X], dict(axis=-2), 1),
+    ("Dropout", 7, [X], {"ratio": 0.3}, 1),
+    ("Dropout", 10, [X], {"ratio": 0.3}, 1),
+    ("Hardmax", 11, [X], {"axis": 1}, 1),
+    ("Hardmax", 11, [X], {"axis": 0}, 1),
+    ("Hardmax", 12, [X], {"axis": -1}, 1),
+    ("LogSoftmax", 11, [X], {"axis": 0}, 1),
+    ("LogSoftmax", 12, [X], {"axis": -2}, 1),
     ("Softmax", 7, [X], {}, 1),
-    ("Softmax", 9, [X], dict(axis=0), 1),
-    ("Softmax", 9, [X], dict(axis=2), 1),
-    ("Softmax", 11, [X], dict(axis=-1), 1),
-    ("Softmax", 11, [X], dict(axis=-2), 1),
-    ("Softmax", 11, [rand(5)], dict(axis=0), 1),
+    ("Softmax", 9, [X], {"axis": 0}, 1),
+    ("Softmax", 9, [X], {"axis": 2}, 1),
+    ("Softmax", 11, [X], {"axis": -1}, 1),
+    ("Softmax", 11, [X], {"axis": -2}, 1),
+    ("Softmax", 11, [rand(5)], {"axis": 0}, 1),
     ("OneHot", 11, [np.array([[0, -1], [7, 2]], i64), np.array([4], i64), np.array([2, 5], f32)], {}, 1),
-    ("Pad", 2, [X], dict(pads=[0, 1, 2, 0, 0, 1], value=1.5), 1),
-    ("Pad", 10, [X], dict(pads=[0, 1, 2, 0, 0, -1], mode="reflect"), 1),
-    ("ReduceMean", 7, [X], dict(axes=[1], keepdims=0), 1),
-    ("ReduceMax", 11, [X], dict(axes=[-1, 0]), 1),
+    ("Pad", 2, [X], {"pads": [0, 1, 2, 0, 0, 1], "value": 1.5}, 1),
+    ("Pad", 10, [X], {"pads": [0, 1, 2, 0, 0, -1], "mode": "reflect"}, 1),
+    ("ReduceMean", 7, [X], {"axes": [1], "keepdims": 0}, 1),
+    ("ReduceMax", 11, [X], {"axes": [-1, 0]}, 1),
     ("ReduceProd", 17, [X], {}, 1),
-    ("ReduceL2", 13, [X], dict(axes=[0, 1]), 1),
-    ("ReduceSum", 11, [X], dict(axes=[2]), 1),
-    ("ReduceSum", 12, [X], dict(keepdims=0), 1),
-    ("Resize", 10, [IMAGE, np.array([1, 1, 2, 1.5], f32)], dict(mode="nearest"), 1),
-    ("Resize", 10, [IMAGE, np.array([1, 1, 2, 1.5], f32)], dict(mode="linear"), 1),
-    ("Resize", 11, [IMAGE, np.zeros(0, f32), np.array([1, 1, 2, 1.5], f32)], dict(mode="linear"), 1),
-    ("Resize", 11, [IMAGE, np.zeros(0, f32), np.zeros(0, f32), np.array([1, 2, 7, 3], i64)], dict(mode="cubic"), 1),
+    ("ReduceL2", 13, [X], {"axes": [0, 1]}, 1),
+    ("ReduceSum", 11, [X], {"axes": [2]}, 1),
+    ("ReduceSum", 12, [X], {"keepdims": 0}, 1),
+    ("Resize", 10, [IMAGE, np.array([1, 1, 2, 1.5], f32)], {"mode": "nearest"}, 1),
+    ("Resize", 10, [IMAGE, np.array([1, 1, 2, 1.5], f32)], {"mode": "linear"}, 1),
+    ("Resize", 11, [IMAGE, np.zeros(0, f32), np.array([1, 1, 2, 1.5], f32)], {"mode": "linear"}, 1),
+    ("Resize", 11, [IMAGE, np.zeros(0, f32), np.zeros(0, f32), np.array([1, 2, 7, 3], i64)], {"mode": "cubic"}, 1),
     ("Resize", 12, [IMAGE, np.zeros(0, f32), np.array([1, 1, 2, 0.5], f32)],
-     dict(coordinate_transformation_mode="tf_half_pixel_for_nn", mode="nearest", nearest_mode="floor"), 1),
+     {"coordinate_transformation_mode": "tf_half_pixel_for_nn", "mode": "nearest", "nearest_mode": "floor"}, 1),
     ("Resize", 12, [IMAGE, np.zeros(0, f32), np.array([1, 1, 1.7, 0.6], f32)],
-     dict(coordinate_transformation_mode="tf_half_pixel_for_nn", mode="nearest"), 1),
+     {"coordinate_transformation_mode": "tf_half_pixel_for_nn", "mode": "nearest"}, 1),
     ("RoiAlign", 10, [rand(1, 2, 8, 8), np.array([[0, 0, 5, 6.5]], f32), np.zeros(1, i64)],
-     dict(output_height=3, output_width=3, spatial_scale=0.9), 1),
-    ("Scatter", 9, [rand(3, 4), np.array([[0, 2, 1, 0]], i64), rand(1, 4)], dict(axis=0), 1),
-    ("Scatter", 10, [rand(3, 4), np.array([[1], [2]], i64), rand(2, 1)], dict(axis=1), 1),
-    ("Slice", 1, [X], dict(starts=[0, -3], ends=[2**31 - 1, -1], axes=[1, 2]), 1),
-    ("Slice", 9, [X], dict(starts=[1], ends=[2]), 1),
-    ("Split", 7, [X], dict(axis=2, split=[1, 3]), 2),
-    ("Split", 11, [X], dict(axis=-1), 2),
-    ("Split", 13, [X], dict(axis=1), 3),
-    ("Squeeze", 7, [rand(1, 3, 1)], dict(axes=[2]), 1),
+     {"output_height": 3, "output_width": 3, "spatial_scale": 0.9}, 1),
+    ("Scatter", 9, [rand(3, 4), np.array([[0, 2, 1, 0]], i64), rand(1, 4)], {"axis": 0}, 1),
+    ("Scatter", 10, [rand(3, 4), np.array([[1], [2]], i64), rand(2, 1)], {"axis": 1}, 1),
+    ("Slice", 1, [X], {"starts": [0, -3], "ends": [2**31 - 1, -1], "axes": [1, 2]}, 1),
+    ("Slice", 9, [X], {"starts": [1], "ends": [2]}, 1),
+    ("Split", 7, [X], {"axis": 2, "split": [1, 3]}, 2),
+    ("Split", 11, [X], {"axis": -1}, 2),
+    ("Split", 13, [X], {"axis": 1}, 3),
+    ("Squeeze", 7, [rand(1, 3, 1)], {"axes": [2]}, 1),
     ("Squeeze", 11, [rand(1, 3, 1)], {}, 1),
-    ("TopK", 9, [X], dict(k=2, axis=1), 2),
-    ("TopK", 10, [X, np.array([3], i64)], dict(axis=-1), 2),
-    ("Unsqueeze", 11, [X], dict(axes=[0, -1]), 1),
-    ("Upsample", 7, [IMAGE], dict(scales=[1.0, 1.0, 2.0, 3.0], mode="nearest"), 1),
-    ("Upsample", 7, [IMAGE], dict(scales=[1.0, 1.0, 2.0, 3.0], mode="linear"), 1),
-    ("Upsample", 9, [IMAGE, np.array([1, 1, 1.5, 2], f32)], dict(mode="nearest"), 1),
-    ("Gemm", 7, [rand(2, 3), rand(3, 4), rand(4)], dict(alpha=0.5), 1),
-    ("GridSample", 16, [IMAGE, np.clip(rand(1, 3, 3, 2) / 4, -1.2, 1.2)], dict(mode="bilinear"), 1),
-    ("GridSample", 16, [IMAGE, np.clip(rand(1, 3, 3, 2) / 4, -1.2, 1.2)], dict(mode="bicubic"), 1),
-    ("DFT", 17, [rand(1, 8, 1)], dict(axis=1), 1),
-    ("GRU", 7, [rand(3, 2, 4), rand(1, 9, 4), rand(1, 9, 3)], dict(hidden_size=3), 2),
+    ("TopK", 9, [X], {"k": 2, "axis": 1}, 2),
+    ("TopK", 10, [X, np.array([3], i64)], {"axis": -1}, 2),
+    ("Unsqueeze", 11, [X], {"axes": [0, -1]}, 1),
+    ("Upsample", 7, [IMAGE], {"scales": [1.0, 1.0, 2.0, 3.0], "mode": "nearest"}, 1),
+    ("Upsample", 7, [IMAGE], {"scales": [1.0, 1.0, 2.0, 3.0], "mode": "linear"}, 1),
+    ("Upsample", 9, [IMAGE, np.array([1, 1, 1.5, 2], f32)], {"mode": "nearest"}, 1),
+    ("Gemm", 7, [rand(2, 3), rand(3, 4), rand(4)], {"alpha": 0.5}, 1),
+    ("GridSample", 16, [IMAGE, np.clip(rand(1, 3, 3, 2) / 4, -1.2, 1.2)], {"mode": "bilinear"}, 1),
+    ("GridSample", 16, [IMAGE, np.clip(rand(1, 3, 3, 2) / 4, -1.2, 1.2)], {"mode": "bicubic"}, 1),
+    ("DFT", 17, [rand(1, 8, 1)], {"axis": 1}, 1),
+    ("GRU", 7, [rand(3, 2, 4), rand(1, 9, 4), rand(1, 9, 3)], {"hidden_size": 3}, 2),
 ]
 
 
@@ -199,43 +200,45 @@ ONES3 = np.abs(rand(3)) + 0.5
 
 #: op, opset, feeds, attributes, what numpy says: opsets that ONNX Runtime refuses, or has in another form.
 AGAINST_NUMPY = [
-    ("Add", 6, [A, B], dict(broadcast=1, axis=1), [_legacy(np.add, A, B, 1)]),
-    ("Sub", 1, [A, rand(2)], dict(broadcast=1, axis=0, consumed_inputs=[0, 0]), [_legacy(np.subtract, A, rand(2), 0)]),
-    ("Mul", 6, [A, rand(4, 5)], dict(broadcast=1), [A * rand(4, 5)]),
-    ("Mul", 6, [A, rand(4, 5)], dict(broadcast=1, axis=2), [A * rand(4, 5)]),
-    ("Div", 6, [A, np.array(3, f32)], dict(broadcast=1, axis=1), [A / 3]),
-    ("Pow", 1, [np.abs(A), B], dict(broadcast=1, axis=1), [_legacy(np.power, np.abs(A), B, 1)]),
-    ("Less", 1, [A, B], dict(broadcast=1, axis=1), [_legacy(np.less, A, B, 1)]),
-    ("And", 1, [A > 0, B > 0], dict(broadcast=1, axis=1), [_legacy(np.logical_and, A > 0, B > 0, 1)]),
+    ("Add", 6, [A, B], {"broadcast": 1, "axis": 1}, [_legacy(np.add, A, B, 1)]),
+    ("Sub", 1, [A, rand(2)], {"broadcast": 1, "axis": 0, "consumed_inputs": [0, 0]},
+     [_legacy(np.subtract, A, rand(2), 0)]),
+    ("Mul", 6, [A, rand(4, 5)], {"broadcast": 1}, [A * rand(4, 5)]),
+    ("Mul", 6, [A, rand(4, 5)], {"broadcast": 1, "axis": 2}, [A * rand(4, 5)]),
+    ("Div", 6, [A, np.array(3, f32)], {"broadcast": 1, "axis": 1}, [A / 3]),
+    ("Pow", 1, [np.abs(A), B], {"broadcast": 1, "axis": 1}, [_legacy(np.power, np.abs(A), B, 1)]),
+    ("Less", 1, [A, B], {"broadcast": 1, "axis": 1}, [_legacy(np.less, A, B, 1)]),
+    ("And", 1, [A > 0, B > 0], {"broadcast": 1, "axis": 1}, [_legacy(np.logical_and, A > 0, B > 0, 1)]),
     ("PRelu", 6, [A, rand(3)], {}, [np.where(A < 0, A * rand(3)[:, None, None], A)]),
     ("PRelu", 6, [A, rand(1)], {}, [np.where(A < 0, A * rand(1)[0], A)]),
     ("PRelu", 6, [rand(4), rand(1)], {}, [np.where(rand(4) < 0, rand(4) * rand(1)[0], rand(4))]),
-    ("Abs", 1, [X], dict(consumed_inputs=[0]), [np.abs(X)]),
-    ("Cast", 1, [X], dict(to="INT32"), [X.astype(np.int32)]),
-    ("Clip", 1, [INF], dict(max=2.0, consumed_inputs=[0]), [np.minimum(INF, 2)]),
+    ("Abs", 1, [X], {"consumed_inputs": [0]}, [np.abs(X)]),
+    ("Cast", 1, [X], {"to": "INT32"}, [X.astype(np.int32)]),
+    ("Clip", 1, [INF], {"max": 2.0, "consumed_inputs": [0]}, [np.minimum(INF, 2)]),
     ("Concat", 1, [X, X], {}, [np.concatenate([X, X], 1)]),
-    ("Dropout", 6, [X], dict(is_test=1), [X]),
-    ("Gemm", 6, [rand(2, 3), rand(3, 4), rand(4)], dict(broadcast=1), [rand(2, 3) @ rand(3, 4) + rand(4)]),
-    ("Pad", 1, [X], dict(paddings=[0, 1, 0, 0, 0, 2], value=2.0),
+    ("Dropout", 6, [X], {"is_test": 1}, [X]),
+    ("Gemm", 6, [rand(2, 3), rand(3, 4), rand(4)], {"broadcast": 1}, [rand(2, 3) @ rand(3, 4) + rand(4)]),
+    ("Pad", 1, [X], {"paddings": [0, 1, 0, 0, 0, 2], "value": 2.0},
      [np.pad(X, ((0, 0), (1, 0), (0, 2)), constant_values=2)]),
-    ("Reshape", 1, [X], dict(shape=[0, -1], consumed_inputs=[0]), [X.reshape(2, -1)]),
+    ("Reshape", 1, [X], {"shape": [0, -1], "consumed_inputs": [0]}, [X.reshape(2, -1)]),
     ("Selu", 1, [X], {}, [np.where(X > 0, 1.0507 * X, 1.0507 * 1.6732 * (np.exp(np.minimum(X, 0)) - 1))]),
-    ("Split", 1, [X, np.array([1, 2], f32)], dict(axis=1), None),
+    ("Split", 1, [X, np.array([1, 2], f32)], {"axis": 1}, None),
     ("Tile", 1, [X, np.float32(2).reshape(1), np.float32(1).reshape(1)], {}, [np.tile(X, (1, 2, 1))]),
-    ("TopK", 1, [X], dict(k=1, axis=2), [X.max(2, keepdims=True), X.argmax(2)[..., None]]),
-    ("Upsample", 1, [IMAGE], dict(height_scale=2.0, width_scale=3.0, mode="nearest"), [IMAGE.repeat(2, 2).repeat(3, 3)]),
-    ("GlobalLpPool", 1, [IMAGE], dict(p=2.0), [np.sqrt((IMAGE ** 2).sum((2, 3), keepdims=True))]),
-    ("BatchNormalization", 6, [X, *[ONES3] * 4], dict(is_test=1),
+    ("TopK", 1, [X], {"k": 1, "axis": 2}, [X.max(2, keepdims=True), X.argmax(2)[..., None]]),
+    ("Upsample", 1, [IMAGE], {"height_scale": 2.0, "width_scale": 3.0, "mode": "nearest"},
+     [IMAGE.repeat(2, 2).repeat(3, 3)]),
+    ("GlobalLpPool", 1, [IMAGE], {"p": 2.0}, [np.sqrt((IMAGE ** 2).sum((2, 3), keepdims=True))]),
+    ("BatchNormalization", 6, [X, *[ONES3] * 4], {"is_test": 1},
      [(X - ONES3[:, None]) / np.sqrt(ONES3[:, None] + 1e-5) * ONES3[:, None] + ONES3[:, None]]),
-    ("BatchNormalization", 7, [X, *SPATIAL], dict(spatial=0),
+    ("BatchNormalization", 7, [X, *SPATIAL], {"spatial": 0},
      [(X - SPATIAL[2]) / np.sqrt(SPATIAL[3] + 1e-5) * SPATIAL[0] + SPATIAL[1]]),
     ("BatchNormalization", 9, [X, *[ONES3] * 4], {}, _training(X, ONES3)),
     ("BatchNormalization", 9, [X, *[ONES3] * 4], {}, _training(X, ONES3)[:3]),
     ("OneHot", 9, [np.array([0, -1, 7, 2], i64), np.array(4, i64), np.array([0, 1], f32)], {},
      [np.array([[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]], f32)]),
     ("Dropout", 7, [X], {}, [X, np.ones_like(X)]),
-    ("RNN", 1, [rand(2, 1, 2), rand(1, 3, 2), rand(1, 3, 3)], dict(hidden_size=3, output_sequence=1), None),
-    ("GRU", 1, [rand(2, 1, 2), rand(1, 9, 2), rand(1, 9, 3)], dict(hidden_size=3, direction="foward"), None),
+    ("RNN", 1, [rand(2, 1, 2), rand(1, 3, 2), rand(1, 3, 3)], {"hidden_size": 3, "output_sequence": 1}, None),
+    ("GRU", 1, [rand(2, 1, 2), rand(1, 9, 2), rand(1, 9, 3)], {"hidden_size": 3, "direction": "foward"}, None),
 ]
 
 
