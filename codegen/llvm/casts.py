@@ -24,8 +24,9 @@ _HALF = ir.HalfType()
 class Format:
     """A small float: exponent and mantissa bits, exponent bias, and the codes of its special values.
 
-    `largest` is the code of the largest finite magnitude, `infinity` of infinity (None: it has none), `nan` of the NaN
-    that conversions give; `unsigned_nan` says that the NaN is the one code with only the sign bit set."""
+    `largest` is the code of the largest finite magnitude, `infinity` of infinity (None: it has none), `nan` what a NaN
+    becomes; `unsigned_nan` says that the NaN is the one code with only the sign bit set. Without `has_nan` a NaN becomes a
+    zero of the other sign, as in ml_dtypes, and what is too large the largest finite value."""
 
     exponent: int
     mantissa: int
@@ -48,7 +49,7 @@ FORMATS = {
     "f8e4m3fnuz": Format(4, 3, 8, 0x7f, None, 0x80, unsigned_nan=True),
     "f8e5m2": Format(5, 2, 15, 0x7b, 0x7c, 0x7e),
     "f8e5m2fnuz": Format(5, 2, 16, 0x7f, None, 0x80, unsigned_nan=True),
-    "f4e2m1": Format(2, 1, 1, 0x7, None, 0x0, has_nan=False),
+    "f4e2m1": Format(2, 1, 1, 0x7, None, 0x8, has_nan=False),
 }
 
 
@@ -180,8 +181,10 @@ class _Casts:
             half = self.b.fptrunc(value.value, with_lanes(_HALF, value.lanes))
             return Element(self.b.bitcast(half, self.type(to, value)), to)
         bits = self.b.bitcast(value.value, self.integer(32, value))
-        code = self._encode_power(bits, value) if to.name == "f8e8m0" else \
-            self._encode_bits(bits, FORMATS[to.name], value, saturate and to.bits <= 8)
+        if to.name == "f8e8m0":
+            code = self._encode_power(bits, saturate)
+        else:
+            code = self._encode_bits(bits, FORMATS[to.name], value, saturate and to.bits <= 8)
         return Element(self.b.trunc(code, self.type(to, value)), to)
 
     def _encode_bits(self, bits: ir.Value, f: Format, like: Element, saturate: bool) -> ir.Value:
@@ -196,7 +199,7 @@ class _Casts:
                             self._subnormal(magnitude, f, like), code)
         code = self._overflow(code, magnitude, f, saturate)
         sign = b.lshr(b.and_(bits, constant(1 << 31, type)), constant(31 - f.exponent - f.mantissa, type))
-        signed = b.or_(code, sign)
+        signed = b.xor(code, sign)
         if f.unsigned_nan:                         # neither a negative zero nor a signed NaN
             plain = b.or_(b.icmp_unsigned("==", code, constant(0, type)), b.icmp_unsigned("==", code, constant(f.nan, type)))
             return b.select(plain, code, signed)
@@ -215,17 +218,21 @@ class _Casts:
         else:
             beyond = f.infinity if f.infinity is not None else f.nan
         code = b.select(b.icmp_signed(">", code, constant(f.largest, type)), constant(beyond, type), code)
-        if f.has_nan:
-            code = b.select(b.icmp_unsigned(">", magnitude, constant(0x7f800000, type)), constant(f.nan, type), code)
-        return code
+        return b.select(b.icmp_unsigned(">", magnitude, constant(0x7f800000, type)), constant(f.nan, type), code)
 
-    def _encode_power(self, bits: ir.Value, like: Element) -> ir.Value:
-        """f8e8m0: the exponent, rounded to nearest (ties up); what is not positive, or NaN, gives NaN."""
+    def _encode_power(self, bits: ir.Value, saturate: bool) -> ir.Value:
+        """f8e8m0, powers of two: the exponent, rounded to nearest, ties up. What is not positive gives NaN, or the least
+        power when saturating; NaN gives NaN."""
         b, type = self.b, bits.type
         code = b.lshr(b.add(bits, constant(1 << 22, type)), constant(23, type))
-        code = b.select(b.icmp_signed(">", code, constant(254, type)), constant(254, type), code)
-        bad = b.or_(b.icmp_signed("<=", bits, constant(0, type)), b.icmp_unsigned(">", bits, constant(0x7f800000, type)))
-        return b.select(bad, constant(255, type), code)
+        denormal = b.zext(b.icmp_unsigned(">=", bits, constant(0x600000, type)), type)
+        code = b.select(b.icmp_unsigned("<", bits, constant(1 << 23, type)), denormal, code)
+        if saturate:
+            code = b.select(b.icmp_signed(">", code, constant(254, type)), constant(254, type), code)
+        bad = constant(0 if saturate else 255, type)
+        code = b.select(b.icmp_signed("<=", bits, constant(0, type)), bad, code)
+        magnitude = b.and_(bits, constant(0x7fffffff, type))
+        return b.select(b.icmp_unsigned(">", magnitude, constant(0x7f800000, type)), constant(255, type), code)
 
 
 def constant_float(value: float, type: ir.Type) -> ir.Constant:

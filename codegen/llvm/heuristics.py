@@ -17,9 +17,10 @@ from onnxc.ir.core import Block, Func, Op
 from onnxc.ir.dims import DimLike, ceildiv, dim_max, floordiv, symbols_of
 from onnxc.ir.types import BOOL, Scalar
 
-__all__ = ["grain_of", "schedule_kernel", "vector_axes"]
+__all__ = ["grain_of", "schedule_kernel", "vector_axes", "vectors_in_flight"]
 
 _UNKNOWN = 64                   # assumed extent of a symbolic axis
+_UNROLL = 4                     # vectors in flight in a short loop: what hides the latency of an addition
 _CHUNK = 16384                  # scalar operations that make a chunk worth a thread's attention: some microseconds
 _HORIZONTAL = 12                # instructions that fold one vector into one element
 _LOOP = 3                       # instructions to start and step an inner loop
@@ -41,7 +42,7 @@ def schedule_kernel(func: Func, target: Target) -> Schedule:
             best, best_cost = candidate, cost
     if best.lanes == 1:
         return best
-    return Schedule(vector=best.vector, lanes=best.lanes, unroll=_unroll(accesses, best, target))
+    return Schedule(vector=best.vector, lanes=best.lanes, unroll=_UNROLL)
 
 
 def vector_axes(accesses: Accesses, schedule: Schedule) -> dict[Op, str]:
@@ -183,13 +184,9 @@ def _lanes(accesses: Accesses, axis: str, target: Target) -> int:
     return lanes
 
 
-def _unroll(accesses: Accesses, schedule: Schedule, target: Target) -> int:
-    """Vectors in flight: several where the body is short, so that latencies overlap; few where it fills the registers."""
-    axis = accesses.axes[schedule.vector]
-    body = sum(weight(op) for op in axis.loop.walk())
-    light = 8 if target.vector_registers >= 32 else 5
-    extent = axis.extent
-    unroll = 4 if body <= light else 2
-    while isinstance(extent, int) and unroll > 1 and schedule.lanes * unroll > extent:
-        unroll //= 2
-    return unroll
+def vectors_in_flight(region: Block, schedule: Schedule, target: Target) -> int:
+    """How many vectors one pass through a loop body handles: the schedule's, but fewer where the body needs the
+    registers for itself."""
+    body = sum(weight(op) for outer in region.ops for op in outer.walk())
+    light = 10 if target.vector_registers >= 32 else 6
+    return max(1, schedule.unroll if body <= light else min(schedule.unroll, 2))

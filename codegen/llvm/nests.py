@@ -16,6 +16,7 @@ from llvmlite import ir
 from onnxc.codegen.accesses import Condition, accesses_of, linear_in
 from onnxc.codegen.llvm.abi import I32, I64
 from onnxc.codegen.llvm.dims import constant, splat
+from onnxc.codegen.llvm.heuristics import vectors_in_flight
 from onnxc.codegen.llvm.loops import counted_loop
 from onnxc.codegen.llvm.scope import Scope
 from onnxc.ir.core import Block, Op
@@ -91,7 +92,7 @@ def forms_for(scope: Scope, region: Block, axis: str, extent: DimLike) -> list[F
     """The forms that a vector loop over `axis` needs: whole vectors first, an edge form last where one can be met."""
     schedule, target = scope.kernel.schedule, scope.kernel.target
     lanes = schedule.lanes
-    wide = lanes * max(schedule.unroll, 1)
+    wide = lanes * vectors_in_flight(region, schedule, target)
     while isinstance(extent, int) and wide > lanes and wide > extent:
         wide //= 2
     masked = target.vector_bytes == 64 or _masks_are_cheap(scope, region)

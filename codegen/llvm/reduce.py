@@ -66,35 +66,67 @@ def _greatest(dtype: DType) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class _Folder:
-    """How one kind folds: a number for the plain kinds, a (key, position) pair for the arg kinds."""
+    """How one kind folds, in an accumulator of one or two parts a lane.
+
+    An arg kind has a key and a position. A float max or min has the extreme of what is a number, and whether there was
+    a NaN: two short independent chains, where a NaN that travels through the comparison makes one long one."""
 
     kind: str
     dtype: DType
     in_order: bool = False              # positions only grow, so that a strict comparison keeps the first
 
     @property
-    def parts(self) -> list[DType]:
+    def takes(self) -> list[DType]:
+        """Types of the yielded values that it folds, and of its results."""
         return [self.dtype, INDEX] if self.kind in ARG_KINDS else [self.dtype]
+
+    @property
+    def parts(self) -> list[DType]:
+        """Types of the accumulator's parts."""
+        return [self.dtype, BOOL] if self._splits_nan else self.takes
+
+    @property
+    def _splits_nan(self) -> bool:
+        return self.dtype.is_float and self.kind in ("max", "min")
 
     def start(self, lanes: int) -> list[ir.Value]:
         """What an accumulator of so many lanes holds before the first element."""
-        first = identity(self.kind, self.dtype).value
-        values = [_repeat(first, lanes)]
+        values = [identity(self.kind, self.dtype).value]
         if self.kind in ARG_KINDS:
-            values.append(_repeat(ir.Constant(I64, self.sentinel), lanes))
-        return values
+            values.append(ir.Constant(I64, self.sentinel))
+        if self._splits_nan:
+            values.append(const(False, BOOL).value)
+        return [_repeat(v, lanes) for v in values]
 
     @property
     def sentinel(self) -> int:
         """The position that no element has: it loses against every other."""
         return -1 if self.kind.endswith("_last") else _LAST
 
+    def lift(self, scope: Scope, given: Sequence[ir.Value]) -> list[ir.Value]:
+        """The accumulator that stands for one element."""
+        if not self._splits_nan:
+            return list(given)
+        element = Element(given[0], self.dtype)
+        return [given[0], scope.scalars.apply("ne", [element, element]).value]
+
     def fold(self, scope: Scope, a: Sequence[ir.Value], b: Sequence[ir.Value], in_order: bool = False) -> list[ir.Value]:
-        """`a` with `b` folded in; `in_order`: b stands behind all that is in a."""
-        if self.kind not in ARG_KINDS:
-            return [combine(scope, self.kind, Element(a[0], self.dtype), Element(b[0], self.dtype)).value]
-        wins = self._wins(scope, a, b, in_order)
-        return [scope.scalars.select(wins, y, x) for x, y in zip(a, b, strict=True)]
+        """Accumulator `a` with `b` folded in; `in_order`: b stands behind all that is in a."""
+        if self.kind in ARG_KINDS:
+            wins = self._wins(scope, a, b, in_order)
+            return [scope.scalars.select(wins, y, x) for x, y in zip(a, b, strict=True)]
+        if self._splits_nan:
+            better = scope.scalars.apply("gt" if self.kind == "max" else "lt", [Element(b[0], self.dtype),
+                                                                               Element(a[0], self.dtype)])
+            return [scope.builder.select(better.value, b[0], a[0]), scope.builder.or_(a[1], b[1])]
+        return [combine(scope, self.kind, Element(a[0], self.dtype), Element(b[0], self.dtype)).value]
+
+    def finish(self, scope: Scope, parts: Sequence[ir.Value]) -> list[ir.Value]:
+        """The results that an accumulator stands for."""
+        if not self._splits_nan:
+            return list(parts)
+        nan = _repeat(const(math.nan, self.dtype).value, _lane_count(parts[0]))
+        return [scope.builder.select(parts[1], nan, parts[0])]
 
     def _wins(self, scope: Scope, a: Sequence[ir.Value], b: Sequence[ir.Value], in_order: bool) -> ir.Value:
         """Whether (key, position) b replaces a."""
@@ -143,7 +175,7 @@ def emit_reduce(scope: Scope, op: Op) -> list[Element]:
         values = _fold_lanes(scope, op, folders, axis)
     else:
         values = _fold_each(scope, op, folders)
-    return [Element(v, d) for v, d in zip(values, (d for f in folders for d in f.parts), strict=True)]
+    return [Element(v, d) for v, d in zip(values, (d for f in folders for d in f.takes), strict=True)]
 
 
 def _folders(scope: Scope, op: Op) -> list[_Folder]:
@@ -151,7 +183,7 @@ def _folders(scope: Scope, op: Op) -> list[_Folder]:
     folders, at = [], 0
     for kind in op.attrs["kinds"]:  # type: ignore[union-attr]
         folders.append(_Folder(kind, types[at], kind in ARG_KINDS and _grows(scope, op, at + 1)))  # type: ignore
-        at += len(folders[-1].parts)
+        at += len(folders[-1].takes)
     return folders
 
 
@@ -187,26 +219,26 @@ def _fold_lanes(scope: Scope, op: Op, folders: list[_Folder], axis: str) -> list
 
 def _fold_all(scope: Scope, folders: list[_Folder], carried: list[ir.Value], given: list[ir.Value]) -> list[ir.Value]:
     out: list[ir.Value] = []
-    at = 0
+    at = taken = 0
     for f in folders:
-        n = len(f.parts)
-        out += f.fold(scope, carried[at:at + n], given[at:at + n], f.in_order)
-        at += n
+        element = f.lift(scope, given[taken:taken + len(f.takes)])
+        out += f.fold(scope, carried[at:at + len(f.parts)], element, f.in_order)
+        at, taken = at + len(f.parts), taken + len(f.takes)
     return out
 
 
 def _merge(scope: Scope, op: Op, folders: list[_Folder], finals: list[list[ir.Value]]) -> list[ir.Value]:
     """The forms' accumulators folded into one element each: wide ones are halved until the next form's fits."""
     out: list[ir.Value] = []
-    at = 0
+    at = taken = 0
     for f in folders:
         n = len(f.parts)
         total = finals[0][at:at + n] if finals else f.start(1)
         for values in finals[1:]:
             total = f.narrow(scope, total, _lane_count(values[at]))
             total = f.fold(scope, total, values[at:at + n])
-        out += _settle(scope, op, f, f.narrow(scope, total, 1), at)
-        at += n
+        out += _settle(scope, op, f, f.narrow(scope, total, 1), taken)
+        at, taken = at + n, taken + len(f.takes)
     return out
 
 
@@ -215,9 +247,10 @@ def _lane_count(value: ir.Value) -> int:
 
 
 def _settle(scope: Scope, op: Op, f: _Folder, total: list[ir.Value], at: int) -> list[ir.Value]:
-    """Positions that no element won: all keys were the worst there is (the first is at 0), or there was no element."""
+    """The results of a fold whose first yielded value is number `at`. A position that no element won is one where all
+    keys were the worst there is (then the first is at the start), or where there was no element (then it is 0)."""
     if f.kind not in ARG_KINDS:
-        return total
+        return f.finish(scope, total)
     b = scope.builder
     first: ir.Value = ir.Constant(I64, 0)
     if f.in_order and not f.kind.endswith("_last"):
@@ -241,10 +274,10 @@ def _fold_each(scope: Scope, op: Op, folders: list[_Folder]) -> list[ir.Value]:
     starts = [v for f in folders for v in f.start(lanes)]
     totals = scalar_nest(scope, loop_axes(op), starts, body)
     out: list[ir.Value] = []
-    at = 0
+    at = taken = 0
     for f in folders:
-        out += _settle(scope, op, f, totals[at:at + len(f.parts)], at)
-        at += len(f.parts)
+        out += _settle(scope, op, f, totals[at:at + len(f.parts)], taken)
+        at, taken = at + len(f.parts), taken + len(f.takes)
     return out
 
 

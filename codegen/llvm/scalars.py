@@ -16,6 +16,7 @@ from onnxc.codegen.llvm.abi import I1, KernelError
 from onnxc.codegen.llvm.casts import cast_value
 from onnxc.codegen.llvm.dims import constant, widen
 from onnxc.codegen.llvm.intrinsics import intrinsic
+from onnxc.codegen.llvm.machine import machine_op
 from onnxc.codegen.llvm.registers import Element, const, register_type, with_lanes
 from onnxc.codegen.llvm.target import Target
 from onnxc.ir.types import DType
@@ -40,6 +41,9 @@ class Scalars:
             raise KernelError(f"s.{name} is no row of the scalar table")
         out = result_dtype(row, [a.dtype for a in args])
         operand = args[-1].dtype
+        machine = machine_op(name, args[0].value.type, self.target)
+        if machine is not None:
+            return Element(machine(self.builder, *widen(self.builder, [a.value for a in args])), out)
         text = column(row.llvm, operand)
         if text is not None:
             return Element(self._column(row, text, args, contract), out)

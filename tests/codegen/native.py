@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,8 +41,8 @@ class NativeKernel:
     def total(self, dims: Mapping[str, int]) -> int:
         return evaluate(self.code.total, dims)
 
-    def run(self, arrays: Sequence[np.ndarray], dims: Mapping[str, int], split: Callable[[int], Sequence[int]] | None = None,
-            threads: int = 1) -> str | None:
+    def run(self, arrays: Sequence[np.ndarray], dims: Mapping[str, int],
+            split: Callable[[int], Sequence[int]] | None = None, threads: int = 1) -> str | None:
         """Runs all jobs, in ranges cut at the positions that `split(total)` gives; the message of the first error."""
         return self.run_at([a.ctypes.data for a in arrays], dims, split, threads)
 
@@ -56,7 +57,7 @@ class NativeKernel:
         frame = (ctypes.c_int64 * (abi.FRAME_MEMORY + len(addresses)))(
             ctypes.addressof(table), ctypes.addressof(context), aligned, *addresses)
         cuts = [0, *(split(total) if split else ()), total]
-        for n, (begin, end) in enumerate(zip(cuts, cuts[1:], strict=False)):
+        for n, (begin, end) in enumerate(itertools.pairwise(cuts)):
             self._call(ctypes.addressof(frame), begin, end, n % threads)
         code = context[abi.CONTEXT_ERROR]
         return self.messages[code - 1] if code else None
