@@ -113,8 +113,8 @@ def arg_step(ctx: Context, kind: str, a: tuple[Val, Val], b: tuple[Val, Val]) ->
 
 
 def fold_arg(ctx: Context, kind: str, pair: tuple[Val, Val], dims: Sequence[int]) -> tuple[Val, Val]:
-    """Fold pairs along dims of the tile."""
-    key, at = ctx.spread(pair[0], pair[1].dims), ctx.spread(pair[1], pair[0].dims)
+    """Fold pairs, which vary along the same dims, along some of the tile's."""
+    key, at = pair
     name = _arg_helper(ctx, kind, key.dtype)
     rest = key.dims - frozenset(dims)
     steps = sorted(dims, reverse=True) if rest else [None] if dims else []

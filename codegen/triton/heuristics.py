@@ -6,6 +6,7 @@ accesses fall into the same sectors. Extents that are symbols are taken to be la
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from onnxc.codegen.schedule import Schedule
 from onnxc.codegen.triton.contract import LEAST_TILE, contract_axes, uses_dot
 from onnxc.codegen.triton.memory import offset
 from onnxc.ir.core import Block, Func, Op
-from onnxc.ir.dims import Bounds, Dim, DimLike, product, symbols_of
+from onnxc.ir.dims import Bounds, Dim, DimLike, symbols_of
 from onnxc.ir.types import Mem
 
 __all__ = ["schedule_kernel"]
@@ -56,7 +57,7 @@ class _Shape:
                 continue
             axes, extents = _axes(op)
             sizes = [self.size(e) for e in extents]
-            if product(sizes) > 32:
+            if math.prod(sizes) > 32:
                 yield from zip(axes, sizes, strict=True)
 
     def size(self, extent: DimLike) -> int:
@@ -129,10 +130,10 @@ def _points(shape: _Shape) -> Schedule:
         return Schedule(blocks=_in_order(names, tile), warps=4)
     tile = {lead: min(_LANES, _power(sizes[lead]))}
     for axis in reversed(names[:names.index(lead)]):        # short rows: several of them fill a program
-        if _total(tile) >= _LANES:
+        if math.prod(tile.values()) >= _LANES:
             break
-        tile[axis] = min(_LANES // _total(tile), _power(sizes[axis]))
-    return Schedule(blocks=_in_order(names, tile), warps=_warps(_total(tile)))
+        tile[axis] = min(_LANES // math.prod(tile.values()), _power(sizes[axis]))
+    return Schedule(blocks=_in_order(names, tile), warps=_warps(math.prod(tile.values())))
 
 
 def _rows(shape: _Shape) -> Schedule:
@@ -145,7 +146,7 @@ def _rows(shape: _Shape) -> Schedule:
     if outside and not inside:                              # columns: lanes along an outer axis, loops inside
         lead = outside[-1]
         tile = {lead: min(128, _power(sizes[lead]))}
-        return Schedule(blocks=_in_order(list(sizes), tile), warps=_warps(_total(tile) * 4))
+        return Schedule(blocks=_in_order(list(sizes), tile), warps=_warps(math.prod(tile.values()) * 4))
     chosen = inside or [next(reversed(shape.inner))]
     longest = max(shape.inner[a] for a in chosen)
     inner = {a: min(_power(shape.inner[a]), _WIDEST if longest <= _WIDEST else _LANES) for a in chosen}
@@ -154,14 +155,7 @@ def _rows(shape: _Shape) -> Schedule:
     if row < 256 and outer and outer[-1][1] > 1:            # short rows: several of them in a program
         tile[outer[-1][0]] = min(_power(outer[-1][1]), max(1, 512 // row))
     blocks = _in_order(list(sizes), tile) + tuple((a, n) for a, n in inner.items())
-    return Schedule(blocks=blocks, warps=_warps(row * _total(tile)))
-
-
-def _total(tile: Mapping[str, int]) -> int:
-    total = 1
-    for n in tile.values():
-        total *= n
-    return total
+    return Schedule(blocks=blocks, warps=_warps(row * math.prod(tile.values())))
 
 
 def _in_order(names: list[str], tile: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
@@ -172,7 +166,7 @@ def _in_order(names: list[str], tile: Mapping[str, int]) -> tuple[tuple[str, int
 # ---- contractions ------------------------------------------------------------------------------------------------
 def _contraction(shape: _Shape, op: Op) -> Schedule:
     """Tiles of 128x128x32 on eight warps for large products, smaller ones where an extent is; thin ones are folds."""
-    sizes = {g: min(_LARGE, _total({str(i): shape.size(e) for i, e in enumerate(contract_axes(op, g)[1])}))
+    sizes = {g: min(_LARGE, math.prod(shape.size(e) for e in contract_axes(op, g)[1]))
              for g in ("m", "n", "k")}
     if not uses_dot(op) or min(sizes["m"], sizes["n"]) <= 4:
         return _fold(op, sizes)

@@ -214,17 +214,14 @@ def _combined(op: Any, a: Sequence[np.ndarray], b: Sequence[np.ndarray], types_o
 
 
 def _reduce(self: Any, inputs: Sequence[Any]) -> list[Any]:
-    """Fold by halves, so a dim of 1024 takes ten calls of the device function."""
+    """Fold by halves, so a dim of 1024 (extents are powers of two) takes ten calls of the device function."""
     kinds = [x.dtype for x in inputs]
     rank = inputs[0].handle.data.ndim
     axis = self.axis if self.axis is not None else 0
     parts = [x.handle.data if self.axis is not None else x.handle.data.reshape(-1) for x in inputs]
     while parts[0].shape[axis] > 1:
-        half = parts[0].shape[axis] // 2
-        low = [np.take(p, range(half), axis) for p in parts]
-        high = [np.take(p, range(half, 2 * half), axis) for p in parts]
-        rest = [np.take(p, range(2 * half, p.shape[axis]), axis) for p in parts]
-        parts = [np.concatenate(pair, axis) for pair in zip(_combined(self, low, high, kinds), rest, strict=True)]
+        halves = [np.split(p, 2, axis) for p in parts]
+        parts = _combined(self, [low for low, _ in halves], [high for _, high in halves], kinds)
     if not self.keep_dims:
         parts = [np.squeeze(p, axis) for p in parts]
     elif self.axis is None:
@@ -236,10 +233,11 @@ def _scan(self: Any, inputs: Sequence[Any]) -> list[Any]:
     """Running folds by doubling the distance."""
     kinds = [x.dtype for x in inputs]
     parts = [np.moveaxis(x.handle.data, self.axis, -1) for x in inputs]
+    length = parts[0].shape[-1]
     distance = 1
-    while distance < parts[0].shape[-1]:
-        folded = _combined(self, [p[..., :-distance] for p in parts], [p[..., distance:] for p in parts], kinds)
-        parts = [np.concatenate([p[..., :distance], f], -1) for p, f in zip(parts, folded, strict=True)]
+    while distance < length:
+        folded = _combined(self, [np.roll(p, distance, -1) for p in parts], parts, kinds)
+        parts = [np.where(np.arange(length) >= distance, f, p) for p, f in zip(parts, folded, strict=True)]
         distance *= 2
     return [self.to_tensor(np.moveaxis(p, -1, self.axis), k) for p, k in zip(parts, kinds, strict=True)]
 

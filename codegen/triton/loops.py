@@ -81,8 +81,9 @@ class Fold:
         return [key, (no_position(self.kind), I64)] if self.kind in ARG_KINDS else [key]
 
     def begin(self, ctx: Context, block: Sequence[Val]) -> tuple[Val, ...]:
-        """The values after the first block."""
-        return tuple(block)
+        """The values after the first block: a key and its position of one shape, so that they fold together."""
+        dims: Dims = frozenset().union(*(v.dims for v in block))
+        return tuple(ctx.spread(v, dims) for v in block)
 
     def step(self, ctx: Context, held: Sequence[Val], block: Sequence[Val]) -> tuple[Val, ...]:
         """The values after one block more."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from onnxc.codegen.triton.context import Context
 from onnxc.codegen.triton.dtypes import is_packed, literal, memory_type, register_type, triton_name
+from onnxc.codegen.triton.folds import combine
 from onnxc.codegen.triton.source import ERROR_LIMIT
 from onnxc.codegen.triton.text import Dims, Val
 from onnxc.ir.core import Op, Value
@@ -141,21 +142,21 @@ def emit_store(ctx: Context, op: Op) -> None:
     if is_packed(type.dtype):
         raise ctx.unsupported(op, f"stores of {type.dtype}, whose elements share bytes, have no Triton form")
     conditions = _conditions(ctx, op, operands)
-    combine = op.attrs.get("combine")
+    kind = None if op.attrs.get("combine") is None else str(op.attrs["combine"])
     varies: Dims = frozenset().union(value.dims, *(c.dims for c in conditions))
-    if combine is not None:
+    if kind is not None:
         varies |= frozenset(d for d, b in enumerate(ctx.blocks) if b > 1)   # every point counts, not every place
     pointer = _address(ctx, mem, _attr_list(ctx, op, "index"), operands, varies)
     outside = frozenset(d for d in range(len(ctx.blocks)) if ctx.blocks[d] > 1) - pointer.dims
     mask = ctx.both([*ctx.inside(pointer.dims), *conditions, *_running(ctx, outside)])
     if type.dtype == BOOL:
         value = ctx.let(f"{value.text}.to({triton_name(I8)})", I8, value.dims)
-    if combine is not None and ctx.serial:
-        _combine_serially(ctx, op, str(combine), pointer, value, mask)
-    elif combine is not None:
+    if kind is not None and ctx.serial:
+        _combine_serially(ctx, kind, pointer, value, mask)
+    elif kind is not None:
         wide = ctx.spread(value, pointer.dims)
         guarded = f", mask={mask.text}" if mask is not None else ""
-        ctx.writer.line(f'tl.atomic_{combine}({pointer.text}, {wide.text}{guarded}, sem="relaxed")')
+        ctx.writer.line(f'tl.atomic_{kind}({pointer.text}, {wide.text}{guarded}, sem="relaxed")')
     else:
         guarded = f", mask={mask.text}" if mask is not None else ""
         ctx.writer.line(f"tl.store({pointer.text}, {value.text}{guarded})")
@@ -173,9 +174,8 @@ def _running(ctx: Context, dims: Dims) -> list[Val]:
     return out
 
 
-def _combine_serially(ctx: Context, op: Op, kind: str, pointer: Val, value: Val, mask: Val | None) -> None:
+def _combine_serially(ctx: Context, kind: str, pointer: Val, value: Val, mask: Val | None) -> None:
     """Read, fold and write in one thread's order: the program runs its points one after another."""
-    from onnxc.codegen.triton.folds import combine
     guarded = f", mask={mask.text}" if mask is not None else ""
     ctx.writer.line("tl.debug_barrier()")
     before = ctx.let(f"tl.load({pointer.text}{guarded})", value.dtype, pointer.dims, share=False)

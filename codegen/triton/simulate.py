@@ -1,8 +1,8 @@
 """Running Triton source without a GPU: the emitted text, program by program, on numpy arrays, every access checked.
 
 What it finds is what a GPU would not say: accesses outside their buffer, misaligned ones, races between the programs of
-a launch. The work is done by a process of its own (`interpreter`), which is kept for further launches; this side imports
-no triton.
+a launch. The work is done by a process of its own (`interpreter`), which is kept for further launches; this side
+imports no triton.
 """
 
 from __future__ import annotations

@@ -126,9 +126,9 @@ def compile_kernel(source: KernelSource, target: GpuTarget) -> CompiledKernel:
         if argument.kind == "mem" or (argument.kind == "symbol" and multiples.get(argument.name, 1) % 16 == 0):
             attributes[(i,)] = [["tt.divisibility", 16]]
     options = {"num_warps": source.schedule.warps, "num_stages": source.schedule.stages, "enable_fp_fusion": False}
+    machine = triton.backends.compiler.GPUTarget("cuda", target.capability, 32)
     try:
-        built = triton.compile(triton.compiler.ASTSource(function, signature, {}, attributes),
-                               target=triton.backends.compiler.GPUTarget("cuda", target.capability, 32), options=options)
+        built = triton.compile(triton.compiler.ASTSource(function, signature, {}, attributes), machine, options)
     except Exception as e:
         error = TritonCompileError(f"kernel {source.name} for {target}: {e}")
         error.source = source.text
