@@ -38,14 +38,15 @@ class CompileOptions:
     """What a caller may ask of a compilation.
 
     `level` 0 leaves out every pass that is not required; `disabled` names single passes; `overridden` names initializers
-    that become inputs; `verify` is the level of `ir.verify` after each pass (0: once, after lowering); `fuel` bounds the
-    number of rewrites.
+    that become inputs; `folder` is where external data lies if not beside the model; `verify` is the level of `ir.verify`
+    after each pass (0: once, after lowering); `fuel` bounds the number of rewrites.
     """
 
     target: str = "host"
     level: int = 3
     disabled: tuple[str, ...] = ()
     overridden: tuple[str, ...] = ()
+    folder: str | None = None
     verify: int = 0
     fuel: int | None = None
 
@@ -67,8 +68,9 @@ class CompileOptions:
 def import_to_ir(model: str | bytes | os.PathLike[str] | LoadedModel, options: CompileOptions | None = None) -> Module:
     """The model as onnx.* ops."""
     load_all()
-    loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    return import_model(loaded, (options or CompileOptions()).overridden)
+    options = options or CompileOptions()
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, options.folder)
+    return import_model(loaded, options.overridden)
 
 
 def pass_context(options: CompileOptions) -> Context:
@@ -143,7 +145,7 @@ def emit(module: Module, options: CompileOptions, report: dict[str, Any] | None 
     return CompiledModel(
         program.object_bytes, tuple(np.ascontiguousarray(module.constants[n]) for n in program.constants), program.symbols,
         inputs, outputs, program.errors, program.kernels, program.steps, _signature(module, outputs), str(target),
-        print_module(module), report)
+        tuple(sorted(target.features)), print_module(module), report)
 
 
 def _argument_types(module: Module) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

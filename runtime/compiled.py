@@ -30,7 +30,8 @@ class CompiledModel:
     `object_bytes` is its object code with the entry points `onnxc_plan` and `onnxc_run` (documented in
     `codegen.llvm.program`); `constants` are the arrays it takes pointers of, in order; `symbols` the dims it takes values of;
     `input_types` and `output_types` the inferred types, whose dims are expressions over those symbols; `errors` the message
-    of each error code; `kernels` and `steps` the names in reports; `text` the program and its kernels as IR.
+    of each error code; `kernels` and `steps` the names in reports; `text` the program and its kernels as IR. `target` names
+    what the code is for, `features` every instruction-set extension, by LLVM's names, that it may use.
     """
 
     object_bytes: bytes
@@ -43,5 +44,6 @@ class CompiledModel:
     steps: tuple[str, ...]
     signature: Signature
     target: str
+    features: tuple[str, ...]
     text: str
     report: dict[str, Any]

@@ -1,0 +1,190 @@
+"""From what a caller feeds to arrays in the form that a compiled program reads: names, element types, ranks, sizes.
+
+The rules and texts are those of ONNX Runtime's `run`; where its text leaves the input's name out, ours has it, and arrays
+in the other byte order are read as what they say. Whether inputs agree with each other is the program's to check.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxc.errors import InvalidArgument
+from onnxc.ir.signature import ValueInfo
+from onnxc.ir.types import STR, DType, dtype_of
+
+__all__ = ["Feeds", "wanted_outputs"]
+
+Array = npt.NDArray[Any]
+
+_ADVICE = "Please fix either the inputs/outputs or the model."
+#: What ONNX Runtime takes for a value of a kind that no tensor has; a hint to its caller that these types are iterable.
+_CONTAINERS = (tuple, range, str, bytes, dict, set, frozenset, Mapping)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Input:
+    """One input as the checks need it; `fixed` are the (axis, size) pairs that are declared, `rank` None is any."""
+
+    name: str
+    type_text: str
+    dtype: DType
+    rank: int | None
+    fixed: tuple[tuple[int, int], ...]
+
+    def fits(self, array: Array) -> bool:
+        """Whether the array can be passed on as it is."""
+        if array.dtype != self.dtype.numpy or (self.rank is not None and array.ndim != self.rank):
+            return False
+        shape, flags = array.shape, array.flags
+        return flags.c_contiguous and flags.aligned and all(shape[axis] == size for axis, size in self.fixed)
+
+
+class Feeds:
+    """The inputs of one model, required ones first, and what may be fed to them.
+
+    `dtypes` are the element types of `inputs` and then of `overridable`. Dims of a symbol in `overrides` are fixed.
+    """
+
+    def __init__(self, inputs: Sequence[ValueInfo], overridable: Sequence[ValueInfo], dtypes: Sequence[DType],
+                 overrides: Mapping[str, int] | None = None) -> None:
+        infos = [*inputs, *overridable]
+        self._inputs = {i.name: _input(i, dtype, overrides or {}) for i, dtype in zip(infos, dtypes, strict=True)}
+        self._required = tuple(self._inputs[i.name] for i in inputs)
+
+    def prepare(self, feed: Mapping[str, Any]) -> tuple[list[Array], tuple[str, ...]]:
+        """Arrays for the required inputs in order and then for the overridden initializers, whose names come second.
+
+        Raises ValueError for missing inputs, TypeError, RuntimeError for a value that makes no tensor, and
+        InvalidArgument for an unknown name, a wrong element type, rank or size; all name the input.
+        """
+        arrays = self._as_they_are(feed)
+        return self._converted(feed) if arrays is None else (arrays, ())
+
+    def _as_they_are(self, feed: Mapping[str, Any]) -> list[Array] | None:
+        """The arrays themselves when there is one for each required input and nothing else, all in the right form."""
+        if type(feed) is not dict or len(feed) != len(self._required):
+            return None
+        arrays: list[Array] = []
+        for each in self._required:
+            value = feed.get(each.name)
+            if type(value) is not np.ndarray or not each.fits(value):
+                return None
+            arrays.append(value)
+        return arrays
+
+    def _converted(self, feed: Mapping[str, Any]) -> tuple[list[Array], tuple[str, ...]]:
+        names = list(feed.keys())
+        missing = [i.name for i in self._required if i.name not in names or feed[i.name] is None]
+        if missing:
+            raise ValueError(f"Required inputs ({missing}) are missing from input feed ({names}).")
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(f"names of inputs are str; the feed has {[n for n in names if not isinstance(n, str)]}")
+        arrays: dict[str, Array] = {}
+        for name in sorted(names):
+            value = feed[name]
+            if value is not None:
+                arrays[name] = self._check(self._known(name, value), value)
+        required = [i.name for i in self._required]
+        overridden = tuple(sorted(arrays.keys() - set(required)))
+        return [arrays[name] for name in (*required, *overridden)], overridden
+
+    def _known(self, name: str, value: Any) -> _Input:
+        if name not in self._inputs:
+            if isinstance(value, list):
+                raise RuntimeError(f"Invalid input name: {name}; a list takes its element type from the input.")
+            raise InvalidArgument(f"Invalid input name: {name}")
+        return self._inputs[name]
+
+    def _check(self, spec: _Input, value: Any) -> Array:
+        array = _array(spec, value)
+        if not _same_type(array, spec):
+            raise InvalidArgument(f"Unexpected input data type. Actual: (tensor({_named(array, spec).onnx_text})) , "
+                                  f"expected: ({spec.type_text}) for input: {spec.name}")
+        if spec.rank is not None and array.ndim != spec.rank:
+            raise InvalidArgument(f"Invalid rank for input: {spec.name} Got: {array.ndim} Expected: {spec.rank} {_ADVICE}")
+        wrong = [(axis, array.shape[axis], size) for axis, size in spec.fixed if array.shape[axis] != size]
+        if wrong:
+            lines = "".join(f"\n index: {axis} Got: {got} Expected: {size}" for axis, got, size in wrong)
+            raise InvalidArgument(f"Got invalid dimensions for input: {spec.name} for the following indices{lines}\n"
+                                  f" {_ADVICE}")
+        return np.require(array, dtype=spec.dtype.numpy, requirements=("C_CONTIGUOUS", "ALIGNED"))
+
+
+def wanted_outputs(names: Any, outputs: Mapping[str, int]) -> list[int] | None:
+    """Positions of the outputs called `names`; None, an empty collection and '' mean all of them, which gives None.
+
+    Raises TypeError for a bare string and InvalidArgument for a name that is no output's.
+    """
+    if names is None:
+        return None
+    if isinstance(names, (str, bytes)) and len(names):
+        raise TypeError(f"output_names is the text {names!r}; expected a list of names: [{names!r}]")
+    if not isinstance(names, Iterable):
+        raise TypeError(f"output_names is of type {type(names)}; expected a list of names")
+    wanted = [str(name) if isinstance(name, np.str_) else name for name in names]
+    for name in wanted:
+        if not isinstance(name, str):
+            raise TypeError(f"output_names holds {name!r} of type {type(name)}; expected names")
+        if name not in outputs:
+            raise InvalidArgument(f"Invalid output name:{name}")
+    return [outputs[name] for name in wanted] or None
+
+
+def _input(info: ValueInfo, dtype: DType, overrides: Mapping[str, int]) -> _Input:
+    if info.shape is None:
+        return _Input(info.name, info.type_text, dtype, None, ())
+    sizes = [overrides.get(d, d) if isinstance(d, str) else d for d in info.shape]
+    fixed = tuple((axis, d) for axis, d in enumerate(sizes) if isinstance(d, int))
+    return _Input(info.name, info.type_text, dtype, len(sizes), fixed)
+
+
+def _same_type(array: Array, spec: _Input) -> bool:
+    return array.dtype.newbyteorder("=") == spec.dtype.numpy
+
+
+def _array(spec: _Input, value: Any) -> Array:
+    """The value as an array of its own type, or of the declared one when it is a list."""
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)
+    if isinstance(value, list):
+        return _from_list(spec, value)
+    if hasattr(value, "__dlpack__"):
+        return _from_dlpack(spec, value)
+    if isinstance(value, _CONTAINERS):
+        raise RuntimeError("Input must be a list of dictionaries or a single numpy array for input "
+                           f"'{spec.name}'; got {type(value)}.")
+    raise RuntimeError(f"Unable to handle object of type {type(value)} for input '{spec.name}'; pass a numpy array.")
+
+
+def _from_list(spec: _Input, value: list[Any]) -> Array:
+    try:
+        if np.asarray(value).dtype.kind not in ("biufcV" if spec.dtype.kind == "complex" else "biufV"):
+            raise TypeError("its items are not numbers")
+        return np.array(value, dtype=spec.dtype.numpy)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise RuntimeError(f"Could not create tensor from given input list for input '{spec.name}' of type "
+                           f"{spec.type_text}: {error}") from None
+
+
+def _from_dlpack(spec: _Input, value: Any) -> Array:
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise RuntimeError(f"Could not take input '{spec.name}' from a {type(value)} without copying it: {error}. "
+                           "Convert it to a numpy array on the CPU.") from None
+
+
+def _named(array: Array, spec: _Input) -> DType:
+    """The element type to speak of in an error. Raises RuntimeError for arrays that no ONNX type describes."""
+    if array.dtype.kind in "OSU":
+        return STR
+    try:
+        return dtype_of(array.dtype)
+    except (KeyError, TypeError):
+        raise RuntimeError(f"Numpy_type {array.dtype.num} can't be converted to MLDataType. Input '{spec.name}' is an "
+                           f"array of {array.dtype}; expected {spec.type_text}.") from None

@@ -1,0 +1,234 @@
+"""A compiled program in this process: loaded code, its constants, and the state that runs of it borrow.
+
+One program may run in many threads at once: everything that a run writes is its own. What a caller may feed is checked
+before (`runtime/feeds.py`); entry points and their error numbers are documented in `codegen.llvm.program`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxc.config import config
+from onnxc.errors import Cancelled, Fail, InvalidArgument, RuntimeException
+from onnxc.ir.dims import product
+from onnxc.ir.types import dtype_of
+from onnxc.runtime.bind import DimBinder, shape_function
+from onnxc.runtime.compiled import CompiledModel
+from onnxc.runtime.loader import NativeModule
+from onnxc.runtime.memory import ArenaPool, aligned
+from onnxc.runtime.packing import pack, unpack
+from onnxc.runtime.threads import ThreadPool, default_threads
+
+__all__ = ["NativeProgram"]
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+
+_I64, _POINTER = ctypes.c_int64, ctypes.c_void_p
+_CONTEXT_SLOTS = 4
+_POOL, _CANCEL, _PROFILE = 0, 1, 3
+_MOST_BINDINGS = 64         # a decode loop makes one a step: old ones go, and making one is cheap
+_ALIGN = 64
+
+_LIVE: weakref.WeakSet[NativeProgram] = weakref.WeakSet()
+
+
+class NativeProgram:
+    """Runs a `CompiledModel` on this machine.
+
+    `threads` counts the caller (None: the setting ONNXC_THREADS, else the processors this process may use); `spin_ns` is
+    how long idle workers spin before they sleep, < 0 for the default; `keep_memory` keeps what intermediate tensors lie
+    in for the next run. Raises LoaderError for code that cannot be loaded.
+    """
+
+    def __init__(self, compiled: CompiledModel, threads: int | None = None, spin_ns: int = -1,
+                 keep_memory: bool = True) -> None:
+        # The caller's arrays are let go where they had to be moved.
+        self.compiled = compiled = dataclasses.replace(compiled, constants=tuple(map(_constant, compiled.constants)))
+        self.threads = threads or config().threads or default_threads()
+        self._spin_ns, self._arenas_kept = spin_ns, 2 if keep_memory else 0
+        names = [info.name for info in compiled.signature.inputs]
+        names += [f"#{i}" for i in range(len(names), len(compiled.input_types))]
+        self._binder = DimBinder(compiled.symbols, compiled.input_types, names)
+        self._shapes_of = shape_function(compiled.output_types)
+        self._outputs = [(info.name, t.dtype) for info, t in zip(compiled.signature.outputs, compiled.output_types,
+                                                                 strict=True)]
+        self._constant_table = (_I64 * max(1, len(compiled.constants)))(*[c.ctypes.data for c in compiled.constants])
+        self._constants_at = ctypes.addressof(self._constant_table)
+        self._inputs = [t.dtype for t in compiled.input_types]
+        self._packs = any(t.dtype.bits < 8 for t in (*compiled.input_types, *compiled.output_types))
+        self._module = NativeModule(compiled.object_bytes)
+        self._plan = self._module.function("onnxc_plan", _I64, _POINTER, _POINTER, _I64)
+        self._run = self._module.function("onnxc_run", _I64, *[_POINTER] * 6, _I64)
+        self._bindings: dict[tuple[Shape, ...], _Binding] = {}
+        self._states: list[_State] = []
+        self._all_states: list[_State] = []
+        self._pool: ThreadPool | None = None
+        self._start_afresh()
+        _LIVE.add(self)
+
+    @property
+    def runs(self) -> int:
+        """How many runs were begun."""
+        return sum(state.runs for state in self._all_states)
+
+    def run(self, inputs: Sequence[Array], cancel: int = 0, times: Array | None = None) -> list[Array]:
+        """The outputs, new arrays, for inputs in the program's order: of its dtypes, C-contiguous and aligned.
+
+        `cancel` is the address of an i32 word that stops the run when it becomes non-zero. `times` i64[steps, 2] receives
+        the nanoseconds at which each step began and ended. Raises InvalidArgument for shapes or values that the model
+        refuses, Cancelled, and MemoryError that says what the memory was for.
+        """
+        shapes = tuple([a.shape for a in inputs])
+        binding = self._bindings.get(shapes) or self._bind(shapes)
+        outputs = [self._empty(i, shape) for i, shape in enumerate(binding.shapes)]
+        native = [pack(a, dtype) for a, dtype in zip(inputs, self._inputs, strict=True)] if self._packs else inputs
+        result = self._launch(binding, (*native, *outputs), cancel, 0 if times is None else times.ctypes.data)
+        if result:
+            self._raise(result)
+        return self._unpacked(outputs, binding.shapes) if self._packs else outputs
+
+    def _launch(self, binding: _Binding, arrays: tuple[Array, ...], cancel: int, times: int) -> int:
+        """One call of native code on inputs and outputs, in memory that no other run has meanwhile."""
+        arena = self._arenas.acquire(binding.arena) if binding.arena else None
+        try:
+            state = self._states.pop()
+        except IndexError:
+            state = self._new_state()
+        try:
+            state.runs += 1
+            context, addresses = state.context, state.addresses
+            context[_POOL], context[_CANCEL], context[_PROFILE] = self._pool_pointer(), cancel, times
+            i = 0
+            for array in arrays:
+                addresses[i] = array.ctypes.data
+                i += 1
+            return self._run(state.context_at, binding.values_at, state.inputs_at, state.outputs_at,
+                             0 if arena is None else arena.ctypes.data, self._constants_at, self.threads)
+        finally:
+            self._states.append(state)
+            if arena is not None:
+                self._arenas.release(arena)
+
+    # ---- what is prepared once a shape -------------------------------------------------------------------------------
+
+    def _bind(self, shapes: tuple[Shape, ...]) -> _Binding:
+        compiled = self.compiled
+        values = self._binder.bind(shapes)
+        sizes = (_I64 * (len(shapes) + len(self._outputs)))()
+        table = (_I64 * max(1, len(compiled.symbols)))(*[values[s] for s in compiled.symbols])
+        arena = self._plan(ctypes.addressof(table), ctypes.addressof(sizes), self.threads)
+        if arena < 0:
+            self._refuse(arena, values)
+        output_shapes = self._shapes_of(values)
+        types = (*compiled.input_types, *compiled.output_types)
+        expected = [t.dtype.nbytes(product(s)) for t, s in zip(types, (*shapes, *output_shapes), strict=True)]
+        if list(sizes) != expected:
+            raise RuntimeException(f"the program plans {list(sizes)} bytes for its inputs and outputs, where their types "
+                                   f"take {expected}: the compiled model contradicts itself")
+        binding = _Binding(table, int(arena), output_shapes)
+        with self._lock:
+            while len(self._bindings) >= _MOST_BINDINGS:
+                del self._bindings[next(iter(self._bindings))]
+            self._bindings[shapes] = binding
+        return binding
+
+    def _refuse(self, code: int, values: dict[str, int]) -> NoReturn:
+        dims = ", ".join(f"{name} = {value}" for name, value in values.items())
+        if code < -1:
+            raise InvalidArgument(f"{self.compiled.errors[-2 - code]}" + (f" (with {dims})" if dims else ""))
+        raise InvalidArgument(f"The model's tensors have negative sizes, or do not fit into memory, with {dims}.")
+
+    def _empty(self, position: int, shape: Shape) -> Array:
+        name, dtype = self._outputs[position]
+        try:
+            if dtype.bits < 8:
+                return np.empty(dtype.nbytes(product(shape)), np.uint8)  # type: ignore[arg-type]
+            return np.empty(shape, dtype.numpy)
+        except (MemoryError, ValueError) as error:
+            # NumPy refuses a size beyond its index type with ValueError.
+            raise MemoryError(f"no memory for output '{name}' of shape {list(shape)} and type {dtype}") from error
+
+    def _unpacked(self, outputs: list[Array], shapes: Sequence[Shape]) -> list[Array]:
+        return [unpack(a, dtype, shape) for a, (_, dtype), shape in zip(outputs, self._outputs, shapes, strict=True)]
+
+    def _raise(self, result: int) -> NoReturn:
+        if result < 0:
+            raise Cancelled
+        errors = self.compiled.errors
+        if result > len(errors):
+            raise Fail(f"The program stopped with error {result}, which it has no message for.")
+        raise InvalidArgument(f"Non-zero status code returned while running {errors[result - 1]}")
+
+    # ---- what runs borrow --------------------------------------------------------------------------------------------
+
+    def _new_state(self) -> _State:
+        state = _State(len(self.compiled.input_types), len(self._outputs))
+        self._all_states.append(state)
+        return state
+
+    def _pool_pointer(self) -> int:
+        if self.threads == 1:
+            return 0
+        pool = self._pool
+        if pool is None:
+            with self._lock:
+                pool = self._pool = self._pool or ThreadPool(self._module, self.threads, self._spin_ns)
+        return pool.pointer or 0
+
+    def _start_afresh(self) -> None:
+        """New locks and arenas: in a forked child the old locks may be held by threads that do not exist there."""
+        self._lock = threading.Lock()
+        self._arenas = ArenaPool(keep=self._arenas_kept, align=_ALIGN, purpose="the model's intermediate tensors")
+
+
+class _Binding:
+    """What follows from the inputs' shapes: the symbols' values for native code, arena bytes, the outputs' shapes."""
+
+    __slots__ = ("arena", "shapes", "values", "values_at")
+
+    def __init__(self, values: Any, arena: int, shapes: tuple[Shape, ...]) -> None:
+        self.values, self.values_at = values, ctypes.addressof(values)
+        self.arena, self.shapes = arena, shapes
+
+
+class _State:
+    """The context and the address tables of one run at a time."""
+
+    __slots__ = ("addresses", "context", "context_at", "inputs_at", "outputs_at", "runs")
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.context = (_I64 * _CONTEXT_SLOTS)()
+        self.context_at = ctypes.addressof(self.context)
+        self.addresses = (_I64 * max(1, inputs + outputs))()
+        self.inputs_at = ctypes.addressof(self.addresses)
+        self.outputs_at = self.inputs_at + inputs * ctypes.sizeof(_I64)
+        self.runs = 0
+
+
+def _constant(array: Array) -> Array:
+    """A constant as the program reads it: packed, contiguous, aligned; the array itself when it is so already."""
+    packed = np.ascontiguousarray(pack(array, dtype_of(array.dtype)))
+    if packed.ctypes.data % _ALIGN == 0:
+        return packed
+    place = aligned(packed.nbytes, _ALIGN, "the model's constants").view(packed.dtype).reshape(packed.shape)
+    place[...] = packed
+    return place
+
+
+def _after_fork_in_child() -> None:
+    for program in list(_LIVE):
+        program._start_afresh()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
