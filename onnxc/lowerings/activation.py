@@ -28,10 +28,8 @@ def LeakyRelu(b: Lowering, X: Value, *, alpha: float = 0.01) -> Value:
 
 @lowering
 def PRelu(b: Lowering, X: Value, slope: Value) -> Value:
-    spread = b.broadcast_to(slope, b.shape(X)[b.rank(X) - b.rank(slope):]) if b.rank(slope) <= b.rank(X) else slope
-    if b.rank(spread) > b.rank(X):
-        b.refuse(f"the slope of rank {b.rank(slope)} does not broadcast to an input of rank {b.rank(X)}")
-    return _negative(b, X, b.map("mul", X, spread)) if b.dtype(X).kind != "uint" else X
+    steep = b.spread(slope, b.shape(X))
+    return X if b.dtype(X).kind == "uint" else _negative(b, X, b.map("mul", X, steep))
 
 
 def _negative(b: Lowering, x: Value, y: Value) -> Value:

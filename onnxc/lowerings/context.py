@@ -39,9 +39,9 @@ class Lowering(Builder):
 
     @staticmethod
     def type(v: Value) -> Tensor:
-        """The tensor type of a value."""
-        if not isinstance(v.type, Tensor):
-            raise Refused(f"input {v!r} is not a tensor")
+        """The tensor type of a value; refused when it is no tensor or its rank is not known."""
+        if not isinstance(v.type, Tensor) or v.type.shape is None:
+            raise Refused(f"input {v!r} is not a tensor of known rank")
         return v.type
 
     def dtype(self, v: Value) -> DType:
@@ -95,6 +95,15 @@ class Lowering(Builder):
         if isinstance(left, int) and isinstance(right, int):
             self.refuse(f"{message}: {left} and {right}")
         self._guards.append((kind, left, right, f"{self.loc or self.node.name}: {message}"))
+
+    def extent(self, d: DimLike, what: str) -> DimLike:
+        """`d`, which must not be negative, as a size; compared when a run starts if that cannot be told now."""
+        self.at_most(0, d, f"{what} is negative")
+        return d
+
+    def at_most(self, low: DimLike, high: DimLike, message: str) -> None:
+        """Demand that low <= high."""
+        self.guard("eq", dim_max(low, high), high, message)
 
     # ---- making ----------------------------------------------------------------------------------------------------
     def scalar(self, value: float | int | bool, like: Value | DType) -> Value:
@@ -157,13 +166,15 @@ class Lowering(Builder):
     def align(self, *values: Value) -> list[Value]:
         """`values` with shapes that elementwise ops combine: explicit broadcasts where types alone do not tell."""
         shape = self.common_shape(*values)
-        out = []
-        for v in values:
-            have = self.shape(v)
-            want = shape[len(shape) - len(have):]
-            plain = all(d in (1, e) for d, e in zip(have, want))
-            out.append(v if plain else self.broadcast_to(v, want))
-        return out
+        return [self.spread(v, shape) for v in values]
+
+    def spread(self, v: Value, shape: Sequence[DimLike]) -> Value:
+        """`v`, which has to broadcast to `shape` (ONNX: unidirectional), repeated where its type does not show how."""
+        have = self.shape(v)
+        if len(have) > len(shape):
+            self.refuse(f"a value of type {v.type} cannot be broadcast to rank {len(shape)}")
+        want = tuple(shape[len(shape) - len(have):])
+        return v if all(d in (1, e) for d, e in zip(have, want)) else self.broadcast_to(v, want)
 
     def map(self, name: str, *values: Value) -> Value:
         """The elementwise op `t.<name>` on values that broadcast."""

@@ -104,12 +104,12 @@ def convolve(b: Lowering, X: Value, W: Value, B: Value | None, auto_pad: str, di
         b.refuse(f"{outs} output channels in {group} groups")
     out = _products(b, X, W, windows(b, x[2:], size, strides, dilations, pads, auto_pad), group)
     if B is not None:
-        out = b.map("add", out, B)
-    return channels_first(b, out)
+        out = b.map("add", out, b.cast(B, b.dtype(out)))
+    return channels_first(b, b.cast(out, b.dtype(X)))
 
 
 def _products(b: Lowering, X: Value, W: Value, w: Windows, group: int) -> Value:
-    """Channels-last result, without bias."""
+    """Channels-last sums, without bias."""
     n, outs = len(w.size), b.shape(W)[0]
     space, kernel = _SPACE[:n], _KERNEL[:n]
     view = channels_last_window(b, X, w)

@@ -41,7 +41,8 @@ def ConvTranspose(b: Lowering, X: Value, W: Value, B: Value | None = None, *, au
     have = b.shape(y)[1:-1]
     y = b.value("t.pad", y, None, low=(0, *(p * -1 for p in low), 0),
                 high=(0, *(o + p - h for o, p, h in zip(out, low, have)), 0), mode="constant")
-    return channels_first(b, y if B is None else b.map("add", y, B))
+    y = y if B is None else b.map("add", y, b.cast(B, b.dtype(y)))
+    return channels_first(b, b.cast(y, b.dtype(X)))
 
 
 def _placement(b: Lowering, space: Sequence[DimLike], natural: Sequence[DimLike], stride: Sequence[int], auto_pad: str,

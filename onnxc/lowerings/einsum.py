@@ -94,4 +94,4 @@ def _join(b: Lowering, left: _Term, right: _Term, later: set[str], sizes: dict[s
                 for t in (left, right))
     rows, columns = ([c for c in t.letters if c not in shared] for t in (left, right))
     out = "".join([*(c for c in shared if c in later), *rows, *columns])
-    return _Term(contract(b, lhs, rhs, f"{left.letters},{right.letters}->{out}"), out)
+    return _Term(b.cast(contract(b, lhs, rhs, f"{left.letters},{right.letters}->{out}"), b.dtype(lhs)), out)

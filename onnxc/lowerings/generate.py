@@ -46,8 +46,8 @@ def _array(b: Lowering, value: Any) -> np.ndarray:
 @lowering
 def ConstantOfShape(b: Lowering, input: Value, *, value: Any = None) -> Value:
     shape = b.dims_of(input, "the shape")
-    if any(isinstance(d, int) and d < 0 for d in shape):
-        b.refuse(f"the shape [{', '.join(map(str, shape))}] has a negative dim")
+    for d in shape:
+        b.extent(d, f"a dim of the shape [{', '.join(map(str, shape))}]")
     element = np.zeros((), np.float32) if value is None else _array(b, value)
     if element.size != 1:
         b.refuse(f"the value has {element.size} elements, not one")
@@ -59,14 +59,17 @@ def Range(b: Lowering, start: Value, limit: Value, delta: Value, *, stash_type: 
     dtype = b.dtype(start)
     compute = F32 if dtype.is_float and dtype.bits < 32 and stash_type == 1 else dtype
     n = _range_size(b, start, limit, delta)
-    first, step = (b.cast(b.reshape(v, ()), compute) for v in (start, delta))
-    position = b.iota(n, dtype=I64)
-    known = b.known(delta), b.known(start)
-    if not (dtype == I64 and known[0] is not None and known[0].item() == 1):
-        position = b.map("mul", b.cast(position, compute), step)
-    if not (dtype == I64 and known[1] is not None and known[1].item() == 0):
-        position = b.map("add", position, first)
+    position = b.iota(n, dtype=compute)
+    if not _is_known(b, delta, 1):
+        position = b.map("mul", position, b.cast(b.reshape(delta, ()), compute))
+    if not _is_known(b, start, 0):
+        position = b.map("add", position, b.cast(b.reshape(start, ()), compute))
     return b.cast(position, dtype)
+
+
+def _is_known(b: Lowering, v: Value, number: int) -> bool:
+    array = b.constant(v)
+    return array is not None and array.size == 1 and array.reshape(()).item() == number
 
 
 def _range_size(b: Lowering, start: Value, limit: Value, delta: Value) -> DimLike:

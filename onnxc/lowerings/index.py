@@ -22,8 +22,8 @@ def Gather(b: Lowering, data: Value, indices: Value, *, axis: int = 0) -> Value:
 def GatherElements(b: Lowering, data: Value, indices: Value, *, axis: int = 0) -> Value:
     at = b.axis(axis, data)
     for i, (have, want) in enumerate(zip(b.shape(data), b.shape(indices))):
-        if i != at and isinstance(have, int) and isinstance(want, int) and want > have:
-            b.refuse(f"axis {i} of the indices is {want}, longer than the {have} of the data")
+        if i != at:
+            b.at_most(want, have, f"axis {i} of the indices is longer than that of the data")
     return b.value("t.gather_elements", data, indices, axis=at)
 
 
@@ -51,9 +51,9 @@ def OneHot(b: Lowering, indices: Value, depth: Value, values: Value, *, axis: in
 def _depth(b: Lowering, depth: Value) -> DimLike:
     """The number of classes, which may be given in any numeric type."""
     sizes = b.dims_of(depth if b.dtype(depth).is_integer else b.cast(depth, I64), "the depth")
-    if len(sizes) != 1 or (isinstance(sizes[0], int) and sizes[0] < 0):
+    if len(sizes) != 1:
         b.refuse(f"a depth of {sizes}")
-    return sizes[0]
+    return b.extent(sizes[0], "the depth")
 
 
 @lowering

@@ -89,8 +89,12 @@ class _Pass:
         out = fn(b, *inputs, **attrs)
         results = out if isinstance(out, tuple) else (out,)
         for i, r in enumerate(op.results):
-            if r.uses and (i >= len(results) or results[i] is None):
+            found = results[i] if i < len(results) else None
+            if r.uses and found is None:
                 raise Refused(f"output {i} is not supported")
+            if found is not None and found not in op.inputs and isinstance(found.type, Tensor) \
+                    and found.type.dtype.kind in ("str", "complex"):
+                raise Refused(f"element type {found.type.dtype} is not supported")
         return results
 
     def replace(self, old: Value, new: Value | None, op: Op) -> None:

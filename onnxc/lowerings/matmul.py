@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxc.ir.core import Value
-from onnxc.ir.types import DType
+from onnxc.ir.types import F32, I32, U32, DType
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.table import lowering
 
@@ -11,21 +11,19 @@ _BATCH = "abcdefgh"
 
 
 def contract(b: Lowering, lhs: Value, rhs: Value, spec: str) -> Value:
-    """`t.contract` in the element type sums are kept in, rounded once to the operands' type."""
+    """`t.contract`, in the element type that sums are kept in: whoever is done rounds it to that of the operands."""
     dtype = b.dtype(lhs)
     if b.dtype(rhs) != dtype:
         b.refuse(f"operands of element types {dtype} and {b.dtype(rhs)}")
     b.require_dtype(lhs, "float", "int", "uint")
-    accumulate = accumulator(dtype)
-    return b.cast(b.value("t.contract", lhs, rhs, spec=spec, to=accumulate), dtype)
+    return b.value("t.contract", lhs, rhs, spec=spec, to=accumulator(dtype))
 
 
 def accumulator(dtype: DType) -> DType:
     """The element type that sums of products of `dtype` are kept in: itself from 32 bits on, f32 or i32 below."""
-    from onnxc.ir.types import F32, I32, dtype_named
     if dtype.bits >= 32:
         return dtype
-    return F32 if dtype.is_float else I32 if dtype.kind == "int" else dtype_named("u32")
+    return F32 if dtype.is_float else I32 if dtype.kind == "int" else U32
 
 
 @lowering
@@ -36,7 +34,7 @@ def MatMul(b: Lowering, A: Value, B: Value) -> Value:
     lhs = b.reshape(A, (1, *a_shape)) if len(a_shape) == 1 else A
     rhs = b.reshape(B, (*b_shape, 1)) if len(b_shape) == 1 else B
     b.guard("eq", b.shape(lhs)[-1], b.shape(rhs)[-2], "the inner dims of a matrix product differ")
-    out = _batched(b, lhs, rhs)
+    out = b.cast(_batched(b, lhs, rhs), b.dtype(A))
     shape = list(b.shape(out))
     if len(b_shape) == 1:
         del shape[-1]
@@ -76,8 +74,8 @@ def Gemm(b: Lowering, A: Value, B: Value, C: Value | None = None, *, alpha: floa
     out = contract(b, A, B, f"{'km' if transA else 'mk'},{'nk' if transB else 'kn'}->mn")
     if alpha != 1.0:
         out = b.map("mul", out, b.scalar(alpha, out))
-    if C is None or beta == 0.0:
-        return out
-    if beta != 1.0:
-        C = b.map("mul", C, b.scalar(beta, C))
-    return b.map("add", out, b.broadcast_to(C, b.shape(out)) if b.rank(C) == 2 else C)
+    if C is not None and beta != 0.0:
+        addend = b.cast(C, b.dtype(out))
+        addend = addend if beta == 1.0 else b.map("mul", addend, b.scalar(beta, addend))
+        out = b.map("add", out, b.spread(addend, b.shape(out)))
+    return b.cast(out, b.dtype(A))

@@ -37,8 +37,8 @@ def Reshape(b: Lowering, data: Value, shape: Value, *, allowzero: int = 0) -> Va
     if allowzero and -1 in want and 0 in want:
         b.refuse(f"the target shape {_text(want)} has both 0 and -1 although allowzero is set")
     for i, d in enumerate(want):
-        if isinstance(d, int) and d < -1:
-            b.refuse(f"the target shape {_text(want)} has a negative dim")
+        if d != -1:
+            b.extent(d, f"dim {i} of the target shape {_text(want)}")
         if not allowzero and isinstance(d, int) and d == 0:
             if i >= len(have):
                 b.refuse(f"the target shape {_text(want)} copies dim {i}, but the input has rank {len(have)}")
@@ -107,8 +107,7 @@ def Unsqueeze(b: Lowering, data: Value, axes: Value) -> Value:
 def Expand(b: Lowering, input: Value, shape: Value) -> Value:
     have, want = b.shape(input), b.dims_of(shape, "the target shape")
     for d in want:
-        if isinstance(d, int) and d < 0:
-            b.refuse(f"the target shape {_text(want)} has a negative dim")
+        b.extent(d, f"a dim of the target shape {_text(want)}")
     return b.broadcast_to(input, b.joint_shape(have, want))
 
 
@@ -122,8 +121,10 @@ def Transpose(b: Lowering, data: Value, *, perm: Sequence[int] | None = None) ->
 @lowering
 def Tile(b: Lowering, input: Value, repeats: Value) -> Value:
     shape, times = b.shape(input), b.dims_of(repeats, "the number of repeats")
-    if len(times) != len(shape) or any(isinstance(t, int) and t < 0 for t in times):
+    if len(times) != len(shape):
         b.refuse(f"repeats {_text(times)} for an input of type {b.type(input)}")
+    for t in times:
+        b.extent(t, f"one of the repeats {_text(times)}")
     if all(t == 1 for t in times):
         return input
     apart = b.reshape(input, [d for pair in ((1, d) for d in shape) for d in pair])

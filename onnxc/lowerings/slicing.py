@@ -101,8 +101,8 @@ def Split(b: Lowering, input: Value, split: Value | None = None, *, axis: int = 
         total: DimLike = 0
         for s in sizes:
             total = total + s
-        if any(isinstance(s, int) and s < 0 for s in sizes):
-            b.refuse(f"a part of negative size in {sizes}")
+        for s in sizes:
+            b.extent(s, "the size of a part")
         b.guard("eq", total, shape[at], "the parts do not add up to the dim that is split")
     else:
         sizes = _even(shape[at], num_outputs or len(b.node.results))
@@ -153,8 +153,9 @@ def Pad(b: Lowering, data: Value, pads: Value, constant_value: Value | None = No
     for i, before, after in zip(at, amounts[:len(at)], amounts[len(at):]):
         low[i], high[i] = before, after
     for i, d in enumerate(b.shape(data)):
-        if provably_less(d + low[i] + high[i], 0):
-            b.refuse(f"pads of {low[i]} and {high[i]} leave less than nothing of axis {i} of {d}")
+        b.extent(d + low[i] + high[i], f"what pads of {low[i]} and {high[i]} leave of axis {i} of {d}")
+        if mode != "constant" and (low[i] != 0 or high[i] != 0):
+            b.at_most(1, d, f"axis {i} has no elements to pad with")
     if all(p == 0 for p in (*low, *high)):
         return data
     value = None

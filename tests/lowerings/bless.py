@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.lowerings.node_cases import all_cases, outcomes
 from tests.lowerings.test_onnx_nodes import REFUSED
 
-HEAD = "# Cases of the onnx package that are refused, and the op that is; written by `python -m tests.lowerings.bless`.\n"
+HEAD = "# Cases of the onnx package that are refused, and the op; written by `python -m tests.lowerings.bless`.\n"
 
 if __name__ == "__main__":
     found = outcomes(frozenset(c.name for c in all_cases()))

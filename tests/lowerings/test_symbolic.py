@@ -113,13 +113,15 @@ def test_flatten_squeeze_and_unsqueeze_of_symbols() -> None:
         one(ramp(3, 2))
     with pytest.raises(UnsupportedModel, match="give the axes"):
         lowered("(float[A, B] x) => (float[A] y) { y = Squeeze(x) }")
-    assert lowered("(float[A] x) => (float[P, Q, R] y) { y = Unsqueeze(x, a) }", a=ints(-1, 0)).types == ["f32[1, A, 1]"]
+    two = lowered("(float[A] x) => (float[P, Q, R] y) { y = Unsqueeze(x, a) }", a=ints(-1, 0))
+    assert two.types == ["f32[1, A, 1]"]
 
 
 def test_shape_arithmetic_is_known_through_where_and_range() -> None:
     """The forms exporters write for expand, position ids and causal masks."""
     expand = lowered("""(float[N, 1] x, float[M] m) => (float[P, Q] y) {
-        n = Shape<start = 0, end = 1>(x)  k = Shape(m)  s = Concat<axis = 0>(n, k)  minus = ConstantOfShape<value = int64[1] {-1}>(two)
+        n = Shape<start = 0, end = 1>(x)  k = Shape(m)  s = Concat<axis = 0>(n, k)
+        minus = ConstantOfShape<value = int64[1] {-1}>(two)
         eq = Equal(s, minus)  w = Where(eq, one, s)  y = Expand(x, w) }""", two=ints(2), one=ints(1))
     assert expand.types == ["f32[N, M]"]
     assert expand(ramp(2, 1), ramp(3)).shape == (2, 3)
