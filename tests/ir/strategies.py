@@ -77,7 +77,7 @@ ATTRS = st.recursive(
 )
 ATTR_MAPS = st.dictionaries(NAMES, ATTRS, max_size=3)
 _OP_NAMES = st.one_of(st.sampled_from(["test.a", "onnx.com.microsoft.X", "onnx.od d", "loc", "func", ""]), NAMES)
-OPAQUE_OPS = _OP_NAMES.filter(lambda name: lookup(name) is None)         # a row would add its defaults
+OPAQUE_OPS = _OP_NAMES.filter(lambda name: lookup(name) is None)      # a row would add its defaults
 
 
 @st.composite
@@ -90,8 +90,8 @@ def blocks(draw, visible, depth, args=None):
         operands = draw(st.lists(st.sampled_from([None, *seen]), max_size=3))
         results = draw(st.lists(TYPES, max_size=2))
         regions = [draw(blocks(seen, depth - 1)) for _ in range(draw(st.integers(0, 2)) if depth else 0)]
-        op = Op(draw(OPAQUE_OPS), operands, results, draw(ATTR_MAPS), regions, draw(st.sampled_from(["", "n", 'a"\nb'])),
-                [draw(NAMES) for _ in results])
+        loc, names = draw(st.sampled_from(["", "n", 'a"\nb'])), [draw(NAMES) for _ in results]
+        op = Op(draw(OPAQUE_OPS), operands, results, draw(ATTR_MAPS), regions, loc, names)
         block.append(op)
         seen += op.results
     return block
