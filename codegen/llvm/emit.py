@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
-from onnxc.codegen.accesses import Accesses, loop_axes
+from onnxc.codegen.accesses import LOOPS, Accesses, loop_axes
 from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import I64, KernelCode, KernelError
 from onnxc.codegen.llvm.dims import DimEmitter, constant
@@ -44,7 +44,7 @@ def kernel_symbols(func: Func) -> list[str]:
     dims: list[DimLike] = [d for a in func.args if isinstance(a.type, Mem) for d in a.type.shape]
     axes: set[str] = set()
     for op in func.walk():
-        if op.name in ("k.parallel", "k.sweep", "k.reduce", "k.scan"):
+        if op.name in LOOPS:
             for name, extent in loop_axes(op):
                 axes.add(name)
                 dims.append(extent)
@@ -96,6 +96,10 @@ class _KernelEmitter:
         if len(ops) != 1 or ops[0].name != "k.parallel":
             found = ", ".join(op.name for op in ops) or "nothing"
             raise KernelError(f"kernel @{self.func.name}: its body must be one k.parallel, found {found}")
+        for axis in self.accesses.axes.values():
+            if symbols_of(axis.extent) & self.accesses.axes.keys():
+                raise KernelError(f"kernel @{self.func.name}: the extent {axis.extent} of axis {axis.name} varies over another "
+                                  f"axis; run to the longest and put the condition into `where`")
         return ops[0]
 
     # ---- the function ------------------------------------------------------------------------------------------------
