@@ -48,8 +48,8 @@ def emit_kernel(func: Func, schedule: Schedule | None = None, *, index_bits: int
     cores, which read 10 bits of the fraction. TritonUnsupported where there is no form.
     """
     limits, multiples = dict(limits or {}), dict(multiples or {})
-    schedule = schedule if schedule is not None else schedule_kernel(func, limits)
     bits = index_bits if index_bits is not None else offset_bits(func)
+    schedule = schedule if schedule is not None else schedule_kernel(func, limits, multiples, bits)
     ctx = Context(func, I32 if bits == 32 else I64, limits)
     ctx.tf32 = tf32
     ctx.run_block = _Dispatch(schedule)
