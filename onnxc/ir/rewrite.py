@@ -35,7 +35,7 @@ __all__ = ["Application", "Fuel", "Match", "RewriteError", "RewriteLog", "Rewrit
 
 Replacement = Value | Sequence[Value] | None
 
-_LOC_JOINT = " + "
+_LOC_JOINT = ", "
 _FAMILY = 64                    # rewrites of all descendants of one op, in units of the limit on a line of descent
 
 
@@ -94,6 +94,17 @@ class RewriteLog:
     def __init__(self) -> None:
         self.applied: list[Application] = []
         self.refused: Counter[tuple[str, str]] = Counter()
+
+    def copy(self) -> RewriteLog:
+        """The log as it is now, for `since`."""
+        return self.since(RewriteLog())
+
+    def since(self, earlier: RewriteLog) -> RewriteLog:
+        """What was added after `earlier` was copied: the part of one pass in the log of a compilation."""
+        part = RewriteLog()
+        part.applied = self.applied[len(earlier.applied):]
+        part.refused = self.refused - earlier.refused
+        return part
 
     def counts(self) -> Counter[str]:
         """Applications by rule."""

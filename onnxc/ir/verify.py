@@ -104,7 +104,8 @@ class _FuncVerifier:
         self.module, self.func = module, func
         self.problems: list[Problem] = []
         self.uses: dict[Value, set[tuple[Op, int]]] = {}
-        self.symbols = _kernel_symbols(func) if func.kind == "kernel" else None
+        self.symbols = _shape_symbols(func) if func.kind == "kernel" else None
+        self.passed = _passed_symbols(module, func)
 
     def report(self, text: str, op: Op | None = None) -> None:
         self.problems.append(Problem(text, self.func, op))
@@ -115,7 +116,7 @@ class _FuncVerifier:
             self.report("its body belongs to something else")
         for text in _attr_faults(func.attrs, self.module):
             self.report(text)
-        self.block(func.body, None, frozenset(), frozenset(self.symbols or ()))
+        self.block(func.body, None, frozenset(), self.symbols or frozenset())
         self.check_uses()
         self.check_return()
         return self.problems
@@ -234,7 +235,7 @@ class _FuncVerifier:
 
     def index_symbols(self, op: Op, row: OpDef | None, symbols: frozenset[str]) -> None:
         loaded = len(op.operands) - row.operands.least if row is not None else 0
-        known = symbols | {f"${n}" for n in range(loaded)}
+        known = symbols | self.passed | {f"${n}" for n in range(loaded)}
         if row is not None and row.has("loop"):
             dims = [extent for i in range(len(op.regions)) for _, extent in loop_axes(op, i)]
         else:
@@ -267,14 +268,15 @@ def loop_axes(op: Op, region: int) -> list[tuple[Dim, DimLike]]:
     return [(axis, extent) for axis, extent in pairs if isinstance(axis, Dim) and isinstance(extent, (Dim, int))]
 
 
-def _kernel_symbols(func: Func) -> set[str]:
-    """The dim symbols that a kernel gets: those of its arguments' types, and those it lists."""
-    out: set[str] = set()
-    for arg in func.args:
-        if isinstance(arg.type, (Mem, Tensor)):
-            out |= symbols_of(arg.type.shape or ())
-    listed = func.attrs.get("symbols")
-    return out | {s for s in listed if isinstance(s, str)} if isinstance(listed, tuple) else out
+def _shape_symbols(func: Func) -> frozenset[str]:
+    """The dim symbols in the types of a kernel's arguments."""
+    return symbols_of([d for arg in func.args if isinstance(arg.type, Mem) for d in arg.type.shape])
+
+
+def _passed_symbols(module: Module, kernel: Func) -> frozenset[str]:
+    """The dim symbols whose values every kernel is passed: those that the program lists, or the kernel itself."""
+    lists = [f.attrs.get("symbols") for f in module.funcs.values() if f is kernel or f.kind == "program"]
+    return frozenset(s for listed in lists if isinstance(listed, tuple) for s in listed if isinstance(s, str))
 
 
 def _dims_in(value: Attr) -> Iterator[Dim]:

@@ -240,13 +240,13 @@ def test_a_replacement_stands_for_the_ops_that_it_absorbed():
 
     module = module_of('%a = test.r_f(%x) : f32[] loc "conv"', '%o = test.r_g(%a) : f32[] loc "relu"')
     apply(module, fuse)
-    assert body_of(module)[0] == '%o = test.r_h(%x) : f32[] loc "conv + relu"'
+    assert body_of(module)[0] == '%o = test.r_h(%x) : f32[] loc "conv, relu"'
     # An op that lives on keeps its place for itself.
     module = module_of('%a = test.r_f(%x) : f32[] loc "conv"', '%b = test.r_g(%a) : f32[] loc "relu"',
                        "%o = test.r_add(%a, %b) : f32[]")
     apply(module, fuse)
     assert body_of(module)[1] == '%b = test.r_h(%x) : f32[] loc "relu"'
-    assert merge_locs("a + b", "", "b", "c") == "a + b + c"
+    assert merge_locs("a, b", "", "b", "c") == "a, b, c"
 
 
 def test_only_use_says_whether_a_value_dies_with_its_use():
@@ -258,6 +258,19 @@ def test_only_use_says_whether_a_value_dies_with_its_use():
 
     apply(module_of("%a = test.r_f(%x) : f32[]", "%o = test.r_add(%a, %x) : f32[]"), see_uses)
     assert seen == {"a": True, "x": False}
+
+
+def test_the_part_of_one_pass_can_be_taken_out_of_a_log():
+    log = RewriteLog()
+    apply(module_of("%o = test.r_f(%x) : f32[]"), double_negation, f_to_g, log=log)
+    apply(module_of("%o = test.r_neg(%x) : f32[]"), double_negation, log=log)
+    earlier = log.copy()
+    apply(module_of("%a = test.r_f(%x) : f32[]", "%o = test.r_neg(%a) : f32[]"), double_negation, f_to_g, log=log)
+    part = log.since(earlier)
+    assert [a.rule for a in part.applied] == ["f-to-g"]
+    assert dict(part.refused) == {("double-negation", "the operand is no negation"): 1}
+    assert len(log.applied) == 2
+    assert len(earlier.applied) == 1
 
 
 # ---- fuel ------------------------------------------------------------------------------------------------------------

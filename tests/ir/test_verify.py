@@ -157,6 +157,13 @@ KERNEL_FAULTS = [
 ]
 
 
+def test_a_kernel_may_use_the_symbols_that_the_program_passes():
+    kernel = KERNEL.replace('{symbols = ["K"]} ', "")
+    program = 'func @main() kind "program" {symbols = ["N", "K"]} {\n}\n'
+    assert texts(parse_module(kernel)) != []
+    assert texts(parse_module(kernel + program)) == []
+
+
 def test_the_kernels_that_faults_are_made_of_are_valid():
     verify(parse_module(KERNEL), 2)
     verify(parse_module(CONTRACT), 2)
