@@ -1,6 +1,59 @@
 """onnxc compiles ONNX models to kernels that it generates: LLVM machine code on CPUs, Triton kernels on NVIDIA GPUs.
 
-This module is the public surface and nothing else. Importing it loads neither `onnx`, `llvmlite`, `triton` nor `torch`.
+This module is the public surface and nothing else: names are imported when they are first used. Importing it loads
+neither `onnx`, `llvmlite`, `triton` nor `torch`.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxc.compiling import compile
+    from onnxc.runtime.artifact import open_artifact
+    from onnxc.runtime.metadata import ModelMetadata, NodeArg
+    from onnxc.runtime.options import ExecutionMode, GraphOptimizationLevel, RunOptions, SessionOptions
+    from onnxc.runtime.providers import get_all_providers, get_available_providers, get_device
+    from onnxc.runtime.session import InferenceSession, set_default_logger_severity
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "onnxc.compiling": ("compile",),
+    "onnxc.runtime.artifact": ("open_artifact",),
+    "onnxc.runtime.metadata": ("ModelMetadata", "NodeArg"),
+    "onnxc.runtime.options": ("ExecutionMode", "GraphOptimizationLevel", "RunOptions", "SessionOptions"),
+    "onnxc.runtime.providers": ("get_all_providers", "get_available_providers", "get_device"),
+    "onnxc.runtime.session": ("InferenceSession", "set_default_logger_severity"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ExecutionMode",
+    "GraphOptimizationLevel",
+    "InferenceSession",
+    "ModelMetadata",
+    "NodeArg",
+    "RunOptions",
+    "SessionOptions",
+    "__version__",
+    "compile",
+    "get_all_providers",
+    "get_available_providers",
+    "get_device",
+    "open_artifact",
+    "set_default_logger_severity",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'onnxc' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
 """From the shapes of a run's inputs to the values of the program's dimension symbols, and from those to output shapes.
 
-Plain arithmetic on ints, prepared once a program. What a caller may feed by declaration is checked in `runtime/feeds.py`;
-here the inputs have to agree with each other.
+Plain arithmetic on ints, prepared once a program. What a caller may feed by declaration is checked in
+`runtime/feeds.py`; here the inputs have to agree with each other.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class DimBinder:
                                    f"inputs ({', '.join(names)}) do not give")
 
     def bind(self, shapes: Sequence[Shape]) -> dict[str, int]:
-        """The value of every symbol. Raises InvalidArgument when shapes contradict each other or the program's types."""
+        """The value of every symbol. Raises InvalidArgument for shapes that contradict each other or the program."""
         self._check_ranks(shapes)
         values: dict[str, int] = {}
         for step in self._steps:
@@ -96,7 +96,7 @@ def _given(rest: DimLike, values: dict[str, int]) -> str:
 
 
 def _order(places: Sequence[_Place]) -> tuple[list[_Solve], list[_Place]]:
-    """Which dimension gives which symbol, in an order in which each needs only earlier ones; and what is left to check."""
+    """Which dimension gives which symbol, in an order in which each needs only earlier ones; and what is left over."""
     steps: list[_Solve] = []
     known: set[str] = set()
     # Lone symbols first: the value is the size itself, whatever other dimensions make of the symbol.

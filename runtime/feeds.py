@@ -1,7 +1,7 @@
 """From what a caller feeds to arrays in the form that a compiled program reads: names, element types, ranks, sizes.
 
-The rules and texts are those of ONNX Runtime's `run`; where its text leaves the input's name out, ours has it, and arrays
-in the other byte order are read as what they say. Whether inputs agree with each other is the program's to check.
+The rules and texts are those of ONNX Runtime's `run`; where its text leaves out the input's name, ours has it, and
+arrays in the other byte order are read as what they say. Whether inputs agree with each other is the program's to check.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxc import errors
 from onnxc.errors import InvalidArgument
 from onnxc.ir.signature import ValueInfo
-from onnxc.ir.types import STR, DType, dtype_of
+from onnxc.ir.types import ALL_DTYPES, STR, DType, dtype_of
 
 __all__ = ["Feeds", "wanted_outputs"]
 
 Array = npt.NDArray[Any]
 
 _ADVICE = "Please fix either the inputs/outputs or the model."
+_BY_TEXT = {f"tensor({d.onnx_text})": d for d in ALL_DTYPES if d != STR}
 #: What ONNX Runtime takes for a value of a kind that no tensor has; a hint to its caller that these types are iterable.
 _CONTAINERS = (tuple, range, str, bytes, dict, set, frozenset, Mapping)
 
@@ -45,19 +47,15 @@ class _Input:
 
 
 class Feeds:
-    """The inputs of one model, required ones first, and what may be fed to them.
+    """The inputs of one model, and its initializers that may be fed as well. Dims named in `overrides` are fixed."""
 
-    `dtypes` are the element types of `inputs` and then of `overridable`. Dims of a symbol in `overrides` are fixed.
-    """
-
-    def __init__(self, inputs: Sequence[ValueInfo], overridable: Sequence[ValueInfo], dtypes: Sequence[DType],
+    def __init__(self, inputs: Sequence[ValueInfo], overridable: Sequence[ValueInfo],
                  overrides: Mapping[str, int] | None = None) -> None:
-        infos = [*inputs, *overridable]
-        self._inputs = {i.name: _input(i, dtype, overrides or {}) for i, dtype in zip(infos, dtypes, strict=True)}
+        self._inputs = {i.name: _input(i, overrides or {}) for i in (*inputs, *overridable)}
         self._required = tuple(self._inputs[i.name] for i in inputs)
 
     def prepare(self, feed: Mapping[str, Any]) -> tuple[list[Array], tuple[str, ...]]:
-        """Arrays for the required inputs in order and then for the overridden initializers, whose names come second.
+        """Arrays for the required inputs and then for the overridden initializers, whose names come second; in order.
 
         Raises ValueError for missing inputs, TypeError, RuntimeError for a value that makes no tensor, and
         InvalidArgument for an unknown name, a wrong element type, rank or size; all name the input.
@@ -90,7 +88,7 @@ class Feeds:
             if value is not None:
                 arrays[name] = self._check(self._known(name, value), value)
         required = [i.name for i in self._required]
-        overridden = tuple(sorted(arrays.keys() - set(required)))
+        overridden = tuple(name for name in self._inputs if name in arrays and name not in required)
         return [arrays[name] for name in (*required, *overridden)], overridden
 
     def _known(self, name: str, value: Any) -> _Input:
@@ -106,7 +104,8 @@ class Feeds:
             raise InvalidArgument(f"Unexpected input data type. Actual: (tensor({_named(array, spec).onnx_text})) , "
                                   f"expected: ({spec.type_text}) for input: {spec.name}")
         if spec.rank is not None and array.ndim != spec.rank:
-            raise InvalidArgument(f"Invalid rank for input: {spec.name} Got: {array.ndim} Expected: {spec.rank} {_ADVICE}")
+            raise InvalidArgument(f"Invalid rank for input: {spec.name} Got: {array.ndim} Expected: {spec.rank} "
+                                  f"{_ADVICE}")
         wrong = [(axis, array.shape[axis], size) for axis, size in spec.fixed if array.shape[axis] != size]
         if wrong:
             lines = "".join(f"\n index: {axis} Got: {got} Expected: {size}" for axis, got, size in wrong)
@@ -135,7 +134,11 @@ def wanted_outputs(names: Any, outputs: Mapping[str, int]) -> list[int] | None:
     return [outputs[name] for name in wanted] or None
 
 
-def _input(info: ValueInfo, dtype: DType, overrides: Mapping[str, int]) -> _Input:
+def _input(info: ValueInfo, overrides: Mapping[str, int]) -> _Input:
+    dtype = _BY_TEXT.get(info.type_text)
+    if dtype is None:
+        raise errors.NotImplemented(f"Input '{info.name}' is of type {info.type_text or 'none that the model says'}; "
+                                    "compiled programs take tensors of numbers.")
     if info.shape is None:
         return _Input(info.name, info.type_text, dtype, None, ())
     sizes = [overrides.get(d, d) if isinstance(d, str) else d for d in info.shape]
@@ -184,6 +187,8 @@ def _named(array: Array, spec: _Input) -> DType:
     if array.dtype.kind in "OSU":
         return STR
     try:
+        if array.dtype.kind == "c" and spec.dtype.kind != "complex":
+            raise TypeError
         return dtype_of(array.dtype)
     except (KeyError, TypeError):
         raise RuntimeError(f"Numpy_type {array.dtype.num} can't be converted to MLDataType. Input '{spec.name}' is an "

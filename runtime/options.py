@@ -85,8 +85,8 @@ class _Entries:
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"a configuration entry of {self.owner} is two texts, not {key!r} and {value!r}")
         if not 0 < len(key) <= _LONGEST_KEY or len(value) > _LONGEST_VALUE:
-            raise RuntimeError(f"{self.owner}: a configuration key of {len(key)} characters with a value of {len(value)}; "
-                               f"keys have 1 to {_LONGEST_KEY}, values at most {_LONGEST_VALUE}")
+            raise RuntimeError(f"{self.owner}: a configuration key of {len(key)} characters with a value of "
+                               f"{len(value)}; keys have 1 to {_LONGEST_KEY}, values at most {_LONGEST_VALUE}")
         self.values[key] = value
 
     def get(self, key: str) -> str:
@@ -102,7 +102,7 @@ class SessionOptions:
 
     graph_optimization_level = _Option(_member(GraphOptimizationLevel), GraphOptimizationLevel.ORT_ENABLE_ALL,
                                        "ORT_DISABLE_ALL leaves out every pass that is not required.")
-    intra_op_num_threads = _Option(operator.index, 0, "Threads of a run, the caller's included; below 1: ONNXC_THREADS, "
+    intra_op_num_threads = _Option(operator.index, 0, "Threads of a run with the caller; below 1: ONNXC_THREADS, "
                                                       "else the processors that this process may use.")
     inter_op_num_threads = _Option(operator.index, 0, "Accepted: a program's steps run one after another.")
     execution_mode = _Option(_member(ExecutionMode), ExecutionMode.ORT_SEQUENTIAL, "Accepted: see ExecutionMode.")
@@ -110,7 +110,7 @@ class SessionOptions:
     enable_mem_pattern = _Option(_flag, True, "Accepted: memory is planned by the compiler.")
     enable_mem_reuse = _Option(_flag, True, "Accepted: memory is planned by the compiler.")
     log_severity_level = _Option(operator.index, -1, "0 to 4: what this session says on the logger 'onnxc' "
-                                                     "(verbose, info, warning, error, fatal); -1: the logger's own level.")
+                                                     "(verbose, info, warning, error, fatal); -1: all it lets by.")
     log_verbosity_level = _Option(operator.index, 0, "Accepted.")
     logid = _Option(_text, "", "Stands before this session's log lines.")
     use_deterministic_compute = _Option(_flag, False, "Accepted: results do not depend on the run.")

@@ -1,4 +1,4 @@
-"""How arrays lie in the memory of compiled programs: C order, and elements narrower than a byte packed, the first one lowest.
+"""How arrays lie in the memory of programs: elements narrower than a byte are packed, the first one lowest.
 
 NumPy holds such elements one a byte; only at the border of a program do they change form.
 """

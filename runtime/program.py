@@ -43,21 +43,20 @@ _LIVE: weakref.WeakSet[NativeProgram] = weakref.WeakSet()
 
 
 class NativeProgram:
-    """Runs a `CompiledModel` on this machine.
+    """Runs a `CompiledModel` on this machine. `overridden` names its inputs beyond those of the signature.
 
-    `threads` counts the caller (None: the setting ONNXC_THREADS, else the processors this process may use); `spin_ns` is
-    how long idle workers spin before they sleep, < 0 for the default; `keep_memory` keeps what intermediate tensors lie
-    in for the next run. Raises LoaderError for code that cannot be loaded.
+    `threads` counts the caller (None: the setting ONNXC_THREADS, else the processors this process may use); `spin_ns`
+    is how long idle workers spin before they sleep, < 0 for the default; `keep_memory` keeps the memory of intermediate
+    tensors for the next run. Raises LoaderError for code that cannot be loaded.
     """
 
-    def __init__(self, compiled: CompiledModel, threads: int | None = None, spin_ns: int = -1,
-                 keep_memory: bool = True) -> None:
+    def __init__(self, compiled: CompiledModel, overridden: Sequence[str] = (), *, threads: int | None = None,
+                 spin_ns: int = -1, keep_memory: bool = True) -> None:
         # The caller's arrays are let go where they had to be moved.
         self.compiled = compiled = dataclasses.replace(compiled, constants=tuple(map(_constant, compiled.constants)))
         self.threads = threads or config().threads or default_threads()
         self._spin_ns, self._arenas_kept = spin_ns, 2 if keep_memory else 0
-        names = [info.name for info in compiled.signature.inputs]
-        names += [f"#{i}" for i in range(len(names), len(compiled.input_types))]
+        names = [*(info.name for info in compiled.signature.inputs), *overridden]
         self._binder = DimBinder(compiled.symbols, compiled.input_types, names)
         self._shapes_of = shape_function(compiled.output_types)
         self._outputs = [(info.name, t.dtype) for info, t in zip(compiled.signature.outputs, compiled.output_types,
@@ -84,9 +83,9 @@ class NativeProgram:
     def run(self, inputs: Sequence[Array], cancel: int = 0, times: Array | None = None) -> list[Array]:
         """The outputs, new arrays, for inputs in the program's order: of its dtypes, C-contiguous and aligned.
 
-        `cancel` is the address of an i32 word that stops the run when it becomes non-zero. `times` i64[steps, 2] receives
-        the nanoseconds at which each step began and ended. Raises InvalidArgument for shapes or values that the model
-        refuses, Cancelled, and MemoryError that says what the memory was for.
+        `cancel` is the address of an i32 word that stops the run when it becomes non-zero. `times` i64[steps, 2]
+        receives the nanoseconds at which each step began and ended. Raises InvalidArgument for shapes or values that
+        the model refuses, Cancelled, and MemoryError that says what the memory was for.
         """
         shapes = tuple([a.shape for a in inputs])
         binding = self._bindings.get(shapes) or self._bind(shapes)
@@ -108,10 +107,8 @@ class NativeProgram:
             state.runs += 1
             context, addresses = state.context, state.addresses
             context[_POOL], context[_CANCEL], context[_PROFILE] = self._pool_pointer(), cancel, times
-            i = 0
-            for array in arrays:
+            for i, array in enumerate(arrays):
                 addresses[i] = array.ctypes.data
-                i += 1
             return self._run(state.context_at, binding.values_at, state.inputs_at, state.outputs_at,
                              0 if arena is None else arena.ctypes.data, self._constants_at, self.threads)
         finally:
@@ -133,8 +130,8 @@ class NativeProgram:
         types = (*compiled.input_types, *compiled.output_types)
         expected = [t.dtype.nbytes(product(s)) for t, s in zip(types, (*shapes, *output_shapes), strict=True)]
         if list(sizes) != expected:
-            raise RuntimeException(f"the program plans {list(sizes)} bytes for its inputs and outputs, where their types "
-                                   f"take {expected}: the compiled model contradicts itself")
+            raise RuntimeException(f"the program plans {list(sizes)} bytes for its inputs and outputs, where their "
+                                   f"types take {expected}: the compiled model contradicts itself")
         binding = _Binding(table, int(arena), output_shapes)
         with self._lock:
             while len(self._bindings) >= _MOST_BINDINGS:
@@ -217,7 +214,7 @@ class _State:
 
 def _constant(array: Array) -> Array:
     """A constant as the program reads it: packed, contiguous, aligned; the array itself when it is so already."""
-    packed = np.ascontiguousarray(pack(array, dtype_of(array.dtype)))
+    packed = np.asarray(pack(array, dtype_of(array.dtype)), order="C")
     if packed.ctypes.data % _ALIGN == 0:
         return packed
     place = aligned(packed.nbytes, _ALIGN, "the model's constants").view(packed.dtype).reshape(packed.shape)

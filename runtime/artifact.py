@@ -1,0 +1,311 @@
+"""Compiled models as files: `.onnxc`, one file, mapped and not unpacked, opened without the compiler.
+
+    bytes 0..7     magic
+    8..11          format version, u32 (numbers are little-endian)
+    12..15         zero
+    16..23         size of the file, u64
+    24..31, 32..39 offset and size of the manifest, u64
+    40..71         SHA-256 of everything else: bytes 0..39 and 72..end
+    from 128 on    constants, object code, program text and manifest, each starting at a multiple of 64
+
+The manifest is JSON: what the program takes and gives, and where each part lies. Equal models compiled with equal
+options give equal bytes. A file is checked whole before any of it is used: damage, and code for another machine, are
+typed errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from onnxc.errors import Fail, InvalidProtobuf, NoSuchFile, NotImplemented
+from onnxc.ir.dims import Dim, DimLike, parse_dim
+from onnxc.ir.signature import ValueInfo
+from onnxc.ir.types import Tensor, dtype_named, dtype_of
+from onnxc.runtime import cpu
+from onnxc.runtime.compiled import CompiledModel, Signature
+from onnxc.runtime.packing import pack
+
+__all__ = ["MAGIC", "ArtifactError", "ArtifactTargetError", "is_artifact", "open_artifact", "save"]
+
+MAGIC = b"\x89ONNXC\r\n"
+FORMAT = 1
+
+_HEADER = struct.Struct("<8sII3Q")
+_DIGEST_AT, _BODY_AT, _ALIGN = _HEADER.size, 128, 64
+_DIGEST_END = _DIGEST_AT + hashlib.sha256().digest_size
+_REPORTED = ("kernels", "launches", "host_ops")       # of the report; seconds would make equal models differ
+
+
+class ArtifactError(InvalidProtobuf):
+    """The file is no artifact, or is damaged: the text says where."""
+
+
+class ArtifactTargetError(NotImplemented):
+    """The artifact holds code for another machine; `missing` are the instruction-set extensions that this one lacks."""
+
+    def __init__(self, message: str, missing: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+def is_artifact(start: bytes) -> bool:
+    """Whether a file that starts with these (at least 8) bytes is an artifact."""
+    return start[:len(MAGIC)] == MAGIC
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+def save(compiled: CompiledModel, path: str | os.PathLike[str]) -> None:
+    """Writes an artifact. It appears under its name when it is complete; an older file of that name is replaced."""
+    target = os.path.abspath(os.fspath(path))
+    with _beside(target) as file:
+        _write(file, compiled)
+
+
+@contextlib.contextmanager
+def _beside(target: str) -> Iterator[BinaryIO]:
+    """A new file in the folder of `target` that takes its name when all went well, and is gone otherwise."""
+    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=f".{os.path.basename(target)[:100]}.")
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _write(file: BinaryIO, compiled: CompiledModel) -> None:
+    writer = _Writer(file)
+    constants = []
+    for array in compiled.constants:
+        packed = np.asarray(pack(array, dtype_of(array.dtype)), order="C")
+        constants.append({"dtype": str(dtype_of(packed.dtype)), "shape": list(packed.shape),
+                          "at": writer.add(packed.reshape(-1).view(np.uint8).data)})
+    parts = {"object": writer.add(compiled.object_bytes), "program": writer.add(compiled.text.encode())}
+    manifest = {**_described(compiled), "constants": constants, "parts": parts}
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    at, size = writer.add(text.encode("ascii"))
+    writer.finish(at, size)
+
+
+class _Writer:
+    """Puts parts one after another into a file, each aligned, and digests them on the way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._digest, self._end = file, hashlib.sha256(), _DIGEST_END
+        file.write(bytes(_DIGEST_END))
+        self._put(bytes(_BODY_AT - _DIGEST_END))
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self._end += len(data)
+
+    def add(self, data: bytes | memoryview) -> list[int]:
+        """Appends a part; gives its offset and size."""
+        self._put(bytes(-self._end % _ALIGN))
+        at = self._end
+        self._put(data)
+        return [at, len(data)]
+
+    def finish(self, manifest_at: int, manifest_size: int) -> None:
+        """Writes the head. The digest covers it as well, after the body."""
+        head = _HEADER.pack(MAGIC, FORMAT, 0, self._end, manifest_at, manifest_size)
+        self._digest.update(head)
+        self._file.seek(0)
+        self._file.write(head + self._digest.digest())
+
+
+def _described(compiled: CompiledModel) -> dict[str, Any]:
+    signature = compiled.signature
+    return {
+        "target": compiled.target, "features": sorted(compiled.features), "symbols": list(compiled.symbols),
+        "inputs": [_type_to_json(t) for t in compiled.input_types],
+        "outputs": [_type_to_json(t) for t in compiled.output_types],
+        "errors": list(compiled.errors), "kernels": list(compiled.kernels), "steps": list(compiled.steps),
+        "signature": {"inputs": [_info_to_json(i) for i in signature.inputs],
+                      "outputs": [_info_to_json(i) for i in signature.outputs],
+                      "overridable": [_info_to_json(i) for i in signature.overridable], "model": signature.model},
+        "report": {key: compiled.report[key] for key in _REPORTED if key in compiled.report},
+    }
+
+
+def _type_to_json(t: Tensor) -> dict[str, Any]:
+    return {"dtype": str(t.dtype), "dims": [d if isinstance(d, int) else str(d) for d in t.dims]}
+
+
+def _info_to_json(info: ValueInfo) -> dict[str, Any]:
+    return {"name": info.name, "type": info.type_text, "shape": None if info.shape is None else list(info.shape)}
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+def open_artifact(source: str | bytes | os.PathLike[str]) -> CompiledModel:
+    """The compiled model in an artifact, by path or as bytes. Constants stay in the mapped file.
+
+    Raises NoSuchFile, ArtifactError for anything that is not as `save` wrote it, Fail for a newer format, and
+    ArtifactTargetError for code that this machine cannot run.
+    """
+    if isinstance(source, bytes):
+        return _Reader(memoryview(source), "the bytes").read()
+    shown = os.fsdecode(source)
+    try:
+        with open(source, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    except FileNotFoundError:
+        raise NoSuchFile(f"Load model from {shown} failed:Load model {shown} failed. File doesn't exist") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{shown} cannot be read: {error}") from None
+    return _Reader(memoryview(data), shown).read()
+
+
+class _Reader:
+    """Checks and reads one artifact. The arrays it makes keep the memory that they lie in."""
+
+    def __init__(self, data: memoryview, shown: str) -> None:
+        self._data, self._shown = data, shown
+
+    def read(self) -> CompiledModel:
+        manifest = self._manifest()
+        try:
+            self._check_machine(manifest)
+            return self._model(manifest)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+            raise self._damage(f"its manifest is not as it was written ({type(error).__name__}: {error})") from None
+
+    def _damage(self, what: str) -> ArtifactError:
+        return ArtifactError(f"{self._shown} is not a compiled model that can be used: {what}. Compile the model "
+                             "again.")
+
+    def _manifest(self) -> Mapping[str, Any]:
+        data = self._data
+        if len(data) < _BODY_AT or not is_artifact(bytes(data[:len(MAGIC)])):
+            raise self._damage(f"it has {len(data)} bytes and does not start as one, or ends in its head")
+        _, version, _, size, at, length = _HEADER.unpack_from(data)
+        if version != FORMAT:
+            raise Fail(f"{self._shown} is a compiled model of format {version}; this version of onnxc reads format "
+                       f"{FORMAT}. Compile the model again.")
+        if size != len(data):
+            raise self._damage(f"it has {len(data)} bytes and should have {size}")
+        digest = hashlib.sha256(data[_DIGEST_END:])
+        digest.update(data[:_DIGEST_AT])
+        if digest.digest() != bytes(data[_DIGEST_AT:_DIGEST_END]):
+            raise self._damage("its content does not match its checksum")
+        try:
+            manifest = json.loads(bytes(self._part([at, length], "the manifest")))
+        except (ValueError, RecursionError) as error:
+            raise self._damage(f"its manifest is not JSON ({error})") from None
+        if not isinstance(manifest, dict):
+            raise self._damage("its manifest is not an object")
+        return manifest
+
+    def _part(self, place: Any, what: str) -> memoryview:
+        """The bytes of a part, whose offset and size are checked."""
+        if not (isinstance(place, list) and len(place) == 2 and all(type(n) is int for n in place)):
+            raise self._damage(f"the place of {what} is {place!r}, not an offset and a size")
+        at, size = place
+        if at % _ALIGN or at < _BODY_AT or size < 0 or at + size > len(self._data):
+            raise self._damage(f"{what} would lie at {at}..{at + size}, which is not inside it or not aligned")
+        return self._data[at:at + size]
+
+    def _check_machine(self, manifest: Mapping[str, Any]) -> None:
+        target, features = _text(manifest["target"]), _texts(manifest["features"])
+        triple = target.partition("/")[0]
+        if triple.partition("-")[0] != cpu.architecture() or cpu.system() not in triple:
+            raise ArtifactTargetError(f"{self._shown} is compiled for {target}; this machine is {cpu.architecture()} "
+                                      f"with {cpu.system()}. Compile the model for it.")
+        lacking = tuple(cpu.missing(features))
+        if lacking:
+            raise ArtifactTargetError(f"{self._shown} is compiled for {target}; this processor lacks "
+                                      f"{', '.join(lacking)}. Compile the model with a target that does without, such "
+                                      "as x86-64-v3.", lacking)
+
+    def _model(self, manifest: Mapping[str, Any]) -> CompiledModel:
+        parts = manifest["parts"]
+        compiled = CompiledModel(
+            object_bytes=bytes(self._part(parts["object"], "the object code")),
+            constants=tuple(self._constant(entry, i) for i, entry in enumerate(manifest["constants"])),
+            symbols=_texts(manifest["symbols"]),
+            input_types=tuple(map(_type_from_json, manifest["inputs"])),
+            output_types=tuple(map(_type_from_json, manifest["outputs"])),
+            errors=_texts(manifest["errors"]), kernels=_texts(manifest["kernels"]), steps=_texts(manifest["steps"]),
+            signature=_signature(manifest["signature"]), target=manifest["target"],
+            features=_texts(manifest["features"]), text=bytes(self._part(parts["program"], "the program")).decode(),
+            report=dict(manifest["report"]))
+        if len(compiled.signature.inputs) != len(compiled.input_types) or \
+                len(compiled.signature.outputs) != len(compiled.output_types):
+            raise self._damage("its signature has other numbers of inputs or outputs than its program")
+        return compiled
+
+    def _constant(self, entry: Mapping[str, Any], position: int) -> np.ndarray:
+        what = f"constant {position}"
+        data = self._part(entry["at"], what)
+        dtype = dtype_named(entry["dtype"]).numpy
+        shape = _sizes(entry["shape"])
+        if dtype.hasobject or int(np.prod(shape, dtype=object)) * dtype.itemsize != len(data):
+            raise self._damage(f"{what} of type {entry['dtype']} and shape {list(shape)} does not have {len(data)} "
+                               "bytes")
+        return np.frombuffer(data, np.uint8).view(dtype).reshape(shape) if data else np.empty(shape, dtype)
+
+
+def _signature(entry: Mapping[str, Any]) -> Signature:
+    inputs, outputs, overridable = (tuple(map(_info_from_json, entry[k])) for k in ("inputs", "outputs", "overridable"))
+    return Signature(inputs, outputs, overridable, dict(entry["model"]))
+
+
+def _info_from_json(entry: Mapping[str, Any]) -> ValueInfo:
+    shape = entry["shape"]
+    for d in shape or ():
+        if not (d is None or isinstance(d, str) or (type(d) is int and d >= 0)):
+            raise ValueError(f"{d!r} is not a dimension")
+    return ValueInfo(_text(entry["name"]), _text(entry["type"]), None if shape is None else tuple(shape))
+
+
+def _type_from_json(entry: Mapping[str, Any]) -> Tensor:
+    return Tensor(dtype_named(entry["dtype"]), tuple(_dim(d) for d in entry["dims"]))
+
+
+def _dim(d: Any) -> DimLike:
+    if isinstance(d, str):
+        parsed = parse_dim(d)
+        if isinstance(parsed, Dim):
+            return parsed
+    elif type(d) is int and d >= 0:
+        return d
+    raise ValueError(f"{d!r} is not a dimension")
+
+
+def _sizes(entry: Any) -> tuple[int, ...]:
+    if not all(type(n) is int and n >= 0 for n in entry):
+        raise ValueError(f"{entry!r} is not a shape")
+    return tuple(entry)
+
+
+def _text(entry: Any) -> str:
+    if not isinstance(entry, str):
+        raise TypeError(f"{entry!r} is not a text")
+    return entry
+
+
+def _texts(entry: Any) -> tuple[str, ...]:
+    if not isinstance(entry, list):
+        raise TypeError(f"{entry!r} is not a list of texts")
+    return tuple(map(_text, entry))
