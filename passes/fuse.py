@@ -7,6 +7,8 @@ takes the chain of one-to-one ops behind it as its epilogue. Whether a group fit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from onnxc.ir.core import Block, Func, Module, Op, Value
 from onnxc.ir.dims import provably_nonneg, symbols_of
 from onnxc.ir.registry import lookup
@@ -161,7 +163,14 @@ class _Fusion:
             return False
         if len(wanted) > 1:
             return True
-        return any(self.repeats(op, v, user) for user in v.users)
+        return any(self.repeats(op, seen, user) for seen, user in self.readers(v))
+
+    def readers(self, v: Value) -> Iterator[tuple[Value, Op]]:
+        """The ops that read `v`, views in between looked through, each with the value that it reads."""
+        for user in v.users:
+            yield v, user
+            if user.name in _VIEWS and user.result not in self.roots:
+                yield from self.readers(user.result)
 
     @staticmethod
     def is_free(op: Op) -> bool:
@@ -172,7 +181,7 @@ class _Fusion:
             v.op is not None and v.op.name in ("t.const", "t.dims") for v in op.inputs)
 
     def repeats(self, op: Op, v: Value, user: Op) -> bool:
-        """Whether inlining `v` into `user` computes its elements more than once, or hides memory from a contraction."""
+        """Whether inlining `op`, which `user` reads as `v`, computes its elements more than once, or hides memory from a contraction."""
         plain = op.name in ("t.window", "t.pad") and self.over_memory(op.operand(0))
         if user.name == "t.contract":
             return not plain

@@ -10,6 +10,7 @@ import ctypes
 import importlib.util
 import os
 from functools import cache
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -17,6 +18,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require", action="append", default=[], choices=sorted(NEEDS), help="fail where this is missing")
+    parser.addoption("--zoo", type=Path, help="folder of exported models: DIR/NAME/model.onnx with inputs.npz and expected.npz")
     parser.addoption("--bless", action="store_true", help="write what passes print now into the text cases")
 
 
@@ -34,6 +36,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if mark in item.config.getoption("--require"):
                 pytest.fail(f"--require {mark}: it is not usable on this machine")
             pytest.skip(f"needs {mark}")
+
+
+@pytest.fixture
+def zoo(request: pytest.FixtureRequest) -> Path | None:
+    """The folder of exported models, when there is one."""
+    return request.config.getoption("--zoo")
 
 
 def _installed(package: str) -> bool:
