@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxc.errors import RuntimeException
 from onnxc.ir.core import Block, Func, Op, Value
-from onnxc.ir.dims import Call, Dim, DimLike, evaluate
+from onnxc.ir.dims import Call, Dim, DimLike, evaluate, symbols_of
 from onnxc.ir.registry import lookup
 from onnxc.ir.types import DType, Mem, Scalar, dtype_of
 from onnxc.ops.kernel import ARG_KINDS
@@ -54,6 +54,9 @@ def bind_shapes(func: Func, arrays: Sequence[np.ndarray], dims: Mapping[str, int
             if isinstance(dim, Dim) and dim.terms == (((str(dim),), 1),):
                 symbols.setdefault(str(dim), size)
     for arg, array in zip(func.args, arrays, strict=True):
+        unbound = symbols_of(_mem(arg).shape) - symbols.keys()
+        if unbound:
+            raise KernelError(f"@{func.name}: nothing says how large {', '.join(sorted(unbound))} is; give it in dims")
         wanted = tuple(evaluate(d, symbols) for d in _mem(arg).shape)
         if wanted != array.shape:
             raise KernelError(f"@{func.name}: %{arg.name} is {mem}, so {list(wanted)}; got {list(array.shape)}")

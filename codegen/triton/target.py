@@ -7,6 +7,7 @@ are promised to start at multiples of 16 bytes. Floats are not contracted behind
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -16,17 +17,21 @@ import pathlib
 import re
 import subprocess
 import tempfile
+import threading
 import types
+from collections.abc import Iterator
 from typing import Any
 
 from onnxc.codegen.triton.source import KernelSource
 from onnxc.errors import EPFail, NotFound, RuntimeException
 
-__all__ = ["CompiledKernel", "GpuTarget", "TritonCompileError", "TritonMissing", "Usage", "compile_kernel"]
+__all__ = ["CompiledKernel", "GpuTarget", "KernelTooLarge", "TritonCompileError", "TritonMissing", "Usage",
+           "compile_kernel"]
 
 #: Dynamic shared memory that one program may have, by compute capability.
 _SHARED_LIMIT = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448, 103: 232_448, 120: 101_376}
 _TOOL_TIMEOUT = 120             # seconds
+_BUILDING = threading.Lock()
 
 
 class TritonMissing(NotFound):
@@ -101,8 +106,7 @@ class CompiledKernel:
 
 @functools.cache
 def _triton() -> Any:
-    """The module, with what it reads once at import set as builds need it."""
-    os.environ.setdefault("TRITON_DISABLE_LINE_INFO", "1")
+    """The module; it is imported by the first build."""
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         raise TritonMissing("TRITON_INTERPRET is set: Triton then interprets and cannot compile; unset it")
     try:
@@ -128,7 +132,8 @@ def compile_kernel(source: KernelSource, target: GpuTarget) -> CompiledKernel:
     options = {"num_warps": source.schedule.warps, "num_stages": source.schedule.stages, "enable_fp_fusion": False}
     machine = triton.backends.compiler.GPUTarget("cuda", target.capability, 32)
     try:
-        built = triton.compile(triton.compiler.ASTSource(function, signature, {}, attributes), machine, options)
+        with _private_build(triton):
+            built = triton.compile(triton.compiler.ASTSource(function, signature, {}, attributes), machine, options)
     except Exception as e:
         error = TritonCompileError(f"kernel {source.name} for {target}: {e}")
         error.source = source.text
@@ -138,6 +143,18 @@ def compile_kernel(source: KernelSource, target: GpuTarget) -> CompiledKernel:
         raise KernelTooLarge(f"kernel {source.name} needs {meta.shared} bytes of shared memory, {target} has "
                              f"{target.shared_limit}: use smaller blocks or fewer stages")
     return CompiledKernel(source, target, built.asm["cubin"], built.asm["ptx"], meta.num_warps, meta.shared)
+
+
+@contextlib.contextmanager
+def _private_build(triton: Any) -> Iterator[None]:
+    """Build without line numbers and in a folder that nobody shares: Triton's cache, which lies in the user's home,
+    publishes an entry file by file, so readers can meet half of one. Its settings are the process's: one build at a
+    time."""
+    with _BUILDING, tempfile.TemporaryDirectory() as folder, triton.knobs.cache.scope(), \
+            triton.knobs.compilation.scope():
+        triton.knobs.cache.dir = folder
+        triton.knobs.compilation.disable_line_info = True
+        yield
 
 
 def _load(text: str) -> types.ModuleType:
