@@ -7,12 +7,12 @@ is a row of the scalar table, so that numpy, LLVM and Triton run the same formul
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from onnxc.ir.types import BOOL, DType
 
-__all__ = ["Expander", "Term", "formula", "select"]
+__all__ = ["Expander", "Term", "formula", "rarely", "select"]
 
 _TESTS = frozenset(("eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf"))      # give bool
 
@@ -143,6 +143,20 @@ def select(condition: Term, then: Term | float, otherwise: Term | float) -> Term
     e = condition.e
     a, b = (x.value if isinstance(x, Term) else e.const(x, like.dtype) for x in (then, otherwise))
     return Term(e, e("select", condition.value, a, b), like.dtype)
+
+
+def rarely(condition: Term, then: Callable[[], Sequence[Term]], otherwise: Sequence[Term]) -> list[Term]:
+    """The values of `then` where the condition holds, which is seldom, and `otherwise` elsewhere.
+
+    An expander that can branch has a method `rarely(condition, then, otherwise)` on its own values, which runs `then`
+    only if the condition holds for some lane; for others this is a selection.
+    """
+    e = condition.e
+    branch = getattr(e, "rarely", None)
+    if branch is None:
+        return [select(condition, a, b) for a, b in zip(then(), otherwise, strict=True)]
+    values = branch(condition.value, lambda: [t.value for t in then()], [t.value for t in otherwise])
+    return [Term(e, v, t.dtype) for v, t in zip(values, otherwise, strict=True)]
 
 
 def formula(function: Callable[..., Term]) -> Callable[..., Any]:

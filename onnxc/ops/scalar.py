@@ -26,7 +26,18 @@ from onnxc.ir.types import BOOL, DType, Scalar, Type
 from onnxc.ops import numpy_scalars as meaning
 from onnxc.ops.conversion import convert
 from onnxc.ops.expander import Expander
-from onnxc.ops.mathfns import basic, exponential, integers, logarithm
+from onnxc.ops.mathfns import (
+    basic,
+    circular,
+    error,
+    exponential,
+    hyperbolic,
+    integers,
+    inverse_circular,
+    logarithm,
+    power,
+    remainder,
+)
 
 __all__ = ["SCALARS", "Expander", "ScalarOp", "column", "scalar"]
 
@@ -139,14 +150,13 @@ def _either(floats: Callable[..., Any], integers: Callable[..., Any]) -> Callabl
     return lambda e, *args: (floats if e.dtype.is_float else integers)(e, *args)
 
 
-# ---- arithmetic ---------------------------------------------------------------------------------------------------
+# ---- arithmetic ---
 scalar("add", 2, _NUMBER, meaning.quiet(np.add), llvm=_by_kind("fadd", "add"), triton="({0} + {1})", commutative=True,
        doc="x0 + x1, integers wrap")
 scalar("sub", 2, _NUMBER, meaning.quiet(np.subtract), llvm=_by_kind("fsub", "sub"), triton="({0} - {1})",
        doc="x0 - x1, integers wrap")
 scalar("mul", 2, _NUMBER, meaning.quiet(np.multiply), llvm=_by_kind("fmul", "mul"), triton="({0} * {1})",
-       commutative=True,
-       doc="x0 * x1, integers wrap")
+       commutative=True, doc="x0 * x1, integers wrap")
 scalar("fma", 3, _FLOAT, meaning.fused, llvm={"float": "@llvm.fma"}, triton="tl.fma({0}, {1}, {2})",
        doc="x0 * x1 + x2, rounded once")
 scalar("quot", 2, _INTEGER, meaning.divide, llvm={"int": "sdiv", "uint": "udiv"}, triton="({0} // {1})",
@@ -165,11 +175,9 @@ scalar("max", 2, _NUMBER, meaning.quiet(np.maximum), llvm={"int": "@llvm.smax", 
        expand=basic.maximum, commutative=True,
        doc="the greater; NaN if either is")
 scalar("neg", 1, _NUMBER, meaning.quiet(np.negative), llvm={"float": "fneg"}, triton={"float": "({0} * -1.0)"},
-       expand=basic.negate,
-       doc="-x0, integers wrap")
+       expand=basic.negate, doc="-x0, integers wrap")
 scalar("abs", 1, _NUMBER, meaning.quiet(np.abs), llvm={"float": "@llvm.fabs"}, triton={"float": "tl.abs({0})"},
-       expand=basic.absolute,
-       doc="the size; the least integer wraps to itself")
+       expand=basic.absolute, doc="the size; the least integer wraps to itself")
 scalar("sign", 1, _NUMBER, meaning.sign, expand=_either(basic.sign, integers.sign),
        doc="-1, 0 or 1; NaN for NaN, zeros keep their sign")
 scalar("copysign", 2, _FLOAT, meaning.quiet(np.copysign), llvm={"float": "@llvm.copysign"}, expand=basic.copysign,
@@ -179,8 +187,12 @@ scalar("sqrt", 1, _FLOAT, meaning.quiet(np.sqrt), llvm={"float": "@llvm.sqrt"},
        triton={"f32": "tl.sqrt_rn({0})", "f64": "tl.sqrt({0})"},
        doc="square root, correctly rounded")
 scalar("rsqrt", 1, _FLOAT, meaning.rsqrt, expand=basic.rsqrt, doc="1 / sqrt(x0)")
+scalar("fmod", 2, _NUMBER, meaning.remainder, expand=_either(remainder.remainder, integers.remainder),
+       doc="what truncated division leaves, with the sign of x0; integers: 0 for x1 = 0")
+scalar("mod", 2, _NUMBER, meaning.modulo, expand=_either(remainder.modulo, integers.modulo),
+       doc="what floored division leaves, with the sign of x1; integers: 0 for x1 = 0")
 
-# ---- rounding to integers -------------------------------------------------------------------------------------------
+# ---- rounding to integers ---
 scalar("floor", 1, _FLOAT, meaning.quiet(np.floor), llvm={"float": "@llvm.floor"}, triton="tl.floor({0})",
        doc="the greatest integer not above x0")
 scalar("ceil", 1, _FLOAT, meaning.quiet(np.ceil), llvm={"float": "@llvm.ceil"}, triton="tl.ceil({0})",
@@ -190,13 +202,11 @@ scalar("trunc", 1, _FLOAT, meaning.quiet(np.trunc), llvm={"float": "@llvm.trunc"
 scalar("round", 1, _FLOAT, meaning.quiet(np.rint), llvm={"float": "@llvm.roundeven"}, expand=basic.round_even,
        doc="the nearest integer, half to even")
 
-# ---- comparison and choice -------------------------------------------------------------------------------------------
+# ---- comparison and choice ---
 scalar("eq", 2, _ANY, np.equal, rule="compare", llvm=_compare("oeq", "eq", "eq"), triton="({0} == {1})",
-       commutative=True,
-       doc="x0 == x1; NaN equals nothing")
+       commutative=True, doc="x0 == x1; NaN equals nothing")
 scalar("ne", 2, _ANY, np.not_equal, rule="compare", llvm=_compare("une", "ne", "ne"), triton="({0} != {1})",
-       commutative=True,
-       doc="x0 != x1")
+       commutative=True, doc="x0 != x1")
 scalar("lt", 2, _NUMBER, np.less, rule="compare", llvm=_compare("olt", "slt", "ult"), triton="({0} < {1})",
        doc="x0 < x1")
 scalar("le", 2, _NUMBER, np.less_equal, rule="compare", llvm=_compare("ole", "sle", "ule"), triton="({0} <= {1})",
@@ -207,10 +217,10 @@ scalar("ge", 2, _NUMBER, np.greater_equal, rule="compare", llvm=_compare("oge", 
        doc="x0 >= x1")
 scalar("isnan", 1, _FLOAT, np.isnan, rule="compare", expand=basic.isnan, doc="whether x0 is NaN")
 scalar("isinf", 1, _FLOAT, np.isinf, rule="compare", expand=basic.isinf, doc="whether x0 is an infinity")
-scalar("select", 3, _ANY, np.where, rule="select", llvm=dict.fromkeys(_ANY, "select"), triton="tl.where({0}, {1}, {2})",
-       doc="x1 where x0 holds, x2 elsewhere")
+scalar("select", 3, _ANY, np.where, rule="select", llvm=dict.fromkeys(_ANY, "select"),
+       triton="tl.where({0}, {1}, {2})", doc="x1 where x0 holds, x2 elsewhere")
 
-# ---- logic and bits --------------------------------------------------------------------------------------------------
+# ---- logic and bits ---
 scalar("and", 2, _BOOL, np.logical_and, rule="logical", llvm={"bool": "and"}, triton="({0} & {1})", commutative=True,
        doc="both")
 scalar("or", 2, _BOOL, np.logical_or, rule="logical", llvm={"bool": "or"}, triton="({0} | {1})", commutative=True,
@@ -233,21 +243,35 @@ scalar("shl", 2, _INTEGER, meaning.shift_left, expand=integers.shift_left,
 scalar("shr", 2, _INTEGER, meaning.shift_right, expand=integers.shift_right,
        doc="shift right, signed integers with copies of the sign; amounts outside [0, width) shift everything out")
 
-# ---- exponentials ----------------------------------------------------------------------------------------------------
+# ---- exponentials ---
 scalar("ldexp", 2, _FLOAT, meaning.ldexp, expand=exponential.ldexp,
        doc="x0 * 2**x1; unchecked: x1 is an integer and |x1| below twice the greatest exponent")
 scalar("exp", 1, _FLOAT, meaning.wide(np.exp), expand=exponential.exp, doc="e**x0")
 scalar("exp2", 1, _FLOAT, meaning.wide(np.exp2), expand=exponential.exp2, doc="2**x0")
 scalar("expm1", 1, _FLOAT, meaning.wide(np.expm1), expand=exponential.expm1, doc="e**x0 - 1, accurate near 0")
-scalar("sinh", 1, _FLOAT, meaning.wide(np.sinh), expand=exponential.sinh, doc="hyperbolic sine")
-scalar("cosh", 1, _FLOAT, meaning.wide(np.cosh), expand=exponential.cosh, doc="hyperbolic cosine")
+scalar("sinh", 1, _FLOAT, meaning.wide(np.sinh), expand=hyperbolic.sinh, doc="hyperbolic sine")
+scalar("cosh", 1, _FLOAT, meaning.wide(np.cosh), expand=hyperbolic.cosh, doc="hyperbolic cosine")
+scalar("tanh", 1, _FLOAT, meaning.wide(np.tanh), expand=hyperbolic.tanh, doc="hyperbolic tangent")
 scalar("sigmoid", 1, _FLOAT, meaning.sigmoid, expand=exponential.sigmoid, doc="1 / (1 + e**-x0)")
+scalar("erf", 1, _FLOAT, meaning.erf, expand=error.erf, doc="error function")
 
-# ---- logarithms ------------------------------------------------------------------------------------------------------
+# ---- logarithms ---
 scalar("log", 1, _FLOAT, meaning.wide(np.log), expand=logarithm.log, doc="natural logarithm")
 scalar("log2", 1, _FLOAT, meaning.wide(np.log2), expand=logarithm.log2, doc="logarithm to base 2")
 scalar("log1p", 1, _FLOAT, meaning.wide(np.log1p), expand=logarithm.log1p, doc="log(1 + x0), accurate near 0")
 scalar("softplus", 1, _FLOAT, meaning.softplus, expand=logarithm.softplus, doc="log(1 + e**x0)")
-scalar("asinh", 1, _FLOAT, meaning.wide(np.arcsinh), expand=logarithm.asinh, doc="inverse hyperbolic sine")
-scalar("acosh", 1, _FLOAT, meaning.wide(np.arccosh), expand=logarithm.acosh, doc="inverse hyperbolic cosine")
-scalar("atanh", 1, _FLOAT, meaning.wide(np.arctanh), expand=logarithm.atanh, doc="inverse hyperbolic tangent")
+scalar("asinh", 1, _FLOAT, meaning.wide(np.arcsinh), expand=hyperbolic.asinh, doc="inverse hyperbolic sine")
+scalar("acosh", 1, _FLOAT, meaning.wide(np.arccosh), expand=hyperbolic.acosh, doc="inverse hyperbolic cosine")
+scalar("atanh", 1, _FLOAT, meaning.wide(np.arctanh), expand=hyperbolic.atanh, doc="inverse hyperbolic tangent")
+
+# ---- powers ---
+scalar("pow", 2, _NUMBER, meaning.power, expand=_either(power.power, integers.power),
+       doc="x0 to the power x1: C's pow; integers wrap, a negative exponent gives the reciprocal truncated, 0 for 0")
+
+# ---- angles ---
+scalar("sin", 1, _FLOAT, meaning.wide(np.sin), expand=circular.sin, doc="sine")
+scalar("cos", 1, _FLOAT, meaning.wide(np.cos), expand=circular.cos, doc="cosine")
+scalar("tan", 1, _FLOAT, meaning.wide(np.tan), expand=circular.tan, doc="tangent")
+scalar("asin", 1, _FLOAT, meaning.wide(np.arcsin), expand=inverse_circular.asin, doc="inverse sine")
+scalar("acos", 1, _FLOAT, meaning.wide(np.arccos), expand=inverse_circular.acos, doc="inverse cosine")
+scalar("atan", 1, _FLOAT, meaning.wide(np.arctan), expand=inverse_circular.atan, doc="inverse tangent")

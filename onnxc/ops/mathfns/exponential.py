@@ -1,17 +1,18 @@
-"""exp, exp2, expm1 and what is made of them directly: sigmoid, softplus, sinh and cosh.
+"""exp, exp2, expm1 and sigmoid, and the pieces of them that other families are made of.
 
-exp(x) = 2**n * exp(r) with n = round(x / ln 2) and r = x - n ln 2 in two steps, the first of them exact (Cody and Waite);
-exp(r) is a polynomial that minimises the greatest relative error on [-ln 2 / 2, ln 2 / 2] (Remez exchange, coefficients
-then rounded to the format).
+exp(x) = 2**n * exp(r) with n = round(x / ln 2) and r = x - n ln 2 in two steps, the first of them exact (Cody and
+Waite); exp(r) is a polynomial that minimises the greatest relative error on [-ln 2 / 2, ln 2 / 2] (Remez exchange,
+coefficients then rounded to the format).
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from onnxc.ir.types import F32, F64
+from onnxc.ir.types import F32, F64, DType
 from onnxc.ops.expander import Term, formula, select
 from onnxc.ops.mathfns.floats import (
+    Pair,
     at_least,
     at_most,
     format_of,
@@ -21,7 +22,8 @@ from onnxc.ops.mathfns.floats import (
     round_to_integer,
 )
 
-__all__ = ["LN2", "cosh", "exp", "exp2", "expm1", "exponential_of_negative", "ldexp", "quarter_expm1", "sigmoid", "sinh"]
+__all__ = ["LN2", "beyond_exp", "exp", "exp2", "exp2_of_sum", "exp_reduced", "expm1", "exponential_of_negative",
+           "is_tiny", "ldexp", "quarter_expm1", "sigmoid"]
 
 _LOG2E = 1.4426950408889634
 # ln 2 as the sum of two numbers of the format, the first so short that its products with exponents are exact
@@ -70,7 +72,7 @@ def _reduced(x: Term, lift: int = 0) -> tuple[Term, Term, Term]:
     return n, shifted, n.fma(-low, n.fma(-high, x))
 
 
-def _exp_reduced(r: Term) -> Term:
+def _exp_of_small(r: Term) -> Term:
     return horner(r, (1.0, 1.0, *_TABLES[r.dtype].exp))
 
 
@@ -78,14 +80,14 @@ def _exp(x: Term) -> Term:
     """At most 1 ULP; 0, denormal and infinite results where they are the nearest."""
     table = _TABLES[x.dtype]
     n, _, r = _reduced(at_least(at_most(x, table.high), table.low))
-    return _exp_reduced(r).apply("ldexp", n)
+    return _exp_of_small(r).apply("ldexp", n)
 
 
 def exponential_of_negative(x: Term) -> Term:
     """exp(x) for x <= 0 (or NaN), at most 1 ULP and fewer steps."""
     table = _TABLES[x.dtype]
-    _, shifted, r = _reduced(at_least(x, table.low), table.lift)
-    return _exp_reduced(r) * power_of_two(shifted) * 2.0**-table.lift
+    value, power = exp_reduced(at_least(x, table.low), table.lift)
+    return value * power * 2.0**-table.lift
 
 
 def _exp2(x: Term) -> Term:
@@ -97,35 +99,45 @@ def _exp2(x: Term) -> Term:
     return horner(r, (1.0, *_TABLES[x.dtype].exp2)).apply("ldexp", n)
 
 
+def exp2_of_sum(x: Term, low: Term) -> Term:
+    """2**(x + low), |low| far below |x|, at most 1 ULP. What `low` is does not matter where x is out of range."""
+    f = format_of(x)
+    high = f.bias + 2.0
+    low = select(abs(x) < 2.0 * f.bias, low, 0.0)
+    x = at_least(at_most(x, high), -high - f.mantissa)
+    n, _ = round_to_integer(x, 1.0)
+    return horner((x - n) + low, (1.0, *_TABLES[x.dtype].exp2)).apply("ldexp", n)
+
+
+def exp_reduced(x: Term, lift: int) -> Pair:
+    """exp(r) and 2**(n + lift), whose product is exp(x) * 2**lift; x is such that the power is a normal number."""
+    _, shifted, r = _reduced(x, lift)
+    return _exp_of_small(r), power_of_two(shifted)
+
+
 def quarter_expm1(x: Term) -> Term:
-    """(exp(x) - 1) / 4, which is finite a little beyond where exp is; at most 2 ULP."""
-    table = _TABLES[x.dtype]
-    n, shifted, r = _reduced(at_least(at_most(x, table.high + 0.5), -table.lift / 2), -2)
+    """(exp(x) - 1) / 4, at most 2 ULP unless tiny; |x| below twice the mantissa, or up to `beyond_exp`."""
+    _, shifted, r = _reduced(x, -2)
     quarter = power_of_two(shifted)
-    small = (r * r).fma(horner(r, table.expm1), r)
+    small = (r * r).fma(horner(r, _TABLES[x.dtype].expm1), r)
     return quarter.fma(small, quarter - 0.25)
 
 
+def beyond_exp(dtype: DType) -> float:
+    """A number a little above where exp / 2 overflows."""
+    return _TABLES[dtype].high + 0.5
+
+
+def is_tiny(x: Term) -> Term:
+    """Whether scaling x by 1/4 could lose bits. Odd functions of slope 1 at 0 are then x, with the sign of zero."""
+    return abs(x) < format_of(x).least_normal * 8.0
+
+
 def _expm1(x: Term) -> Term:
-    """At most 2 ULP; tiny x are their own result, zeros with their sign."""
-    return select(abs(x) < format_of(x).least_normal * 8.0, x, quarter_expm1(x) * 4.0)
-
-
-def _sinh(x: Term) -> Term:
-    """At most 3 ULP. With q = expm1(|x|) / 4: sinh |x| = 2q + 2q / (4q + 1), where nothing overflows early."""
-    q = quarter_expm1(abs(x))
-    twice = q + q
-    # The divisor stays finite, so that infinities do not meet.
-    size = twice + twice / at_most(q.fma(4.0, 1.0), 2.0**format_of(x).bias)
-    return select(abs(x) < format_of(x).least_normal * 8.0, x, size.apply("copysign", x))
-
-
-def _cosh(x: Term) -> Term:
-    """At most 3 ULP. With q = exp(|x|) / 4: cosh x = 2q + 1 / (8q)."""
-    table = _TABLES[x.dtype]
-    _, shifted, r = _reduced(at_most(abs(x), table.high + 0.5), -2)
-    q = _exp_reduced(r) * power_of_two(shifted)
-    return q.fma(2.0, 0.125 / q)
+    """At most 2 ULP."""
+    least = -2.0 * format_of(x).mantissa
+    value = quarter_expm1(at_least(at_most(x, beyond_exp(x.dtype)), least)) * 4.0
+    return select(is_tiny(x), x, value)
 
 
 def _sigmoid(x: Term) -> Term:
@@ -136,4 +148,3 @@ def _sigmoid(x: Term) -> Term:
 
 ldexp = formula(ldexp_by_two)
 exp, exp2, expm1, sigmoid = formula(_exp), formula(_exp2), formula(_expm1), formula(_sigmoid)
-sinh, cosh = formula(_sinh), formula(_cosh)

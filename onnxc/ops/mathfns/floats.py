@@ -1,4 +1,4 @@
-"""What the expansions share about floats: their formats, polynomials, exact sums and products, scaling by powers of two."""
+"""What the expansions share: float formats, polynomials, exact sums and products, scaling by powers of two."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from onnxc.ir.types import F32, I32, I64, U32, U64, DType
 from onnxc.ops.expander import Term, select
 
-__all__ = ["Format", "Pair", "at_least", "at_most", "exact_product", "format_of", "horner", "ldexp_by_two", "power_of_two",
-           "quick_sum", "round_to_integer"]
+__all__ = ["Format", "Pair", "at_least", "at_most", "exact_product", "format_of", "horner", "ldexp_by_two",
+           "power_of_two", "quick_sum", "round_to_integer"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Format:
-    """An IEEE format: `mantissa` explicit bits, exponent `bias`, the integer types of its bits, the bits of sqrt(1/2)."""
+    """An IEEE format: the integer types of its bits, `mantissa` explicit bits, exponent `bias`, sqrt(1/2) as bits."""
 
     bits: DType
     unsigned: DType

@@ -1,8 +1,8 @@
-"""log, log2, log1p and what is made of them: softplus and the inverse hyperbolic functions.
+"""log, log2, log1p and softplus.
 
-x = 2**k * (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)); log x = k ln 2 + f + tail(f). The tail is, for f32, a polynomial that
-minimises the greatest relative error of log(1 + f), and for f64 the series in s = f / (2 + f), also minimised: log(1 + f) =
-f - f**2/2 + s (f**2/2 + R(s**2)). Coefficients: Remez exchange, rounded to the format.
+x = 2**k * (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)); log x = k ln 2 + f + tail(f). The tail is, for f32, a polynomial
+that minimises the greatest relative error of log(1 + f), and for f64 one in s = f / (2 + f): log(1 + f) = f - f**2/2 +
+s (f**2/2 + R(s**2)). Coefficients: Remez exchange, rounded to the format.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import math
 
 from onnxc.ir.types import F32, F64
 from onnxc.ops.expander import Term, formula, select
-from onnxc.ops.mathfns.exponential import LN2, exponential_of_negative
+from onnxc.ops.mathfns.exponential import LN2, exponential_of_negative, is_tiny
 from onnxc.ops.mathfns.floats import Pair, format_of, horner, power_of_two
 
-__all__ = ["acosh", "asinh", "atanh", "log", "log1p", "log2", "softplus", "split_exponent"]
+__all__ = ["log", "log1p", "log2", "scaled_to_normal", "softplus", "split_exponent"]
 
 # log2(e) as the sum of two numbers of the format
 _LOG2E = {F32: (1.4426950216293335, 1.925963033500011e-08), F64: (1.4426950408889634, 2.0355273740931033e-17)}
@@ -53,7 +53,7 @@ def _sum(k: Term, f: Term) -> Term:
     return k.fma(high, f + k.fma(low, _tail(f)))
 
 
-def _normal(x: Term) -> tuple[Term, Term]:
+def scaled_to_normal(x: Term) -> tuple[Term, Term]:
     """x, or x scaled where it is denormal, and what the scaling takes from the exponent."""
     f = format_of(x)
     small, shift = x < f.least_normal, f.mantissa + 2.0
@@ -68,14 +68,14 @@ def _of_domain(x: Term, result: Term, pole: float) -> Term:
 
 def _log(x: Term) -> Term:
     """At most 1 ULP."""
-    normal, shift = _normal(x)
+    normal, shift = scaled_to_normal(x)
     k, m = split_exponent(normal)
     return _of_domain(x, _sum(k - shift, m - 1.0), 0.0)
 
 
 def _log2(x: Term) -> Term:
     """At most 1 ULP."""
-    normal, shift = _normal(x)
+    normal, shift = scaled_to_normal(x)
     k, m = split_exponent(normal)
     f = m - 1.0
     high, low = _LOG2E[x.dtype]
@@ -83,7 +83,7 @@ def _log2(x: Term) -> Term:
 
 
 def _log1p_finite(x: Term) -> Term:
-    """log(1 + x) for finite x > -1 that are not tiny. With 4 / 2**k for the scale, which is a normal number for every k."""
+    """log(1 + x) for finite x > -1 that are not tiny. The scale is 4 / 2**k, which is a normal number for every k."""
     f = format_of(x)
     k, _ = split_exponent(x + 1.0)
     scale = power_of_two((f.shifter + 2.0) - k)
@@ -91,44 +91,14 @@ def _log1p_finite(x: Term) -> Term:
 
 
 def _log1p(x: Term) -> Term:
-    """At most 2 ULP; tiny x are their own result, zeros with their sign."""
-    tiny = abs(x) < format_of(x).least_normal * 8.0
-    return select(tiny, x, _of_domain(x, _log1p_finite(x), -1.0))
+    """At most 2 ULP."""
+    return select(is_tiny(x), x, _of_domain(x, _log1p_finite(x), -1.0))
 
 
 def _softplus(x: Term) -> Term:
     """At most 3 ULP: max(x, 0) + log1p(exp(-|x|))."""
     e = exponential_of_negative(-abs(x))
-    tiny = e < format_of(x).least_normal * 8.0
-    return x.apply("max", 0.0) + select(tiny, e, _log1p_finite(e))
-
-
-def _asinh(x: Term) -> Term:
-    """At most 3 ULP. log1p(a + a**2 / (1 + sqrt(a**2 + 1))) for a = |x|; where a + 1 is a, log1p(a) + ln 2."""
-    a = abs(x)
-    large = a > 2.0 ** (format_of(x).mantissa + 2)
-    square = a * a
-    argument = select(large, a, a + square / ((square + 1.0).apply("sqrt") + 1.0))
-    size = argument.apply("log1p") + select(large, a.const(math.log(2)), 0.0)
-    return size.apply("copysign", x)
-
-
-def _acosh(x: Term) -> Term:
-    """At most 3 ULP; NaN below 1. log1p(t + sqrt(2t + t**2)) for t = x - 1; for large x, log1p(t) + ln 2."""
-    t = x - 1.0
-    large = x > 2.0 ** (format_of(x).mantissa / 2 + 2)
-    argument = select(large, t, t + t.fma(t, t + t).apply("sqrt"))
-    value = argument.apply("log1p") + select(large, t.const(math.log(2)), 0.0)
-    return select(x < 1.0, math.nan, value)
-
-
-def _atanh(x: Term) -> Term:
-    """At most 3 ULP; infinite at 1 and -1, NaN beyond. log1p(2a / (1 - a)) / 2 for a = |x|."""
-    a = abs(x)
-    size = ((a + a) / (1.0 - a)).apply("log1p") * 0.5
-    tiny = a < format_of(x).least_normal * 8.0
-    return select(tiny, x, select(a > 1.0, math.nan, size).apply("copysign", x))
+    return x.apply("max", 0.0) + select(is_tiny(e), e, _log1p_finite(e))
 
 
 log, log2, log1p, softplus = formula(_log), formula(_log2), formula(_log1p), formula(_softplus)
-asinh, acosh, atanh = formula(_asinh), formula(_acosh), formula(_atanh)
