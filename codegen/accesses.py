@@ -16,7 +16,7 @@ from onnxc.ir.types import Mem
 __all__ = ["LOOPS", "Accesses", "Axis", "Condition", "Linear", "dependent_values", "flat_index", "linear_in", "loop_axes",
            "row_major_strides"]
 
-LOOPS = ("k.parallel", "k.sweep", "k.reduce", "k.scan")
+LOOPS = ("k.parallel", "k.sweep", "k.reduce", "k.scan", "k.contract")
 Condition = tuple[DimLike, DimLike, DimLike]
 """(expr, low, high): low <= expr < high."""
 
@@ -43,6 +43,8 @@ def loop_axes(loop: Op) -> list[tuple[str, DimLike]]:
     """The (name, extent) pairs that a loop op introduces, outermost first."""
     if loop.name == "k.scan":
         return [(_name(loop.attrs["axis"]), loop.attrs["extent"])]  # type: ignore[list-item]
+    if loop.name == "k.contract":
+        return [(_name(a), e) for key in ("batch", "m", "n", "k") for a, e in loop.attrs[key]]  # type: ignore
     return [(_name(a), e) for a, e in zip(loop.attrs["axes"], loop.attrs["extents"], strict=True)]  # type: ignore
 
 

@@ -15,7 +15,7 @@ from onnxc.ir.core import Attr, Func, Op
 from onnxc.ir.dims import DimLike, substitute, sym, symbols_of
 from onnxc.ir.types import Mem
 
-__all__ = ["collapse_axes"]
+__all__ = ["collapse_axes", "merge_condition", "merge_index"]
 
 _LOOPS = ("k.parallel", "k.sweep", "k.reduce")
 
@@ -90,8 +90,8 @@ class _Plan:
         return stem
 
     def merged(self, x: _Indexed, a: str, b: str, extent: DimLike, name: str) -> _Indexed | None:
-        index = _merge_index(x.index, a, b, extent, name)
-        where = [_merge_condition(c, a, b, extent, name) for c in x.where]
+        index = merge_index(x.index, a, b, extent, name)
+        where = [merge_condition(c, a, b, extent, name) for c in x.where]
         if index is None or any(c is None for c in where):
             return None
         return _Indexed(index, [c for c in where if c is not None])
@@ -116,7 +116,7 @@ class _Plan:
         return copy
 
 
-def _merge_index(index: DimLike, a: str, b: str, extent: DimLike, name: str) -> DimLike | None:
+def merge_index(index: DimLike, a: str, b: str, extent: DimLike, name: str) -> DimLike | None:
     """`index` over the merged axis; None when it does not move `extent` times as far along a as along b."""
     along_a = linear_in(index, a)
     if along_a is None:
@@ -127,11 +127,12 @@ def _merge_index(index: DimLike, a: str, b: str, extent: DimLike, name: str) -> 
     return along_b.stride * sym(name) + along_b.rest
 
 
-def _merge_condition(c: Condition, a: str, b: str, extent: DimLike, name: str) -> Condition | None:
+def merge_condition(c: Condition, a: str, b: str, extent: DimLike, name: str) -> Condition | None:
+    """A condition over the merged axis; None when it does not hold for whole steps of a."""
     expr, low, high = c
     if {a, b} & symbols_of((low, high)):
         return None
-    whole = _merge_index(expr, a, b, extent, name)
+    whole = merge_index(expr, a, b, extent, name)
     if whole is not None:
         return whole, low, high
     linear = linear_in(expr, a)

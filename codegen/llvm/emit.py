@@ -22,7 +22,7 @@ from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.loops import counted_loop
 from onnxc.codegen.llvm.memory import emit_load, emit_store
 from onnxc.codegen.llvm.nests import Form, forms_for, scalar_nest, vector_axis, vector_nest
-from onnxc.codegen.llvm.prepare import prepare_kernel
+from onnxc.codegen.llvm.prepare import is_contraction, prepare_kernel
 from onnxc.codegen.llvm.reduce import emit_reduce, emit_scan
 from onnxc.codegen.llvm.registers import Element, const
 from onnxc.codegen.llvm.rowcache import SCRATCH
@@ -68,13 +68,23 @@ def emit_kernel(module: ir.Module, func: Func, target: Target, errors: Callable[
     points to; without it, `kernel_symbols(func)`. A kernel without the attribute `schedule` goes through `prepare_kernel`
     first. Raises KernelError for what this backend has no code for.
     """
+    if is_contraction(func):
+        from onnxc.codegen.llvm.contract import emit_contract, prepare_contraction
+        func = prepare_contraction(func, target)
+        if is_contraction(func):
+            return emit_contract(module, func, target, errors, _order(func, symbols))
     func = prepare_kernel(func, target)
     schedule = Schedule.parse(str(func.attrs.get("schedule") or ""))
+    return _KernelEmitter(module, func, target, schedule, errors, _order(func, symbols)).emit()
+
+
+def _order(func: Func, symbols: Sequence[str] | None) -> list[str]:
+    """The order of the symbol table, which has to hold every symbol of the kernel."""
     order = list(symbols) if symbols is not None else kernel_symbols(func)
     missing = set(kernel_symbols(func)) - set(order)
     if missing:
         raise KernelError(f"kernel @{func.name} uses the dims {', '.join(sorted(missing))}, which its program has no symbols for")
-    return _KernelEmitter(module, func, target, schedule, errors, order).emit()
+    return order
 
 
 class _KernelEmitter:

@@ -1,0 +1,288 @@
+"""k.contract kernels as LLVM functions: the engine's loops, with a kernel's regions in their holes.
+
+A job is one panel of columns for one chunk of rows of one batch position, in the order batch, chunk, panel. The range of
+jobs that a thread gets is gone through chunk by chunk: neighbouring panels of one chunk are one call of the engine's
+loops, which tabulates (or packs) the chunk's rows once.
+
+Scratch of a thread: the engine's tiles and pointer table, a row of zeros that padding points to, packed rows, one packed
+panel; what a kernel does not need has no bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from llvmlite import ir
+
+from onnxc.codegen.llvm import abi
+from onnxc.codegen.llvm.abi import I8, I64, KernelCode, KernelError
+from onnxc.codegen.llvm.contract_epilogue import sweep
+from onnxc.codegen.llvm.contract_form import Axes, contraction_of, extent_of, normal_form
+from onnxc.codegen.llvm.contract_generic import generic_form, micro_kernel_pays
+from onnxc.codegen.llvm.contract_loops import POINTER_BYTES, Block, Blocking, Holes, Job, Panel, contraction
+from onnxc.codegen.llvm.contract_pack import FIRST, INSIDE, WIDTH, Part, epilogue_part, panel_part, row_part
+from onnxc.codegen.llvm.contract_plan import COLUMN, Plan, plan_of
+from onnxc.codegen.llvm.dims import DimEmitter, constant
+from onnxc.codegen.llvm.emit import emit_block, kernel_symbols
+from onnxc.codegen.llvm.intrinsics import intrinsic
+from onnxc.codegen.llvm.loops import counted_loop, i64
+from onnxc.codegen.llvm.microkernel import ITEM_BYTES, byte_offset
+from onnxc.codegen.llvm.prepare import is_contraction, prepare_kernel
+from onnxc.codegen.llvm.registers import Element
+from onnxc.codegen.llvm.schedule_contract import blocking_of, chunks_of, grain_of, schedule_contraction
+from onnxc.codegen.llvm.scope import KernelContext, Scope
+from onnxc.codegen.llvm.target import Target
+from onnxc.codegen.llvm.weights import weight
+from onnxc.codegen.schedule import Schedule
+from onnxc.ir.core import Func, Value
+from onnxc.ir.dims import DimLike, ceildiv, product
+from onnxc.ir.types import DType
+
+__all__ = ["emit_contract", "prepare_contraction"]
+
+# Epilogues of more instructions than this are a loop over vectors; straight-line code over a panel would repeat them.
+_LONGEST_STRAIGHT = 12
+
+
+def prepare_contraction(func: Func, target: Target, constant: frozenset[int] = frozenset()) -> Func:
+    """A kernel equal to `func` with its schedule in the attribute `schedule`: the contraction in normal form, or plain loops
+    where the engine does not pay. `constant` holds the positions of arguments whose content is known when compiling."""
+    if isinstance(func.attrs.get("schedule"), str):
+        return func
+    normal = normal_form(func)
+    if not micro_kernel_pays(normal, target, constant):
+        return prepare_kernel(generic_form(normal), target)
+    normal.attrs = {**normal.attrs, "schedule": str(schedule_contraction(normal, target))}
+    return normal
+
+
+def emit_contract(module: ir.Module, func: Func, target: Target, errors: Callable[[str], int],
+                  symbols: Sequence[str]) -> KernelCode:
+    """Add a prepared contraction to `module`; see `emit.emit_kernel`, which calls this for kernels that are one."""
+    if not is_contraction(func):
+        raise KernelError(f"kernel @{func.name} is no contraction")
+    schedule = Schedule.parse(str(func.attrs["schedule"]))
+    return _ContractEmitter(module, func, target, schedule, errors, symbols).emit()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scratch:
+    """Where the parts of a thread's scratch begin, in bytes, and where they end."""
+
+    zeros: DimLike
+    rows: DimLike
+    panel: DimLike
+    end: DimLike
+
+
+def _aligned(size: DimLike) -> DimLike:
+    return ceildiv(size, abi.SCRATCH_ALIGN) * abi.SCRATCH_ALIGN
+
+
+class _ContractEmitter:
+    """Emits one kernel. `env` holds the dim symbols and, from the loop over chunks on, the batch axes."""
+
+    def __init__(self, module: ir.Module, func: Func, target: Target, schedule: Schedule, errors: Callable[[str], int],
+                 order: Sequence[str]) -> None:
+        self.func, self.target, self.schedule, self.errors, self.order = func, target, schedule, errors, order
+        self.op = contraction_of(func)
+        self.accumulate: DType = self.op.attrs["accumulate"]  # type: ignore[assignment]
+        self.blocking: Blocking = blocking_of(func, schedule)
+        self.tile = self.blocking.tile
+        self.plan: Plan = plan_of(func, self.blocking.columns, self.tile.lanes)
+        self.row_part = row_part(func, target) if self.plan.rows is None else None
+        self.panel_part = panel_part(func, target, self.blocking.columns) if self.plan.panels is None else None
+        self.epilogue_part = epilogue_part(func, target, self.tile.lanes)
+        self.scratch = self._scratch()
+        self.chunks, self.chunk_rows = chunks_of(self.plan.height, schedule.chunk, schedule.rows)
+        self.panels = ceildiv(self.plan.columns, self.blocking.columns)
+        self.function = ir.Function(module, abi.KERNEL_TYPE, func.name)
+        self.function.linkage = "internal"
+
+    @property
+    def item(self) -> int:
+        return ITEM_BYTES[self.tile.dtype]
+
+    def _scratch(self) -> _Scratch:
+        plan, item, k = self.plan, self.item, extent_of(self.plan.k)
+        zeros = self.blocking.tile_bytes + _aligned(extent_of(plan.taps) * (self.schedule.chunk * POINTER_BYTES))
+        rows = zeros + (_aligned(extent_of(plan.depth) * item) if plan.rows is not None and plan.rows.where else 0)
+        panel = rows + (_aligned(k * (self.schedule.chunk * item)) if plan.rows is None else 0)
+        end = panel + (_aligned(k * (self.blocking.columns * item)) if plan.panels is None else 0)
+        return _Scratch(zeros, rows, panel, end)
+
+    # ---- the function ------------------------------------------------------------------------------------------------
+
+    def emit(self) -> KernelCode:
+        frame, begin, end, thread = self.function.args
+        b = ir.IRBuilder(self.function.append_basic_block("entry"))
+        with b.if_then(b.icmp_signed("<", begin, end)):
+            self._bind(b, frame, thread)
+            self._jobs(b, begin, end)
+        b.ret_void()
+        total = product(e for _, e in self.plan.batch) * self.chunks * self.panels
+        return KernelCode(self.function, total, grain_of(self.func, self.schedule), self.scratch.end)
+
+    def _bind(self, b: ir.IRBuilder, frame: ir.Value, thread: ir.Value) -> None:
+        table = abi.load_slot(b, frame, abi.FRAME_SYMBOLS)
+        self.symbols = abi.load_symbols(b, table, self.order, frozenset(kernel_symbols(self.func)))
+        self.memory = {a: abi.load_slot(b, frame, abi.FRAME_MEMORY + i) for i, a in enumerate(self.func.args)}
+        self.context = abi.load_slot(b, frame, abi.FRAME_CONTEXT)
+        self.env: dict[str, ir.Value] = dict(self.symbols)
+        dim = self._dims(b)
+        offset = b.mul(thread, dim(self.scratch.end))
+        self.base = byte_offset(b, abi.load_slot(b, frame, abi.FRAME_SCRATCH), offset)
+        self.zeros = byte_offset(b, self.base, dim(self.scratch.zeros))
+        self.packed_rows = byte_offset(b, self.base, dim(self.scratch.rows))
+        self.packed_panel = byte_offset(b, self.base, dim(self.scratch.panel))
+        if self.plan.rows is not None and self.plan.rows.where:
+            size = b.mul(dim(extent_of(self.plan.depth)), constant(self.item))
+            function = intrinsic(b.module, "llvm.memset", [abi.PTR, I64], abi.VOID, [abi.PTR, I8, I64, abi.I1])
+            b.call(function, [self.zeros, ir.Constant(I8, 0), size, ir.Constant(abi.I1, 0)])
+
+    def _dims(self, b: ir.IRBuilder, axes: Mapping[str, ir.Value] | None = None) -> DimEmitter:
+        return DimEmitter(b, {**self.env, **(axes or {})}, self._rank)
+
+    def _rank(self, name: str) -> int:
+        """Order of loops, for sums of indices: batch and dims, then m, then taps."""
+        if name in dict(self.plan.taps):
+            return 2
+        return 1 if name in dict(self.plan.m) else 0
+
+    # ---- jobs --------------------------------------------------------------------------------------------------------
+
+    def _jobs(self, b: ir.IRBuilder, begin: ir.Value, end: ir.Value) -> None:
+        """Goes through [begin, end) chunk by chunk, all panels of the range that belong to a chunk at once."""
+        dim = self._dims(b)
+        panels, chunks = dim(self.panels), dim(self.chunks)
+        first, last = b.udiv(begin, panels), b.udiv(b.sub(end, constant(1)), panels)
+
+        def chunk(b: ir.IRBuilder, group: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            start = b.mul(group, panels)
+            low = b.select(b.icmp_signed("==", group, first), b.sub(begin, start), constant(0))
+            high = b.select(b.icmp_signed("==", group, last), b.sub(end, start), panels)
+            self.env = {**self.symbols, **decode(b, b.udiv(group, chunks), self.plan.batch, dim)}
+            self._chunk(b, b.urem(group, chunks), low, high)
+            self.env = dict(self.symbols)
+            return []
+
+        counted_loop(b, "chunk", first, b.add(last, constant(1)), 1, [], chunk)
+
+    def _chunk(self, b: ir.IRBuilder, index: ir.Value, low: ir.Value, high: ir.Value) -> None:
+        dim = self._dims(b)
+        width = constant(self.blocking.columns)
+        self.m0 = b.mul(index, dim(self.chunk_rows))
+        m1 = _least(b, b.add(self.m0, dim(self.chunk_rows)), dim(self.plan.height))
+        n1 = _least(b, b.mul(high, width), dim(self.plan.columns))
+        job = Job(self.m0, m1, b.mul(low, width), n1, self._extent(dim, self.plan.taps), self._extent(dim, self.plan.depth))
+        row, pointer = (self._row, self._row_pointer) if self.plan.rows is not None else (self._pack_row, self._packed_row)
+        panel = self._panel if self.plan.panels is not None else self._pack_panel
+        contraction(b, self.blocking, job, Holes(row, pointer, panel, self._epilogue), self.base)
+
+    def _extent(self, dim: DimEmitter, axes: Axes) -> int | ir.Value:
+        extent = extent_of(axes)
+        return extent if isinstance(extent, int) else dim(extent)
+
+    # ---- the left operand --------------------------------------------------------------------------------------------
+
+    def _row(self, b: ir.IRBuilder, m: ir.Value) -> Sequence[ir.Value]:
+        return list(decode(b, m, self.plan.m, self._dims(b)).values())
+
+    def _row_pointer(self, b: ir.IRBuilder, values: Sequence[ir.Value], tap: ir.Value) -> ir.Value:
+        rows = self.plan.rows
+        assert rows is not None
+        axes = dict(zip((n for n, _ in self.plan.m), values, strict=True))
+        dim = self._dims(b, {**axes, **decode(b, tap, self.plan.taps, self._dims(b))})
+        pointer = byte_offset(b, self.memory[rows.memory], b.mul(dim(rows.index), constant(self.item)))
+        inside: ir.Value | None = None
+        for expr, low, high in rows.where:
+            holds = _within(b, dim, expr, low, high)
+            inside = holds if inside is None else b.and_(inside, holds)
+        return pointer if inside is None else b.select(inside, pointer, self.zeros)
+
+    def _pack_row(self, b: ir.IRBuilder, m: ir.Value) -> Sequence[ir.Value]:
+        """Packs row m of the chunk, which is asked for once."""
+        assert self.row_part is not None
+        size = b.mul(self._dims(b)(extent_of(self.plan.k)), constant(self.item))
+        pointer = byte_offset(b, self.packed_rows, b.mul(b.sub(m, self.m0), size))
+        self._emit_part(b, self.row_part, pointer, decode(b, m, self.plan.m, self._dims(b)))
+        return [pointer]
+
+    def _packed_row(self, b: ir.IRBuilder, values: Sequence[ir.Value], tap: ir.Value) -> ir.Value:
+        return values[0]
+
+    # ---- the right operand -------------------------------------------------------------------------------------------
+
+    def _panel(self, b: ir.IRBuilder, n0: ir.Value, columns: ir.Value) -> Panel:
+        panels = self.plan.panels
+        assert panels is not None
+        dim = self._dims(b, {COLUMN: n0})
+        item = constant(self.item)
+        pointer = byte_offset(b, self.memory[panels.memory], b.mul(dim(panels.index), item))
+        return Panel(pointer, b.mul(dim(panels.row_stride), item), b.mul(dim(panels.tap_stride), item))
+
+    def _pack_panel(self, b: ir.IRBuilder, n0: ir.Value, columns: ir.Value) -> Panel:
+        """Packs the panel for the chunk that is about to use it."""
+        assert self.panel_part is not None
+        self._emit_part(b, self.panel_part, self.packed_panel, {FIRST: n0, WIDTH: columns})
+        stride = constant(self.blocking.columns * self.item)
+        return Panel(self.packed_panel, stride, b.mul(self._dims(b)(extent_of(self.plan.depth)), stride))
+
+    # ---- the epilogue ------------------------------------------------------------------------------------------------
+
+    def _epilogue(self, b: ir.IRBuilder, block: Block) -> None:
+        part = self.epilogue_part
+        kernel = self._kernel(part, self.base)
+        (name, _), *_ = self.plan.n or [(INSIDE, 1)]
+        region = part.sweep.regions[0]
+        assert part.total is not None
+
+        def row(b: ir.IRBuilder, m: ir.Value) -> dict[str, ir.Value]:
+            return decode(b, m, self.plan.m, self._dims(b))
+
+        def consume(b: ir.IRBuilder, axes: dict[str, ir.Value], n: ir.Value, value: ir.Value, mask: ir.Value | None) -> None:
+            values = {part.total: Element(value, self.accumulate)}
+            scope = Scope(b, kernel, values, {**self._axes(), **axes, name: n}, self.tile.lanes, name, mask)
+            emit_block(scope, region)
+
+        straight = sum(map(weight, region.ops)) <= _LONGEST_STRAIGHT
+        sweep(b, self.blocking, block, consume, row, straight)
+
+    # ---- regions -----------------------------------------------------------------------------------------------------
+
+    def _emit_part(self, b: ir.IRBuilder, part: Part, buffer: ir.Value, axes: Mapping[str, ir.Value]) -> None:
+        emit_block(Scope(b, self._kernel(part, buffer), {}, {**self._axes(), **axes}), part.body)
+
+    def _axes(self) -> dict[str, ir.Value]:
+        return {n: v for n, v in self.env.items() if n not in self.symbols}
+
+    def _kernel(self, part: Part, buffer: ir.Value) -> KernelContext:
+        memory: dict[Value, ir.Value] = {new: self.memory[old] for old, new in part.arguments.items()}
+        memory[part.buffer] = buffer
+        return KernelContext(part.func, self.function, self.target, part.schedule, part.accesses, self.context, memory,
+                             self.symbols, self.errors, emit_block, part.vectorised)
+
+
+def decode(b: ir.IRBuilder, position: ir.Value, axes: Axes, dim: DimEmitter) -> dict[str, ir.Value]:
+    """The axes' values at a row-major position, which is not negative."""
+    out: dict[str, ir.Value] = {}
+    for name, extent in axes[:0:-1]:
+        size = dim(extent)
+        out[name] = b.urem(position, size)
+        position = b.udiv(position, size)
+    for name, _ in axes[:1]:
+        out[name] = position
+    return {name: out[name] for name, _ in axes}
+
+
+def _least(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    return b.select(b.icmp_signed("<", x, y), x, y)
+
+
+def _within(b: ir.IRBuilder, dim: DimEmitter, expr: DimLike, low: DimLike, high: DimLike) -> ir.Value:
+    """low <= expr < high: for known widths one unsigned comparison."""
+    if isinstance(high - low, int):
+        return b.icmp_unsigned("<", dim(expr - low), i64(max(high - low, 0)))  # type: ignore[call-overload]
+    value = dim(expr)
+    return b.and_(b.icmp_signed(">=", value, dim(low)), b.icmp_signed("<", value, dim(high)))

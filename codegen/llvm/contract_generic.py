@@ -1,0 +1,80 @@
+"""Contractions as plain loops, where the engine's tiles would stay nearly empty: a point an element of the result, and a
+fold over k for each."""
+
+from __future__ import annotations
+
+from onnxc.codegen.llvm.contract_form import Axes, axes_of, clone_region, contraction_of, extent_of, store_of
+from onnxc.codegen.llvm.contract_plan import single_load
+from onnxc.codegen.llvm.schedule_contract import TILE_TYPES
+from onnxc.codegen.llvm.target import Target
+from onnxc.codegen.accesses import Accesses, linear_in
+from onnxc.ir.core import Block, Func, Op, Value
+from onnxc.ir.dims import sym, symbols_of
+from onnxc.ir.types import DType, Scalar
+
+__all__ = ["generic_form", "micro_kernel_pays"]
+
+
+def micro_kernel_pays(func: Func, target: Target, constant: frozenset[int] = frozenset()) -> bool:
+    """Whether a contraction in normal form goes through the engine.
+
+    It does not where no tile holds the accumulator's type, where there is one column, and where there is one row and the
+    right operand, which is then read once, would have to be packed first.
+    """
+    op = contraction_of(func)
+    accumulate: DType = op.attrs["accumulate"]  # type: ignore[assignment]
+    if accumulate.name not in TILE_TYPES:
+        return False
+    height, columns = extent_of(axes_of(op, "m")), extent_of(axes_of(op, "n"))
+    if columns == 1:
+        return False
+    if height == 1:
+        load = single_load(op.regions[1], accumulate)
+        return load is not None and (func.args.index(load.operand(0)) in constant or _runs_along(func, load, axes_of(op, "n")))
+    return True
+
+
+def _runs_along(func: Func, load: Op, axes: Axes) -> bool:
+    linear = linear_in(Accesses(func).flat(load), axes[0][0])
+    return linear is not None and linear.stride == 1
+
+
+def generic_form(func: Func) -> Func:
+    """The kernel as k.parallel over batch, m and n, in the order of the result's memory where that is plain, around a
+    k.reduce over k."""
+    op = contraction_of(func)
+    accumulate: DType = op.attrs["accumulate"]  # type: ignore[assignment]
+    attrs = {k: v for k, v in func.attrs.items() if k != "normal"}
+    copy = Func(func.name, [a.type for a in func.args], [a.name for a in func.args], (), "kernel", attrs)
+    values: dict[Value, Value] = dict(zip(func.args, copy.args, strict=True))
+    body = Block()
+    values[op.regions[2].args[0]] = _sum(op, body, values, accumulate)
+    clone_region(op.regions[2], body, values=values)
+    outer = _in_memory_order(func, op, [*axes_of(op, "batch"), *axes_of(op, "m"), *axes_of(op, "n")])
+    copy.body.append(_loop("k.parallel", outer, (), body, {}))
+    return copy
+
+
+def _sum(op: Op, body: Block, values: dict[Value, Value], accumulate: DType) -> Value:
+    k = axes_of(op, "k")
+    inner = Block() if k else body
+    factors = [clone_region(op.regions[i], inner, values=values)[0] for i in (0, 1)]
+    element = inner.append(Op("s.mul", factors, [Scalar(accumulate)])).result
+    if not k:
+        return element
+    inner.append(Op("yield", [element]))
+    return body.append(_loop("k.reduce", k, (Scalar(accumulate),), inner, {"kinds": ("add",)})).result
+
+
+def _loop(name: str, axes: Axes, types: tuple[Scalar, ...], block: Block, attrs: dict) -> Op:
+    return Op(name, (), types, {"axes": tuple(sym(n) for n, _ in axes), "extents": tuple(e for _, e in axes), **attrs}, [block])
+
+
+def _in_memory_order(func: Func, op: Op, axes: Axes) -> Axes:
+    """The axes, with the one along which the result is contiguous last."""
+    store = store_of(op)
+    if store is None:
+        return axes
+    flat = Accesses(func).flat(store)
+    last = [a for a in axes if a[0] in symbols_of(flat) and getattr(linear_in(flat, a[0]), "stride", None) == 1][-1:]
+    return [a for a in axes if a not in last] + last

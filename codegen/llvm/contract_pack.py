@@ -1,0 +1,129 @@
+"""The regions of a contraction as kernels of their own: packing a row, packing a panel, and the epilogue.
+
+Each is a `k.parallel` over the axes that are outside (a row's position; the batch and a panel's first column) around one
+`k.sweep`, so that loads, masks, conditions and arithmetic of the regions are emitted by the same code as everywhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from onnxc.codegen.accesses import Accesses, accesses_of, dependent_values, linear_in, loop_axes
+from onnxc.codegen.llvm.contract_form import Axes, axes_of, clone_region, contraction_of, extent_of, place_of
+from onnxc.codegen.llvm.target import Target
+from onnxc.codegen.schedule import Schedule
+from onnxc.ir.core import Block, Func, Op, Value
+from onnxc.ir.dims import DimLike, sym
+from onnxc.ir.types import BOOL, DType, Mem, Scalar
+
+__all__ = ["FIRST", "INSIDE", "WIDTH", "Part", "epilogue_part", "panel_part", "row_part"]
+
+FIRST, INSIDE, WIDTH = "first.", "inside.", "width."
+"""Of a panel being packed: its first column, the column within it, and how many columns it has."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A piece of a contraction as a kernel. Its last argument is a buffer: the row or panel that is written, or the row of
+    sums that the epilogue reads as `total`. `body` is what stands inside the outer axes."""
+
+    func: Func
+    accesses: Accesses
+    body: Block
+    sweep: Op
+    arguments: dict[Value, Value]           # of the contraction's kernel -> of this one
+    buffer: Value
+    schedule: Schedule
+    across: str                             # the axis across lanes
+    total: Value | None = None
+
+    @property
+    def vectorised(self) -> dict[Op, str]:
+        """For the emitter: the sweep's axis across lanes."""
+        return {self.sweep: self.across} if self.across and self.schedule.lanes > 1 else {}
+
+
+def row_part(func: Func, target: Target) -> Part:
+    """Packs the row at a position of batch and m: its elements in the order of k."""
+    op = contraction_of(func)
+    k = axes_of(op, "k")
+
+    def store(block: Block, region: Block, buffer: Value, values: dict[Value, Value]) -> None:
+        (element,) = clone_region(region, block, values=values)
+        block.append(Op("k.store", [buffer, element], [], {"index": (place_of(k),), "where": (), "combine": None}))
+
+    return _part(func, op, target, [*axes_of(op, "batch"), *axes_of(op, "m")], k, 0, extent_of(k), store)
+
+
+def panel_part(func: Func, target: Target, columns: int) -> Part:
+    """Packs the `WIDTH` columns from `FIRST` on: [k][columns]."""
+    op = contraction_of(func)
+    k, n = axes_of(op, "k"), axes_of(op, "n")
+    place = place_of(k) * columns + sym(INSIDE)
+
+    def store(block: Block, region: Block, buffer: Value, values: dict[Value, Value]) -> None:
+        (element,) = clone_region(region, block, {name: sym(FIRST) + sym(INSIDE) for name, _ in n}, values)
+        block.append(Op("k.store", [buffer, element], [], {"index": (place,), "where": (), "combine": None}))
+
+    outer: Axes = [*axes_of(op, "batch"), (FIRST, extent_of(n))]
+    return _part(func, op, target, outer, [*k, (INSIDE, sym(WIDTH))], 1, extent_of(k) * columns, store)
+
+
+def epilogue_part(func: Func, target: Target, lanes: int) -> Part:
+    """Consumes the sums of one row, which the emitter gives as `total`; without an n axis there is one column, `INSIDE`."""
+    op = contraction_of(func)
+    n: Axes = axes_of(op, "n") or [(INSIDE, 1)]
+    totals: list[Value] = []
+
+    def consume(block: Block, region: Block, buffer: Value, values: dict[Value, Value]) -> None:
+        load = block.append(Op("k.load", [buffer], [region.args[0].type], {"index": (sym(n[0][0]),), "where": (), "other": 0}))
+        values[region.args[0]] = load.result
+        totals.append(load.result)
+        clone_region(region, block, values=values)
+
+    part = _part(func, op, target, [*axes_of(op, "batch"), *axes_of(op, "m")], n, 2, extent_of(n), consume)
+    return dataclasses.replace(part, total=totals[0], across=n[0][0],
+                               schedule=Schedule(vector=n[0][0], lanes=lanes))
+
+
+def _part(func: Func, op: Op, target: Target, outer: Axes, inner: Axes, region: int, size: DimLike, fill) -> Part:  # type: ignore[no-untyped-def]
+    accumulate: DType = op.attrs["accumulate"]  # type: ignore[assignment]
+    copy = Func(func.name, [a.type for a in func.args], [a.name for a in func.args], kind="kernel")
+    arguments = dict(zip(func.args, copy.args, strict=True))
+    buffer = copy.body.add_arg(Mem(accumulate, (size,)), "buffer")
+    block, body = Block(), Block()
+    fill(block, op.regions[region], buffer, dict(arguments))
+    sweep = body.append(_loop("k.sweep", inner, block))
+    copy.body.append(_loop("k.parallel", outer, body))
+    accesses = Accesses(copy)
+    across = _axis_across(accesses, sweep)
+    lanes = _lanes(accesses, sweep, across, target) if across else 1
+    return Part(copy, accesses, body, sweep, arguments, buffer, Schedule(vector=across, lanes=lanes), across)
+
+
+def _loop(name: str, axes: Axes, block: Block) -> Op:
+    return Op(name, (), (), {"axes": tuple(sym(n) for n, _ in axes), "extents": tuple(e for _, e in axes)}, [block])
+
+
+def _axis_across(accesses: Accesses, sweep: Op) -> str:
+    """The innermost axis along which all loads are of neighbours or of one element; without one, the last that is long."""
+    axes = [(n, e) for n, e in loop_axes(sweep) if not (isinstance(e, int) and e < 4)]
+    loads = [op for op in accesses_of(sweep.regions[0]) if op.name == "k.load"]
+    for name, _ in reversed(axes):
+        strides = [getattr(linear_in(accesses.flat(op), name), "stride", None) for op in loads]
+        if strides and 1 in strides and all(s in (0, 1) for s in strides):
+            return name
+    return axes[-1][0] if axes else ""
+
+
+def _lanes(accesses: Accesses, sweep: Op, axis: str, target: Target) -> int:
+    """As many lanes as one register holds of the widest elements that vary along the axis; fewer for a short axis."""
+    varying = dependent_values(sweep.regions[0], axis)
+    widths = [v.type.dtype.bits for v in varying if isinstance(v.type, Scalar) and v.type.dtype != BOOL]
+    lanes = target.lanes(max([8, *widths]))
+    extent = dict(loop_axes(sweep))[axis]
+    while isinstance(extent, int) and lanes > 1 and lanes // 2 >= extent:
+        lanes //= 2
+    return lanes
+
+

@@ -1,0 +1,91 @@
+"""How a contraction is cut on a CPU target: its tile, the rows that share a panel, the depth of a block, the least work.
+
+The schedule's fields: `rows` and `vectors` of `lanes` elements make the tile, `chunk` rows of the left operand pass over a
+panel together, `depth` steps of k are a block. A job is one panel of columns for one chunk of rows; a thread that takes
+neighbouring jobs takes neighbouring panels of the same rows, whose pointers or packed copies it makes once.
+"""
+
+from __future__ import annotations
+
+from onnxc.codegen.llvm.contract_form import axes_of, contraction_of, extent_of
+from onnxc.codegen.llvm.contract_loops import Blocking, rows_met
+from onnxc.codegen.llvm.contract_plan import plan_of
+from onnxc.codegen.llvm.microkernel import ITEM_BYTES, Microkernel
+from onnxc.codegen.llvm.target import Target
+from onnxc.codegen.llvm.tiles import blocking_for
+from onnxc.codegen.schedule import Schedule
+from onnxc.ir.core import Func
+from onnxc.ir.dims import DimLike, ceildiv, dim_max, dim_min, floordiv
+from onnxc.ir.types import DType
+
+__all__ = ["TILE_TYPES", "blocking_of", "chunks_of", "grain_of", "schedule_contraction"]
+
+TILE_TYPES = {"f32": "f32", "f64": "f64", "i32": "i32", "u32": "i32", "i64": "i64", "u64": "i64"}
+"""Accumulators that tiles hold -> the micro-kernels' type: integers of one width multiply and add alike."""
+
+# Packing a panel costs about as much as two dozen rows of products, so that more rows share one that is packed as it is used.
+_PACKED_CHUNKS = 4
+
+# Waking a worker that sleeps costs about 10 us, so that less work than this many cycles of multiply-adds is not shared.
+_CYCLES_WORTH_SHARING = 16384
+_FMAS_A_CYCLE = 2
+
+
+def schedule_contraction(func: Func, target: Target) -> Schedule:
+    """The schedule of a contraction in normal form."""
+    op = contraction_of(func)
+    accumulate: DType = op.attrs["accumulate"]  # type: ignore[assignment]
+    dtype = TILE_TYPES[accumulate.name]
+    height, columns = extent_of(axes_of(op, "m")), extent_of(axes_of(op, "n"))
+    blocking = blocking_for(target, dtype, n=columns if isinstance(columns, int) else None)
+    tile = blocking.tile
+    plan = plan_of(func, blocking.columns, tile.lanes)
+    chunk = blocking.chunk_rows * (1 if plan.panels is not None else _PACKED_CHUNKS)
+    if isinstance(height, int):
+        chunk = min(chunk, max(1, -(-height // tile.rows)) * tile.rows)
+    n = axes_of(op, "n")
+    return Schedule(vector=n[0][0] if n else "", lanes=tile.lanes, rows=tile.rows, vectors=tile.vectors, chunk=chunk,
+                    depth=blocking.block_bytes // blocking.row_bytes)
+
+
+def blocking_of(func: Func, schedule: Schedule) -> Blocking:
+    """The engine's blocking for a scheduled contraction: sizes of tile that its extents rule out are left out."""
+    op = contraction_of(func)
+    accumulate: DType = op.attrs["accumulate"]  # type: ignore[assignment]
+    dtype = TILE_TYPES[accumulate.name]
+    tile = Microkernel(dtype, schedule.rows, schedule.vectors, schedule.lanes, schedule.rows)
+    width = tile.vectors * tile.lanes
+    height, columns = extent_of(axes_of(op, "m")), extent_of(axes_of(op, "n"))
+    row_counts, vector_counts = None, None
+    if isinstance(height, int):
+        row_counts = _row_counts(height, schedule.chunk, tile.rows)
+    if isinstance(columns, int):
+        vector_counts = frozenset(-(-min(width, columns - n0) // tile.lanes) for n0 in range(0, columns, width)) or None
+    return Blocking(tile, schedule.chunk, schedule.depth * width * ITEM_BYTES[dtype], row_counts, vector_counts)
+
+
+def _row_counts(height: int, chunk: int, rows: int) -> frozenset[int] | None:
+    """The sizes of tile that chunks of equal size meet; see `chunks_of`."""
+    count, step = chunks_of(height, chunk, rows)
+    if not count:
+        return None
+    return frozenset().union(*(rows_met(min(int(step), height - m0), chunk, rows) for m0 in range(0, height, int(step))))
+
+
+def chunks_of(height: DimLike, chunk: int, rows: int) -> tuple[DimLike, DimLike]:
+    """(how many chunks `height` rows make, how many rows each of them but the last has): equal chunks of at most `chunk`
+    rows in whole tiles. No chunk is empty: all but one of them together have less than `height` rows."""
+    count = ceildiv(height, chunk)
+    return count, ceildiv(ceildiv(height, dim_max(1, count)), rows) * rows
+
+
+def grain_of(func: Func, schedule: Schedule) -> DimLike:
+    """Least jobs that a thread takes at once."""
+    if schedule.grain > 1:
+        return schedule.grain
+    op = contraction_of(func)
+    height, depth = extent_of(axes_of(op, "m")), extent_of(axes_of(op, "k"))
+    width = schedule.vectors * schedule.lanes
+    job = dim_min(height, schedule.chunk) * dim_min(extent_of(axes_of(op, "n")), width) * dim_max(1, depth)
+    worth = _CYCLES_WORTH_SHARING * _FMAS_A_CYCLE * schedule.lanes
+    return dim_max(1, floordiv(worth, dim_max(1, job)))
