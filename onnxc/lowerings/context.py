@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from onnxc.ir.builder import Builder, constant_of
-from onnxc.ir.core import Module, Op, Value
+from onnxc.ir.core import Block, Module, Op, Value
 from onnxc.ir.dims import Dim, DimLike, Shape, dim_max
 from onnxc.ir.types import BOOL, I64, DType, Tensor, dtype_named
 from onnxc.ops.known import KnownValues
@@ -31,6 +31,13 @@ class Lowering(Builder):
             raise ValueError(f"{op.name} is in no block")
         super().__init__(module, op.block, op, op.loc)
         self.node, self._known, self._guards = op, known, guards
+        self.first_inlined: Op | None = None         # the first op that `inline` brought and that is not lowered yet
+
+    @property
+    def captured(self) -> tuple[Value | None, ...]:
+        """The outer values that the node's regions use, which are their last arguments."""
+        count = self.node.attrs.get("captured", 0)
+        return self.node.operands[-count:] if isinstance(count, int) and count else ()
 
     # ---- questions -------------------------------------------------------------------------------------------------
     def refuse(self, reason: str) -> NoReturn:
@@ -104,6 +111,23 @@ class Lowering(Builder):
     def at_most(self, low: DimLike, high: DimLike, message: str) -> None:
         """Demand that low <= high."""
         self.guard("eq", dim_max(low, high), high, message)
+
+    # ---- regions ---------------------------------------------------------------------------------------------------
+    def inline(self, region: Block, args: Sequence[Value]) -> tuple[Value, ...]:
+        """Move the ops of a region in front of the node, with `args` for its arguments; gives what it yields.
+
+        The ops are lowered next; what they give has the types of the model until then.
+        """
+        for formal, actual in zip(region.args, args, strict=True):
+            formal.replace_by(actual)
+        last = region.terminator
+        out = last.inputs
+        last.erase()
+        for op in region.ops:
+            region.unlink(op)
+            self.insert(op)
+            self.first_inlined = self.first_inlined or op
+        return out
 
     # ---- making ----------------------------------------------------------------------------------------------------
     def scalar(self, value: float | int | bool, like: Value | DType) -> Value:

@@ -73,18 +73,18 @@ class _Pass:
         if any(v in self.poisoned for v in op.inputs):
             self.poisoned.update(op.results)
             return None
+        b = Lowering(self.module, op, self.known, self.guards)
         try:
-            results = self.apply(op, fn)
+            results = self.apply(b, op, fn)
         except (Refused, TypeInferenceError) as e:
             self.refuse(op, str(e))
             return None
         for old, new in zip(op.results, results):
             self.replace(old, new, op)
         op.erase()
-        return None
+        return b.first_inlined
 
-    def apply(self, op: Op, fn: LowerFn) -> tuple[Value | None, ...]:
-        b = Lowering(self.module, op, self.known, self.guards)
+    def apply(self, b: Lowering, op: Op, fn: LowerFn) -> tuple[Value | None, ...]:
         inputs, attrs = _bind(fn, op)
         out = fn(b, *inputs, **attrs)
         results = out if isinstance(out, tuple) else (out,)
@@ -116,7 +116,9 @@ def _bind(fn: LowerFn, op: Op) -> tuple[list[Value | None], dict[str, Any]]:
     params = list(inspect.signature(fn).parameters.values())[1:]
     fixed = [p for p in params if p.kind is p.POSITIONAL_OR_KEYWORD]
     variadic = any(p.kind is p.VAR_POSITIONAL for p in params)
-    inputs = list(op.operands)
+    attrs = {key: value for key, value in op.attrs.items() if key != "captured"}
+    captured = op.attrs.get("captured", 0)
+    inputs = list(op.operands[:-captured] if isinstance(captured, int) and captured else op.operands)
     while inputs and inputs[-1] is None:
         inputs.pop()
     if len(inputs) > len(fixed) and not variadic:
@@ -125,18 +127,18 @@ def _bind(fn: LowerFn, op: Op) -> tuple[list[Value | None], dict[str, Any]]:
         if p.default is p.empty and (i >= len(inputs) or inputs[i] is None):
             raise Refused(f"the required input '{p.name}' is missing")
     known = {p.name for p in params if p.kind is p.KEYWORD_ONLY}
-    unknown = op.attrs.keys() - known
+    unknown = attrs.keys() - known
     if unknown:
         raise Refused(f"attribute '{min(unknown)}' is not known")
     for p in params:
-        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in op.attrs:
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in attrs:
             raise Refused(f"the required attribute '{p.name}' is missing")
-    return inputs, dict(op.attrs)
+    return inputs, attrs
 
 
 def _compare_hint(old: Value, found: Type, op: Op) -> None:
     hint = old.type
-    if not isinstance(hint, Tensor) or not isinstance(found, Tensor) or hint.shape is None:
+    if not isinstance(hint, Tensor) or not isinstance(found, Tensor) or hint.shape is None or found.shape is None:
         return
     wrong = len(hint.shape) != found.rank or any(
         isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(hint.shape, found.dims))

@@ -19,7 +19,7 @@ from onnxc.ir.types import F32, F64, I64
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.table import lowering
 
-__all__: list[str] = []
+__all__ = ["tap_weight"]
 
 _TRANSFORMS = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric",
                "tf_crop_and_resize")
@@ -199,7 +199,8 @@ def _filtered(b: Lowering, x: Value, axis: _Axis, source: Value, how: _Filter) -
     share = b.map("sub", b.reshape(source, (axis.out, 1)), base)
     tap = b.map("add", b.cast(b.iota(2 * half, 2, 1), F64), b.scalar(1 - half, F64))
     position = b.map("add", base, tap)
-    weight = _weight(b, b.map("mul", b.map("abs", b.map("sub", tap, share)), b.scalar(shrink, F64)), how)
+    distance = b.map("mul", b.map("abs", b.map("sub", tap, share)), b.scalar(shrink, F64))
+    weight = tap_weight(b, distance, how.mode, how.coefficient)
     if how.exclude_outside:
         last = b.cast(b.dim(axis.extent - 1), F64)
         out = b.map("or", b.map("lt", position, b.scalar(0, F64)), b.map("gt", position, last))
@@ -212,14 +213,13 @@ def _filtered(b: Lowering, x: Value, axis: _Axis, source: Value, how: _Filter) -
     return b.reduce(b.map("mul", taken, spread), "add", [axis.index + 1], keepdims=False)
 
 
-def _weight(b: Lowering, distance: Value, how: _Filter) -> Value:
-    """The filter at a distance: a tent, or the cubic convolution of Keys with coefficient a."""
+def tap_weight(b: Lowering, distance: Value, mode: str, a: float) -> Value:
+    """The filter at a distance: a tent ("linear"), or the cubic convolution of Keys with coefficient a ("cubic")."""
     def number(v: float) -> Value:
-        return b.scalar(v, F64)
+        return b.scalar(v, distance)
 
-    if how.mode == "linear":
+    if mode == "linear":
         return b.map("max", b.map("sub", number(1), distance), number(0))
-    a = how.coefficient
     near = _polynomial(b, distance, (a + 2, -(a + 3), 0, 1))
     far = _polynomial(b, distance, (a, -5 * a, 8 * a, -4 * a))
     outer = b.map("select", b.map("lt", distance, number(2)), far, number(0))

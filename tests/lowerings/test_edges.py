@@ -54,7 +54,8 @@ def test_a_convolution_of_an_empty_batch() -> None:
 
 # ---- NaN and infinities --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("op", ["Relu", "Clip", "LeakyRelu", "Elu", "Selu", "Celu", "HardSigmoid", "HardSwish",
-                                "Softplus", "Softsign", "Gelu", "Mish", "Swish", "Sign", "Abs", "ReduceMax", "ReduceMin"])
+                                "Softplus", "Softsign", "Gelu", "Mish", "Swish", "Sign", "Abs", "ReduceMax",
+                                "ReduceMin"])
 def test_nan_stays_nan(op: str) -> None:
     bounds = ", lo, hi" if op == "Clip" else ""
     model = lowered(f"(float[1] x) => (float[1] y) {{ y = {op}(x{bounds}) }}",
