@@ -257,8 +257,12 @@ def test_constants_are_taken_by_name_and_checked_by_content():
         "func @m(%x: f32[" + "9" * 5000 + "]",
         "func @m(%x: f32[min(" + ", ".join(f"a{i}" for i in range(300)) + ")]",
         'func @m() kind "g" {\n test.a() {a = ' + "9" * 5000,
+        'func @m() kind "g" {\n test.a() ' + ";" * 60 + "\n?",
+        'func @m() kind "g" {\n test.a(%a' + "_" * 60 + "?",
+        'func @m() kind "g" {\n test.a() {"' + "\\a" * 20_000,
     ],
-    ids=["regions", "lists", "types", "parentheses", "signs", "products", "numbers", "number", "arguments", "integer"],
+    ids=["regions", "lists", "types", "parentheses", "signs", "products", "numbers", "number", "arguments", "integer",
+         "comment", "underscores", "string"],
 )
 def test_text_without_measure_is_an_error_and_soon(text):
     start = time.perf_counter()
