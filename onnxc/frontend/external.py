@@ -71,6 +71,7 @@ class ExternalFiles:
         out = np.empty(nbytes, np.uint8)
         if not read_exactly(fd, offset, out):
             raise Fail(short)
+        out.flags.writeable = False
         return out
 
     def _verify(self, fd: int, location: str, size: int, checksum: str, what: str) -> None:

@@ -144,7 +144,7 @@ class _Main:
         used = {u for n in self.graph.nodes for u in n.used()}.union(self.graph.outputs)
         for name, (position, proto) in self.graph.initializers.items():
             if name in used and name not in self.overridden:
-                array = self.importer.reader.read(proto, name, self.model.blobs.pop(position, None))
+                array = self.importer.reader.read(proto, name, self.model.blobs.get(position))
                 self.scope.values[name] = make_constant(self.module, self.scope.insert, array, name)
         self.importer.sparse_constants(self.graph, self.scope, used)
 

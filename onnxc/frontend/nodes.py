@@ -71,8 +71,7 @@ class Importer:
         if callee is not None:
             self._call(node, callee, scope)
             return
-        if scope.bindings is not None:
-            node = _bound(node, scope.bindings)
+        node = self._bound(node, scope)
         signature = check_node(node, scope.opsets, self.problems.add)
         if signature is not None and node.op_type == "Constant" and not node.domain:
             label = scope.prefix + node.label
@@ -95,8 +94,7 @@ class Importer:
             if signature is not None else [None] * len(node.outputs)
         self._check_regions(name, node, regions, len(captured))
         types = [self._declared(node, o, t, scope) for o, t in zip(node.outputs, types, strict=True)]
-        guess = next((v.type for v in operands if v is not None), Tensor(F32, None))
-        op = Op(name, [*operands, *captured], [t or guess for t in types], attrs, regions, label,
+        op = Op(name, [*operands, *captured], [t or _guess(operands) for t in types], attrs, regions, label,
                 [scope.prefix + o if o else "" for o in node.outputs])
         self.guessed.update(r for r, t in zip(op.results, types, strict=True) if t is None)
         scope.insert(op)
@@ -215,7 +213,7 @@ class Importer:
         self.reader.limits.require("nesting", scope.depth + 1, f"The nesting of subgraphs and calls at {node.text}")
         body = callee.body
         bindings = dict(callee.defaults)
-        for name, a in (_bound(node, scope.bindings) if scope.bindings is not None else node).attributes.items():
+        for name, a in self._bound(node, scope).attributes.items():
             if name not in callee.attributes:
                     self.problems.add(InvalidGraph, f"This is an invalid model. In {node.text}: the function has no "
                                                 f"attribute '{printable(name)}'.")
@@ -238,6 +236,19 @@ class Importer:
                     value.name = scope.prefix + output
                 scope.values[output] = value
 
+    def _bound(self, node: Node, scope: Scope) -> Node:
+        """A node with the call's attributes in place of references to them; what the call does not give is dropped."""
+        references = {n: a.ref_attr_name for n, a in node.attributes.items() if a.ref_attr_name}
+        if not references:
+            return node
+        if scope.bindings is None:
+            self.problems.add(InvalidGraph, f"This is an invalid model. {node.text} refers to attributes of a function "
+                                            f"({', '.join(map(printable, map(str, references)))}), but is in none.")
+        given = scope.bindings or {}
+        attributes = {n: given[references[n]] if n in references else a for n, a in node.attributes.items()
+                      if n not in references or references[n] in given}
+        return dataclasses.replace(node, attributes=attributes)
+
     def _refuse_call(self, node: Node, body: Graph, scope: Scope) -> None:
         self.problems.add(InvalidGraph, f"This is an invalid model. {node.text} calls a function of {len(body.inputs)} "
                                         f"inputs and {len(body.outputs)} outputs with {len(node.inputs)} and "
@@ -246,6 +257,11 @@ class Importer:
         self.guessed.update(stand_in.results)
         scope.insert(stand_in)
         scope.values.update((o, r) for o, r in zip(node.outputs, stand_in.results, strict=True) if o)
+
+
+def _guess(operands: Sequence[Value | None]) -> Type:
+    """The type of results that no schema tells: most operators keep that of their first operand."""
+    return next((v.type for v in operands if v is not None), Tensor(F32, None))
 
 
 def _is_constant(value: Value) -> bool:
@@ -267,19 +283,6 @@ def _region_form(name: str, node: Node) -> tuple[int, int] | None:
         carried = max(len(node.inputs) - 2, 0)
         return 2 + carried, 1 + max(len(node.outputs), carried)
     return None
-
-
-def _bound(node: Node, bindings: Mapping[str, AttributeProto]) -> Node:
-    """A node of a function with the call's attributes in place of references; what is not given is dropped."""
-    if not any(a.ref_attr_name for a in node.attributes.values()):
-        return node
-    attributes: dict[str, AttributeProto] = {}
-    for name, a in node.attributes.items():
-        if not a.ref_attr_name:
-            attributes[name] = a
-        elif a.ref_attr_name in bindings:
-            attributes[name] = bindings[a.ref_attr_name]
-    return dataclasses.replace(node, attributes=attributes)
 
 
 def _shortened(prefix: str) -> str:

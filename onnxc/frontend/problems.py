@@ -7,6 +7,7 @@ from onnxc.errors import OnnxcError
 __all__ = ["Problems", "printable"]
 
 _SHOWN = 20
+_KEPT = 1000
 
 
 class Problems:
@@ -19,7 +20,8 @@ class Problems:
         return len(self._found)
 
     def add(self, kind: type[OnnxcError], message: str) -> None:
-        self._found.setdefault((kind, message))
+        if len(self._found) < _KEPT:
+            self._found.setdefault((kind, message))
 
     def raise_if_any(self) -> None:
         """Raise one exception with all messages, if there are any."""
@@ -29,7 +31,8 @@ class Problems:
         messages = [m for _, m in self._found]
         if len(messages) == 1:
             raise kind(messages[0])
-        lines = [f"The model has {len(messages)} errors:", *(f"  {m}" for m in messages[:_SHOWN])]
+        count = f"{len(messages)}{' or more' if len(messages) == _KEPT else ''}"
+        lines = [f"The model has {count} errors:", *(f"  {m}" for m in messages[:_SHOWN])]
         if len(messages) > _SHOWN:
             lines.append(f"  and {len(messages) - _SHOWN} more")
         raise kind("\n".join(lines))

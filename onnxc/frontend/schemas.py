@@ -169,7 +169,7 @@ def bind_types(node: Node, s: Signature, types: Sequence[Type | None], report: R
     for i, t in enumerate(types):
         if t is None:
             continue
-        formal, text = s.input(i), _plain(type_text(t))
+        formal, text = s.input(i), type_text(t)
         allowed = s.allowed.get(formal.type)
         if text not in allowed if allowed is not None else text != formal.type:
             report(InvalidGraph, f"This is an invalid model. Type Error: Type '{text}' of input parameter "

@@ -38,7 +38,7 @@ class Source(Protocol):
         """Exactly `length` bytes."""
 
     def array(self, start: int, length: int) -> np.ndarray:
-        """Exactly `length` bytes in an array of their own."""
+        """Exactly `length` bytes in a read-only array of their own."""
 
 
 class BytesSource:
@@ -51,7 +51,9 @@ class BytesSource:
         return self.data[start:start + length]
 
     def array(self, start: int, length: int) -> np.ndarray:
-        return np.frombuffer(self.data, np.uint8, length, start).copy()
+        out = np.frombuffer(self.data, np.uint8, length, start).copy()
+        out.flags.writeable = False
+        return out
 
 
 class FileSource:
@@ -75,6 +77,7 @@ class FileSource:
         out = np.empty(length, np.uint8)
         if not read_exactly(self.fd, start, out):
             raise Truncated(f"the file ended while bytes {start} to {start + length} were read")
+        out.flags.writeable = False
         return out
 
 

@@ -55,6 +55,13 @@ class Value:
         """The ops that use this value, each once, in order of use."""
         return list(dict.fromkeys(op for op, _ in self.uses))
 
+    def drop_use(self, use: Use) -> None:
+        """Forget one use. The newest is looked at first: values with very many users are changed as they are built."""
+        if self.uses[-1] == use:
+            self.uses.pop()
+        else:
+            self.uses.remove(use)
+
     def replace_by(self, other: Value) -> None:
         """Make every user of this value use `other`."""
         if other is self:
@@ -116,7 +123,7 @@ class Op:
     def set_operand(self, i: int, value: Value | None) -> None:
         old = self._operands[i]
         if old is not None:
-            old.uses.remove((self, i))
+            old.drop_use((self, i))
         self._operands[i] = value
         if value is not None:
             value.uses.append((self, i))
@@ -130,9 +137,10 @@ class Op:
                 v.uses.append((self, len(self._operands) - 1))
 
     def drop_operands(self) -> None:
-        for i, v in enumerate(self._operands):
+        for i in reversed(range(len(self._operands))):
+            v = self._operands[i]
             if v is not None:
-                v.uses.remove((self, i))
+                v.drop_use((self, i))
         self._operands = []
 
     def add_region(self, block: Block) -> Block:

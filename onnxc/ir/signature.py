@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from onnxc.ir.types import Map, Opt, Seq, Tensor, Type
+from onnxc.ir.types import ALL_DTYPES, Map, Opt, Seq, Tensor, Type
 
 __all__ = ["ValueInfo", "type_text"]
+
+_TENSOR_TEXT = {d.name: f"tensor({d.onnx_text})" for d in ALL_DTYPES}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class ValueInfo:
 
 def type_text(t: Type) -> str:
     """The ONNX text of a type: `tensor(float)`, `seq(tensor(int64))`, `optional(...)`, `map(string,tensor(float))`."""
+    if isinstance(t, Tensor):
+        return _TENSOR_TEXT[t.dtype.name]
     wrappers = []
     while isinstance(t, (Seq, Opt, Map)):
         if isinstance(t, Map):
@@ -39,4 +43,4 @@ def type_text(t: Type) -> str:
             t = t.element
     if not isinstance(t, Tensor):
         raise TypeError(f"a value of type {t} has no ONNX type")
-    return f"{''.join(wrappers)}tensor({t.dtype.onnx_text}){')' * len(wrappers)}"
+    return "".join(wrappers) + _TENSOR_TEXT[t.dtype.name] + ")" * len(wrappers)

@@ -48,9 +48,9 @@ def _prelu_per_channel(u: Upgrade) -> None:
 def _tile_repeats(u: Upgrade) -> None:
     """One axis was repeated: the others are repeated once."""
     x, tiles, axis = (u.op.operand(i) for i in range(3))
-    as_index = [_vector(u, u.make("Cast", v, type=Tensor(I64, None), to=I64.onnx)) for v in (axis, tiles)]
-    ones = _ones(u, _vector(u, u.rank(x)))
-    u.op.set_operands([x, u.make("ScatterElements", ones, *as_index, axis=0)])
+    tiles, axis = (_vector(u, u.make("Cast", v, type=Tensor(I64, None), to=I64.onnx)) for v in (tiles, axis))
+    after = u.make("Sub", u.make("Sub", _vector(u, u.rank(x)), axis), u.const([1]))
+    u.op.set_operands([x, u.make("Concat", _ones(u, axis), tiles, _ones(u, after), axis=0)])
 
 
 @step("BatchNormalization", 9)
