@@ -1,0 +1,27 @@
+"""`onnxc compile`: a model to an artifact."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import click
+
+import onnxc
+from onnxc.cli.console import working
+
+
+@click.command()
+@click.argument("model", type=click.Path(dir_okay=False))
+@click.option("--output", "-o", type=click.Path(dir_okay=False), help="The file to write.  [default: MODEL.onnxc]")
+@click.option("--target", help="What to compile for: host, x86-64-v2, x86-64-v3, x86-64-v4, aarch64-neon, or a text as "
+                               "`onnxc env` shows it.  [default: ONNXC_TARGET, else host]")
+def command(model: str, output: str | None, target: str | None) -> None:
+    """Compile MODEL to a file that runs without the compiler."""
+    to = output or str(Path(model).with_suffix(".onnxc"))
+    start = time.perf_counter()
+    with working(f"compiling {model}") as stage:
+        compiled = onnxc.compile(model, to, target=target, hooks=[lambda name, module: stage(name)])
+    click.echo(f"{to}: {os.path.getsize(to):,} bytes, {len(compiled.kernels)} kernels for {compiled.target}, "
+               f"{time.perf_counter() - start:.2f} s")

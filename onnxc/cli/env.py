@@ -1,0 +1,42 @@
+"""`onnxc env`: what there is to run with, and the settings in force."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+import click
+
+import onnxc
+from onnxc.cli.console import print_table
+from onnxc.config import config, settings
+from onnxc.runtime.threads import default_threads
+
+_PACKAGES = ("numpy", "ml_dtypes", "onnx", "llvmlite", "triton", "onnxruntime")
+
+
+@click.command()
+def command() -> None:
+    """Show versions, the processor that code is made for, and every setting."""
+    print_table(("package", "version"), [("onnxc", onnxc.__version__), ("python", platform.python_version()),
+                                         *((name, _version(name)) for name in _PACKAGES)])
+    click.echo(f"\nsystem   {platform.platform()}\nthreads  {default_threads()}\nhost     {_host()}\n")
+    for setting in settings(config()):
+        value = setting.value if setting.value not in (None, ()) else "unset"
+        click.echo(f"{setting.variable} = {value}" + ("" if setting.value == setting.default else "  (changed)"))
+        click.echo(f"    {setting.doc}")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _host() -> str:
+    try:
+        from onnxc.codegen.llvm.target import Target
+    except ImportError as error:
+        return f"unknown without llvmlite ({error})"
+    return str(Target.host())

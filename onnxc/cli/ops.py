@@ -1,0 +1,45 @@
+"""`onnxc ops`: the operators that can be compiled, and how many of ONNX's there are."""
+
+from __future__ import annotations
+
+import click
+
+from onnxc.cli.console import print_table
+
+_DOMAINS = ("", "ai.onnx.ml")
+
+
+@click.command()
+@click.option("--coverage", is_flag=True, help="Also list the operators that ONNX defines and onnxc cannot compile.")
+def command(coverage: bool) -> None:
+    """List the operators that can be compiled.
+
+    An operator has a lowering of its own ("lowering"), or ONNX defines it by others, which are compiled in its place
+    ("function").
+    """
+    rows = [(domain or "ai.onnx", name, how) for (domain, name), how in sorted(_operators().items())]
+    shown = rows if coverage else [row for row in rows if row[2] != "none"]
+    print_table(("domain", "operator", "compiled by"), shown)
+    for domain in dict.fromkeys(row[0] for row in rows):
+        of_domain = [row for row in rows if row[0] == domain]
+        done = sum(row[2] != "none" for row in of_domain)
+        click.echo(f"{domain}: {done} of {len(of_domain)} operators, {done / len(of_domain):.0%}")
+
+
+def _operators() -> dict[tuple[str, str], str]:
+    """How each operator that onnxc compiles or ONNX defines (deprecated ones apart) is compiled."""
+    from onnx import defs
+
+    from onnxc.lowerings.table import LOWERINGS, lowering_of
+    lowering_of("")         # loads the families
+    found = {_key(name): "lowering" for name in LOWERINGS}
+    for schema in defs.get_all_schemas():
+        if schema.domain in _DOMAINS and not schema.deprecated:
+            body = schema.has_function or schema.has_context_dependent_function
+            found.setdefault((schema.domain, schema.name), "function" if body else "none")
+    return found
+
+
+def _key(name: str) -> tuple[str, str]:
+    domain, _, kind = name.rpartition(".")
+    return domain, kind
