@@ -17,8 +17,9 @@ from onnxc.ir.core import Block, Func, Op
 from onnxc.ir.dims import DimLike, ceildiv, dim_max, floordiv, symbols_of
 from onnxc.ir.types import BOOL, Scalar
 
-__all__ = ["grain_of", "schedule_kernel", "vector_axes", "vectors_in_flight"]
+__all__ = ["NEAR", "grain_of", "schedule_kernel", "vector_axes", "vectors_in_flight"]
 
+NEAR = (-1, 2, 3, 4)            # strides of loads along the vector axis that whole vectors and shuffles serve
 _UNKNOWN = 64                   # assumed extent of a symbolic axis
 _UNROLL = 4                     # vectors in flight in a short loop: what hides the latency of an addition
 _CHUNK = 16384                  # scalar operations that make a chunk worth a thread's attention: some microseconds
@@ -128,12 +129,17 @@ def _block_cost(accesses: Accesses, block: Block, axis: str, lanes: float, chose
         if op.regions:
             total += _loop_cost(accesses, op, axis, lanes, chosen, width)
         elif op.name in ("k.load", "k.store"):
-            total += 1.0 if axis and _step(accesses, op, axis) == "far" else 1 / lanes
+            total += _access_cost(_step(accesses, op, axis) if axis else "none", lanes)
         else:
             # A value that is the same in all lanes is computed once for all of them.
             total += weight(op) / lanes if axis == "" or any(r in varying for r in op.results) or not op.results \
                 else weight(op) / max(lanes, 16)
     return total
+
+
+def _access_cost(step: str, lanes: float) -> float:
+    """Instructions an element of a load or store."""
+    return {"none": 1 / lanes, "next": 1 / lanes, "near": 4 / lanes, "far": 1.0}[step]
 
 
 def _loop_cost(accesses: Accesses, loop: Op, axis: str, lanes: float, chosen: dict[Op, str], width: int) -> float:
@@ -158,7 +164,7 @@ def _used_lanes(extent: DimLike, lanes: int) -> float:
 
 
 def _step(accesses: Accesses, access: Op, axis: str) -> str:
-    """How an access moves along an axis: "none", "next", or "far"."""
+    """How an access moves along an axis: "none", "next" (to the neighbour), "near" (a few elements), or "far"."""
     flat = accesses.flat(access)
     operands = [v for v in access.operands[1 if access.name == "k.load" else 2:] if v is not None]
     if operands and any(s.startswith("$") for s in symbols_of(flat)):
@@ -168,7 +174,10 @@ def _step(accesses: Accesses, access: Op, axis: str) -> str:
     linear = linear_in(flat, axis)
     if linear is None:
         return "far"
-    return {0: "none", 1: "next"}.get(linear.stride, "far") if isinstance(linear.stride, int) else "far"
+    if not isinstance(linear.stride, int):
+        return "far"
+    near = access.name == "k.load" and linear.stride in NEAR
+    return {0: "none", 1: "next"}.get(linear.stride, "near" if near else "far")
 
 
 # ---- widths ----------------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from onnxc.codegen.accesses import linear_in
-from onnxc.codegen.llvm.abi import I1, I8, I64
+from onnxc.codegen.llvm.abi import I1, I8, I32, I64
 from onnxc.codegen.llvm.dims import constant, splat
+from onnxc.codegen.llvm.heuristics import NEAR
 from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.loops import counted_loop
 from onnxc.codegen.llvm.reduce import combine
@@ -29,12 +30,14 @@ __all__ = ["emit_load", "emit_store"]
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where an access goes. `offset` is an i64 element offset; a vector of them when `kind` is "lanes"."""
+    """Where an access goes. `offset` is an i64 element offset, of lane 0 when lanes are `step` elements apart; a vector
+    of offsets when `kind` is "lanes"."""
 
-    kind: str                       # "uniform", "contiguous" or "lanes"
+    kind: str                       # "uniform", "contiguous", "strided" or "lanes"
     offset: ir.Value
     base: ir.Value
     dtype: DType
+    step: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +107,9 @@ def _place(scope: Scope, op: Op, operands: tuple[Value | None, ...]) -> _Place:
         # Two steps, so that the first one leaves the loop over lanes.
         row = scope.builder.gep(base, [rest], source_etype=memory_type(dtype))
         return _Place("contiguous", first, row, dtype)
+    if linear is not None and linear.stride in NEAR and not is_packed(dtype):
+        first = scope.builder.add(scope.dim(linear.rest, env), scope.builder.mul(scope.axes[scope.axis], constant(linear.stride)))
+        return _Place("strided", first, base, dtype, linear.stride)
     return _Place("lanes", splat(scope.builder, scope.dim(flat, env), scope.lanes), base, dtype)
 
 
@@ -163,7 +169,9 @@ def _read(scope: Scope, place: _Place, mask: ir.Value | None, other: Element | N
     if is_packed(place.dtype):
         return _read_packed(scope, place, mask, other)
     type = ir.VectorType(memory_type(place.dtype), scope.lanes)
-    if place.kind == "contiguous":
+    if place.kind == "strided":
+        raw = _strided_load(scope, place, type, mask, None if other is None else _in_memory(scope, other, type))
+    elif place.kind == "contiguous":
         raw = _vector_load(scope, place, type, mask, _in_memory(scope, other, type))
     else:
         raw = _gather(scope, place.base, place.offset, type, mask, _in_memory(scope, other, type))
@@ -213,6 +221,55 @@ def _vector_load(scope: Scope, place: _Place, type: ir.VectorType, mask: ir.Valu
         return b.load(pointer, typ=type, align=_align(place.dtype))
     function = intrinsic(scope.builder.module, "llvm.masked.load", [type, pointer.type], type, [pointer.type, mask.type, type])
     return _aligned_call(b, function, [pointer, mask, other], 0, _align(place.dtype))
+
+
+def _strided_load(scope: Scope, place: _Place, type: ir.VectorType, mask: ir.Value | None,
+                  other: ir.Value | None) -> ir.Value:
+    """Lanes a few elements apart, or backwards: whole vectors from the first lane's element to the last's, shuffled.
+
+    What lies between two elements of a buffer belongs to it; under a mask only the lanes' own elements are read."""
+    b, lanes, step = scope.builder, type.count, place.step
+    span = (lanes - 1) * abs(step) + 1
+    lowest = place.offset if step > 0 else b.add(place.offset, constant(step * (lanes - 1)))
+    starts = [min(i * lanes, span - lanes) for i in range(abs(step))]
+    wanted = [i * step if step > 0 else (lanes - 1 - i) * -step for i in range(lanes)]
+    homes = [max(i for i, start in enumerate(starts) if start <= at) for at in wanted]
+    pieces = []
+    for i, start in enumerate(starts):
+        piece = dataclasses.replace(place, kind="contiguous", offset=b.add(lowest, constant(start)))
+        places = {at - start: lane for lane, (at, home) in enumerate(zip(wanted, homes, strict=True)) if home == i}
+        pieces.append(_vector_load(scope, piece, type, None if mask is None else _moved_mask(b, mask, places),
+                                   ir.Constant(type, ir.Undefined)))
+    value = _picked(b, pieces, starts, wanted, homes)
+    return value if mask is None or other is None else b.select(mask, value, other)
+
+
+def _moved_mask(b: ir.IRBuilder, mask: ir.Value, places: dict[int, int]) -> ir.Value:
+    """The mask whose lane p is that of lane places[p], and false where there is none."""
+    lanes = mask.type.count
+    order = [places.get(p, lanes) for p in range(lanes)]
+    return b.shuffle_vector(mask, ir.Constant(mask.type, None),
+                            ir.Constant(ir.VectorType(I32, lanes), [ir.Constant(I32, x) for x in order]))
+
+
+def _picked(b: ir.IRBuilder, pieces: list[ir.Value], starts: list[int], wanted: list[int], homes: list[int]) -> ir.Value:
+    """The vector of elements at the `wanted` positions; piece i holds the positions from starts[i] on, and lane l is to
+    be found in piece homes[l]."""
+    lanes = len(wanted)
+    value = pieces[0]
+    for i in range(1, max(len(pieces), 2)):
+        other = pieces[i] if i < len(pieces) else pieces[0]
+        index = []
+        for lane, (at, home) in enumerate(zip(wanted, homes, strict=True)):
+            if home == i:
+                index.append(lanes + at - starts[i])
+            elif i == 1:
+                index.append(at if home == 0 else 0)
+            else:
+                index.append(lane)                  # put in its place by an earlier shuffle
+        order = ir.Constant(ir.VectorType(I32, lanes), [ir.Constant(I32, x) for x in index])
+        value = b.shuffle_vector(value, other, order)
+    return value
 
 
 def _gather(scope: Scope, base: ir.Value, offset: ir.Value, type: ir.VectorType, mask: ir.Value | None,
@@ -267,8 +324,7 @@ def _write(scope: Scope, place: _Place, mask: ir.Value | None, value: Element) -
     if place.kind == "contiguous":
         _vector_store(scope, place, data, mask)
         return
-    offsets = splat(b, place.offset, scope.lanes)
-    pointers = _lane_pointers(scope, place.base, offsets, element)
+    pointers = _lane_pointers(scope, place.base, _lane_offsets(scope, place), element)
     if mask is None:
         mask = ir.Constant(ir.VectorType(I1, scope.lanes), [ir.Constant(I1, 1)] * scope.lanes)
     function = intrinsic(scope.builder.module, "llvm.masked.scatter", [data.type, pointers.type], ir.VoidType(),
@@ -316,9 +372,9 @@ def _update(scope: Scope, place: _Place, mask: ir.Value | None, value: Element, 
 
 
 def _lane_offsets(scope: Scope, place: _Place) -> ir.Value:
-    if place.kind != "contiguous":
+    if place.kind not in ("contiguous", "strided"):
         return splat(scope.builder, place.offset, scope.lanes)
-    steps = ir.Constant(ir.VectorType(I64, scope.lanes), [ir.Constant(I64, i) for i in range(scope.lanes)])
+    steps = ir.Constant(ir.VectorType(I64, scope.lanes), [ir.Constant(I64, i * place.step) for i in range(scope.lanes)])
     return scope.builder.add(splat(scope.builder, place.offset, scope.lanes), steps)
 
 

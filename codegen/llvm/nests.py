@@ -98,12 +98,22 @@ def forms_for(scope: Scope, region: Block, axis: str, extent: DimLike) -> list[F
     masked = target.vector_bytes == 64 or _masks_are_cheap(scope, region)
     forms = [] if isinstance(extent, int) and extent < lanes else [Form("main", wide)]
     rest = extent % wide if isinstance(extent, int) else None
-    if wide > lanes and not masked and (rest is None or rest >= lanes):
+    middle = not masked or bool(_conditions_on(scope, region, axis)) or _moves_far(scope, region, axis)
+    if wide > lanes and middle and (rest is None or rest >= lanes):
         forms.append(Form("middle", lanes))
     whole = rest == 0 if masked or wide == lanes else rest is not None and rest % lanes == 0
     if not whole or _conditions_on(scope, region, axis):
         forms.append(Form("edge", lanes, masked=True) if masked else Form("edge", 1))
     return forms
+
+
+def _moves_far(scope: Scope, region: Block, axis: str) -> bool:
+    """Whether an access of the region goes to elements that are not neighbours: masks make those dear."""
+    for access in accesses_of(region):
+        linear = linear_in(scope.kernel.accesses.flat(access), axis)
+        if linear is None or linear.stride not in (0, 1):
+            return True
+    return False
 
 
 def _masks_are_cheap(scope: Scope, region: Block) -> bool:
@@ -122,7 +132,7 @@ def _vector_loop(scope: Scope, vector: VectorAxis, forms: Sequence[Form], carrie
     edge = len(forms) - 1 if forms and forms[-1].name == "edge" else None
     position, whole_until = vector.start, vector.stop
     if vector.low is not None and vector.high is not None and edge is not None:
-        position = _clamp(scope.builder, vector.low, vector.start, vector.stop)
+        position = _whole_steps(scope.builder, vector, forms[edge].lanes)
         whole_until = _clamp(scope.builder, vector.high, position, vector.stop)
         values[edge] = _edge_loop(scope, vector, forms[edge], vector.start, position, values[edge], body)
     known = scope.within(known=scope.known | vector.conditions)
@@ -132,6 +142,17 @@ def _vector_loop(scope: Scope, vector: VectorAxis, forms: Sequence[Form], carrie
     if edge is not None:
         values[edge] = _edge_loop(scope, vector, forms[edge], position, vector.stop, values[edge], body)
     return values
+
+
+def _whole_steps(b: ir.IRBuilder, vector: VectorAxis, lanes: int) -> ir.Value:
+    """Where the conditions hold from, moved on to the end of the edge form's step that reaches it."""
+    assert vector.low is not None
+    low = _clamp(b, vector.low, vector.start, vector.stop)
+    if lanes == 1:
+        return low
+    steps = b.and_(b.add(b.sub(low, vector.start), constant(lanes - 1)), constant(-lanes))
+    end = b.add(vector.start, steps)
+    return b.select(b.icmp_signed(">", end, vector.stop), vector.stop, end)
 
 
 def _clamp(b: ir.IRBuilder, value: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
