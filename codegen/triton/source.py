@@ -6,6 +6,7 @@ Imports no triton, so that sources can be made, printed and stored where it is n
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 from onnxc.codegen.schedule import Schedule
 from onnxc.errors import NotImplemented
@@ -52,6 +53,15 @@ class KernelSource:
     index_bits: int = 64
     limits: tuple[tuple[str, int], ...] = ()
     multiples: tuple[tuple[str, int], ...] = ()
+
+    def parameters(self, addresses: Sequence[int], dims: Mapping[str, int], error: int = 0,
+                   error_base: int = 0) -> list[tuple[str, int]]:
+        """Type and value of each parameter of a launch. `addresses` are those of the memory arguments, `error` is that
+        of the error word, which a kernel with messages needs."""
+        memory = iter(addresses)
+        values = {"error": error, "error_base": error_base}
+        return [(a.type, next(memory) if a.kind == "mem" else dims[a.name] if a.kind == "symbol" else values[a.kind])
+                for a in self.arguments]
 
 
 def error_code(word: int) -> int | None:
