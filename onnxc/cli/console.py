@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -14,10 +13,6 @@ from rich.text import Text
 __all__ = ["print_table", "working"]
 
 _PATIENCE = 1.0     # seconds without a word
-
-
-class Progress(Protocol):
-    def __call__(self, what: str) -> None: ...
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
@@ -37,7 +32,7 @@ def _plain(cell: object) -> Text:
 
 
 @contextlib.contextmanager
-def working(what: str) -> Iterator[Progress]:
+def working(what: str) -> Iterator[Callable[[str], None]]:
     """Says what is being done when it takes over a second. Gives a function that refines it: the stage under way."""
     console = Console(stderr=True)
     status = console.status(what)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from onnxc.cli.console import print_table
@@ -33,7 +35,8 @@ def _operators() -> dict[tuple[str, str], str]:
     from onnxc.lowerings.table import LOWERINGS, lowering_of
     lowering_of("")         # loads the families
     found = {_key(name): "lowering" for name in LOWERINGS}
-    for schema in defs.get_all_schemas():
+    schemas: Any = defs.get_all_schemas()       # the type stub lacks the functions
+    for schema in schemas:
         if schema.domain in _DOMAINS and not schema.deprecated:
             body = schema.has_function or schema.has_context_dependent_function
             found.setdefault((schema.domain, schema.name), "function" if body else "none")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TextIO
+
 import click
 
 from onnxc.cli.console import working
@@ -15,7 +17,7 @@ from onnxc.cli.console import working
 @click.option("--list", "listed", is_flag=True, expose_value=False, is_eager=True,
               callback=lambda ctx, _, value: _list(ctx) if value else None, help="List the passes and end.")
 @click.option("--log", is_flag=True, help="Print the rewrites of each pass on standard error.")
-def command(file: click.utils.LazyFile, names: str, output: click.utils.LazyFile, target: str | None,
+def command(file: TextIO, names: str, output: TextIO, target: str | None,
             log: bool) -> None:
     """Run passes on FILE ('-' is standard input), a module in the IR's text form."""
     from onnxc import driver
@@ -30,8 +32,12 @@ def command(file: click.utils.LazyFile, names: str, output: click.utils.LazyFile
     chosen = pipeline.passes_named([name.strip() for name in names.split(",") if name.strip()])
     options = driver.CompileOptions.from_config(**({} if target is None else {"target": target}))
     context = driver.pass_context(options)
-    with working("running passes") as stage:
-        pipeline.run(module, context, chosen, hooks=[lambda name, changed: (stage(name), verify(changed))])
+    with working("running passes") as say:
+        def after(name: str, changed: Any) -> None:
+            say(name)
+            verify(changed)
+
+        pipeline.run(module, context, chosen, hooks=[after])
     output.write(print_module(module, inline=True))
     if log:
         click.echo(str(context.log), err=True)
