@@ -20,7 +20,7 @@ from onnxc.codegen.llvm.dims import DimEmitter, constant
 from onnxc.codegen.llvm.heuristics import grain_of, vector_axes
 from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.loops import counted_loop
-from onnxc.codegen.llvm.memory import emit_load, emit_store
+from onnxc.codegen.llvm.memory import emit_load, emit_store, holds
 from onnxc.codegen.llvm.nests import Form, forms_for, scalar_nest, vector_axis, vector_nest
 from onnxc.codegen.llvm.prepare import is_contraction, prepare_kernel
 from onnxc.codegen.llvm.reduce import emit_reduce, emit_scan
@@ -28,6 +28,7 @@ from onnxc.codegen.llvm.registers import Element, const
 from onnxc.codegen.llvm.rowcache import SCRATCH
 from onnxc.codegen.llvm.scope import KernelContext, Scope
 from onnxc.codegen.llvm.target import Target
+from onnxc.codegen.llvm.transpose import TiledLoad, read_row, read_tile, tiled_loads
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Block, Func, Op, Value
 from onnxc.ir.dims import DimLike, ceildiv, dim_min, product, symbols_of
@@ -160,7 +161,8 @@ class _KernelEmitter:
         outer = [(n, e) for n, e in axes if n != name]
         if not name:
             return _Jobs(outer, "", 1, 1)
-        return _Jobs(outer, name, dict(axes)[name], _BLOCK_ELEMENTS)
+        tile = next((n for n, size in self.schedule.blocks if n in dict(outer) and size == self.schedule.lanes), "")
+        return _Jobs(outer, name, dict(axes)[name], _BLOCK_ELEMENTS, tile, self.schedule.lanes if tile else 1)
 
     def _run_jobs(self, scope: Scope, plan: _Jobs, begin: ir.Value, end: ir.Value) -> None:
         """Steps through [begin, end): positions are decoded from the first job and then counted up with carry."""
@@ -176,20 +178,75 @@ class _KernelEmitter:
         counted_loop(b, "job", begin, end, 1, starts, job)
 
     def _job(self, scope: Scope, plan: _Jobs) -> None:
-        region = self.parallel.regions[0]
         if not plan.vector:
-            emit_block(scope, region)
-            return
-        start, stop = plan.range(scope)
+            emit_block(scope, self.parallel.regions[0])
+        elif plan.tile:
+            self._tiles(scope, plan)
+        else:
+            self._vectors(scope, plan)
+
+    def _vectors(self, scope: Scope, plan: _Jobs) -> None:
+        """The job's part of the vector axis, every other axis having its position."""
+        region = self.parallel.regions[0]
         forms = forms_for(scope, region, plan.vector, plan.extent)
         inner = hoist(scope, region, {plan.vector})
-        vector = vector_axis(inner, region, plan.vector, start, stop)
+        vector = vector_axis(inner, region, plan.vector, *plan.range(scope))
 
         def body(form: Form, lanes: Scope, carried: list[ir.Value]) -> list[ir.Value]:
             emit_block(lanes, region)
             return carried
 
         vector_nest(inner, [], vector, forms, [[] for _ in forms], body)
+
+    # ---- tiles -------------------------------------------------------------------------------------------------------
+
+    def _tiles(self, scope: Scope, plan: _Jobs) -> None:
+        """A job of as many positions along the tile axis as there are lanes, fewer at its end: as tiles if all of their
+        loads happen, else one position after the other."""
+        b = scope.builder
+        first, last = plan.tile_range(scope)
+        loads = tiled_loads(self.accesses, plan.tile, plan.vector)
+        conditions = frozenset(c for load in loads for c in self.accesses.conditions(load.op) if plan.tile in symbols_of(c))
+        whole = b.icmp_signed("==", b.sub(last, first), constant(plan.width))
+        for end in (first, b.sub(last, constant(1))):
+            at_end = scope.within(axes={plan.tile: end})
+            for condition in conditions:                # linear, so that they hold between two places where they hold
+                whole = b.and_(whole, holds(at_end, condition, {}))
+        with b.if_else(whole) as (tiled, plain):
+            with tiled:
+                self._whole_tile(scope.within(known=scope.known | conditions), plan, loads, first)
+            with plain:
+                self._each_position(scope, plan, first, last, lambda inner: self._vectors(inner, plan))
+
+    def _each_position(self, scope: Scope, plan: _Jobs, first: ir.Value, last: ir.Value,
+                       body: Callable[[Scope], None]) -> None:
+        def position(_: ir.IRBuilder, index: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            body(scope.within(axes={plan.tile: index}))
+            return []
+
+        counted_loop(scope.builder, plan.tile, first, last, 1, [], position)
+
+    def _whole_tile(self, scope: Scope, plan: _Jobs, loads: list[TiledLoad], first: ir.Value) -> None:
+        region = self.parallel.regions[0]
+        vector = vector_axis(scope, region, plan.vector, *plan.range(scope))
+        last = scope.builder.add(first, constant(plan.width))
+
+        def body(form: Form, lanes: Scope, carried: list[ir.Value]) -> list[ir.Value]:
+            if form.lanes != plan.width or form.masked:
+                self._each_position(lanes, plan, first, last, lambda inner: emit_block(inner, region) and None)
+                return carried
+            tiles = [read_tile(lanes, load, first) for load in loads]
+
+            def row(inner: Scope) -> None:
+                index = inner.builder.sub(inner.axes[plan.tile], first)
+                values = {load.op.result: read_row(inner, load, tile, index) for load, tile in zip(loads, tiles, strict=True)}
+                emit_block(inner.within(values=values), region)
+
+            self._each_position(lanes, plan, first, last, row)
+            return carried
+
+        forms = forms_for(scope, region, plan.vector, plan.extent)
+        vector_nest(scope, [], vector, forms, [[] for _ in forms], body)
 
 
 def _rounded_bytes(argument: Value) -> DimLike:
@@ -198,15 +255,19 @@ def _rounded_bytes(argument: Value) -> DimLike:
 
 
 class _Jobs:
-    """How outer points become jobs: `outer` axes, and blocks of the axis across lanes ("" when there is none)."""
+    """How outer points become jobs: `outer` axes, blocks of the axis across lanes ("" when there is none), and runs of
+    `width` positions along the `tile` axis ("" when there is none)."""
 
-    BLOCK = "block."
+    BLOCK, TILE = "block.", "tile."
 
-    def __init__(self, outer: list[tuple[str, DimLike]], vector: str, extent: DimLike, block: int) -> None:
-        self.vector, self.extent, self.block = vector, extent, block
+    def __init__(self, outer: list[tuple[str, DimLike]], vector: str, extent: DimLike, block: int, tile: str = "",
+                 width: int = 1) -> None:
+        self.vector, self.extent, self.block, self.tile, self.width = vector, extent, block, tile, width
+        self.tile_extent = dict(outer).get(tile, 1)
         self.blocked = bool(vector) and not (isinstance(extent, int) and extent <= block)
+        tiles = [(self.TILE, ceildiv(self.tile_extent, width))] if tile else []
         blocks = [(self.BLOCK, ceildiv(extent, block))] if self.blocked else []
-        self.counters = [(n, e) for n, e in outer] + blocks
+        self.counters = [(n, e) for n, e in outer if n != tile] + tiles + blocks
         self.total: DimLike = product(e for _, e in self.counters)
         if vector and not self.blocked:
             self.total = self.total * (1 if extent else 0)
@@ -214,7 +275,14 @@ class _Jobs:
     @property
     def points(self) -> DimLike:
         """Outer points in one job."""
-        return dim_min(self.extent, self.block) if self.vector else 1
+        return dim_min(self.extent, self.block) * self.width if self.vector else 1
+
+    def tile_range(self, scope: Scope) -> tuple[ir.Value, ir.Value]:
+        """The positions along the tile axis that a job covers."""
+        b, extent = scope.builder, scope.dim(self.tile_extent)
+        first = b.mul(scope.axes[self.TILE], constant(self.width))
+        last = b.add(first, constant(self.width))
+        return first, b.select(b.icmp_signed("<", last, extent), last, extent)
 
     def range(self, scope: Scope) -> tuple[ir.Value, ir.Value]:
         """The part of the vector axis that a job covers."""

@@ -7,10 +7,12 @@ it is long.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 from onnxc.codegen.accesses import Accesses, dependent_values, linear_in, loop_axes
 from onnxc.codegen.llvm.target import Target
+from onnxc.codegen.llvm.transpose import tiled_loads
 from onnxc.codegen.llvm.weights import weight
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Block, Func, Op
@@ -22,8 +24,10 @@ __all__ = ["NEAR", "grain_of", "schedule_kernel", "vector_axes", "vectors_in_fli
 NEAR = (-1, 2, 3, 4)            # strides of loads along the vector axis that whole vectors and shuffles serve
 _UNKNOWN = 64                   # assumed extent of a symbolic axis
 _UNROLL = 4                     # vectors in flight in a short loop: what hides the latency of an addition
+_TILE = 8                       # rows of a tile; 16 rows of 16 floats spill, and measured slower (36 us for 26)
 _CHUNK = 16384                  # scalar operations that make a chunk worth a thread's attention: some microseconds
 _HORIZONTAL = 12                # instructions that fold one vector into one element
+_NEVER = 1e9
 _LOOP = 3                       # instructions to start and step an inner loop
 
 
@@ -37,13 +41,18 @@ def schedule_kernel(func: Func, target: Target) -> Schedule:
     inner = [n for n in accesses.axes if n not in outer and accesses.axes[n].loop.name != "k.scan"]
     best, best_cost = Schedule(), _cost(accesses, parallel, Schedule())
     for name in [*reversed(outer), *reversed(inner)]:
-        candidate = Schedule(vector=name, lanes=_lanes(accesses, name, target))
-        cost = _cost(accesses, parallel, candidate)
-        if candidate.lanes > 1 and cost < best_cost:
-            best, best_cost = candidate, cost
-    if best.lanes == 1:
-        return best
-    return Schedule(vector=best.vector, lanes=best.lanes, unroll=_UNROLL)
+        candidate = Schedule(vector=name, lanes=_lanes(accesses, name, target), unroll=_UNROLL)
+        for schedule in [candidate, *(_tiled(candidate, along) for along in outer if along != name and name in outer)]:
+            cost = _cost(accesses, parallel, schedule)
+            if schedule.lanes > 1 and cost < best_cost:
+                best, best_cost = schedule, cost
+    return best
+
+
+def _tiled(schedule: Schedule, along: str) -> Schedule:
+    """The schedule with square tiles over its vector axis and `along`."""
+    lanes = min(schedule.lanes, _TILE if schedule.lanes <= 16 else 2 * _TILE)
+    return dataclasses.replace(schedule, lanes=lanes, unroll=1, blocks=((along, lanes),))
 
 
 def vector_axes(accesses: Accesses, schedule: Schedule) -> dict[Op, str]:
@@ -118,7 +127,14 @@ def _cost(accesses: Accesses, parallel: Op, schedule: Schedule) -> float:
     """Instructions for one outer point."""
     axis = accesses.axes.get(schedule.vector)
     if axis is not None and axis.loop is parallel:
-        return _block_cost(accesses, parallel.regions[0], axis.name, _used_lanes(axis.extent, schedule.lanes), {}, 1)
+        lanes = _used_lanes(axis.extent, schedule.lanes)
+        whole = _block_cost(accesses, parallel.regions[0], axis.name, lanes, {}, 1)
+        for along, width in schedule.blocks:
+            loads = tiled_loads(accesses, along, axis.name)
+            filled = _used_lanes(accesses.axes[along].extent, width) / width
+            saved = _access_cost("far", lanes) - _access_cost("tile", lanes)
+            whole = whole - saved * len(loads) * filled + 0.1 if loads and filled >= 0.5 else _NEVER
+        return whole
     return _block_cost(accesses, parallel.regions[0], "", 1.0, vector_axes(accesses, schedule), schedule.lanes)
 
 
@@ -139,7 +155,7 @@ def _block_cost(accesses: Accesses, block: Block, axis: str, lanes: float, chose
 
 def _access_cost(step: str, lanes: float) -> float:
     """Instructions an element of a load or store."""
-    return {"none": 1 / lanes, "next": 1 / lanes, "near": 4 / lanes, "far": 1.0}[step]
+    return {"none": 1 / lanes, "next": 1 / lanes, "near": 4 / lanes, "tile": 8 / lanes, "far": 2.0}[step]
 
 
 def _loop_cost(accesses: Accesses, loop: Op, axis: str, lanes: float, chosen: dict[Op, str], width: int) -> float:

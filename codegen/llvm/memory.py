@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from onnxc.codegen.accesses import linear_in
+from onnxc.codegen.accesses import Condition, linear_in
 from onnxc.codegen.llvm.abi import I1, I8, I32, I64
 from onnxc.codegen.llvm.dims import constant, splat
 from onnxc.codegen.llvm.heuristics import NEAR
@@ -22,10 +22,10 @@ from onnxc.codegen.llvm.reduce import combine
 from onnxc.codegen.llvm.registers import Element, const, is_packed, memory_type, with_lanes
 from onnxc.codegen.llvm.scope import Scope
 from onnxc.ir.core import Op, Value
-from onnxc.ir.dims import DimLike, symbols_of
+from onnxc.ir.dims import symbols_of
 from onnxc.ir.types import BOOL, DType, Mem
 
-__all__ = ["emit_load", "emit_store"]
+__all__ = ["emit_load", "emit_store", "holds"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,16 +124,16 @@ def _guard(scope: Scope, op: Op, operands: tuple[Value | None, ...]) -> _Guard:
     for condition in scope.kernel.accesses.conditions(op):
         if condition in scope.known:
             continue
-        holds = _holds(scope, condition, env)
-        if isinstance(holds.type, ir.VectorType):
-            lanes = holds if lanes is None else scope.builder.and_(lanes, holds)
+        now = holds(scope, condition, env)
+        if isinstance(now.type, ir.VectorType):
+            lanes = now if lanes is None else scope.builder.and_(lanes, now)
         else:
-            uniform = holds if uniform is None else scope.builder.and_(uniform, holds)
+            uniform = now if uniform is None else scope.builder.and_(uniform, now)
     return _Guard(uniform, lanes)
 
 
-def _holds(scope: Scope, condition: tuple[DimLike, DimLike, DimLike], env: dict[str, ir.Value]) -> ir.Value:
-    """low <= expr < high, as one unsigned comparison of expr - low with high - low (an empty range holds nowhere)."""
+def holds(scope: Scope, condition: Condition, env: dict[str, ir.Value]) -> ir.Value:
+    """Whether low <= expr < high: one unsigned comparison of expr - low with high - low (an empty range holds nowhere)."""
     expr, low, high = condition
     b = scope.builder
     distance = scope.dim(expr - low, env)
