@@ -162,7 +162,7 @@ class Lowering(Builder):
         have, want = self.shape(v), tuple(shape)
         if have == want:
             return v
-        for d, e in zip(have, want[len(want) - len(have):]):
+        for d, e in zip(have, want[len(want) - len(have):], strict=False):
             self.guard("broadcast", d, e, f"a dim of {d} cannot be broadcast to {e}")
         return self.value("t.broadcast", v, shape=want)
 
@@ -174,7 +174,7 @@ class Lowering(Builder):
         """The shape that `shapes` broadcast to together."""
         rank = max(map(len, shapes))
         padded = [(1,) * (rank - len(s)) + tuple(s) for s in shapes]
-        return tuple(self.joint_dim(dims) for dims in zip(*padded))
+        return tuple(self.joint_dim(dims) for dims in zip(*padded, strict=True))
 
     def joint_dim(self, dims: Sequence[DimLike]) -> DimLike:
         """The dim that `dims` broadcast to together; refused when there is none."""
@@ -198,7 +198,7 @@ class Lowering(Builder):
         if len(have) > len(shape):
             self.refuse(f"a value of type {v.type} cannot be broadcast to rank {len(shape)}")
         want = tuple(shape[len(shape) - len(have):])
-        return v if all(d in (1, e) for d, e in zip(have, want)) else self.broadcast_to(v, want)
+        return v if all(d in (1, e) for d, e in zip(have, want, strict=True)) else self.broadcast_to(v, want)
 
     def map(self, name: str, *values: Value) -> Value:
         """The elementwise op `t.<name>` on values that broadcast."""

@@ -40,7 +40,7 @@ def ConvTranspose(b: Lowering, X: Value, W: Value, B: Value | None = None, *, au
     y = _phases(b, X, W, group, stride, dilation)
     have = b.shape(y)[1:-1]
     y = b.value("t.pad", y, None, low=(0, *(p * -1 for p in low), 0),
-                high=(0, *(o + p - h for o, p, h in zip(out, low, have)), 0), mode="constant")
+                high=(0, *(o + p - h for o, p, h in zip(out, low, have, strict=True)), 0), mode="constant")
     y = y if B is None else b.map("add", y, b.cast(B, b.dtype(y)))
     return channels_first(b, b.cast(y, b.dtype(X)))
 
@@ -52,9 +52,9 @@ def _placement(b: Lowering, space: Sequence[DimLike], natural: Sequence[DimLike]
     if auto_pad not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
         b.refuse(f"auto_pad '{auto_pad}' is not known")
     if output_shape or auto_pad.startswith("SAME"):
-        out: list[DimLike] = [d * s for d, s in zip(space, stride)]
+        out: list[DimLike] = [d * s for d, s in zip(space, stride, strict=True)]
         out[:] = output_shape[-n:] if output_shape else out
-        cut = [full - o for full, o in zip(natural, out)]
+        cut = [full - o for full, o in zip(natural, out, strict=True)]
         return [c // 2 if auto_pad == "SAME_UPPER" else c - c // 2 for c in cut], out
     margin = list(pads or [0] * (2 * n)) if auto_pad == "NOTSET" else [0] * (2 * n)
     if len(margin) != 2 * n:
@@ -67,14 +67,14 @@ def _phases(b: Lowering, X: Value, W: Value, group: int, stride: Sequence[int], 
     """All the sums from output position 0 on, [N, *at least natural, O]."""
     n, x = len(stride), b.shape(X)
     weights, taps = _phase_weights(b, W, group, stride, dilation)
-    places = tuple(d + t - 1 for d, t in zip(x[2:], taps))
+    places = tuple(d + t - 1 for d, t in zip(x[2:], taps, strict=True))
     view = channels_last_window(b, X, Windows(taps, (1,) * n, (1,) * n, tuple(t - 1 for t in taps),
                                               tuple(t - 1 for t in taps), places))
     view = b.reshape(view, (*b.shape(view)[:-1], group, b.shape(W)[0] // group))
     space, kernel, phase = _SPACE[:n], _KERNEL[:n], _PHASE[:n]
     out = contract(b, view, weights, f"n{space}{kernel}gc,g{kernel}c{phase}o->n{space}{phase}go")
     order = [0, *(a for i in range(n) for a in (1 + i, 1 + n + i)), 1 + 2 * n, 2 + 2 * n]
-    shape = (x[0], *(p * s for p, s in zip(places, stride)), b.shape(W)[1] * group)
+    shape = (x[0], *(p * s for p, s in zip(places, stride, strict=True)), b.shape(W)[1] * group)
     return b.reshape(b.transpose(out, order), shape)
 
 
@@ -87,12 +87,12 @@ def _phase_weights(b: Lowering, W: Value, group: int, stride: Sequence[int],
     w = b.reshape(W, (group, shape[0] // group, shape[1], *shape[2:]))
     for i, d in enumerate(dilation):
         w = _zeros_between(b, w, 3 + i, d)
-    reach = [(int(size) - 1) * d + 1 for size, d in zip(shape[2:], dilation)]  # type: ignore[arg-type]
-    taps = tuple(ceildiv(r, s) for r, s in zip(reach, stride))
+    reach = [(int(size) - 1) * d + 1 for size, d in zip(shape[2:], dilation, strict=True)]  # type: ignore[arg-type]
+    taps = tuple(ceildiv(r, s) for r, s in zip(reach, stride, strict=True))
     lead = (0, 0, 0)
     w = b.value("t.pad", w, None, low=(*lead, *(0,) * n), mode="constant",
-                high=(*lead, *(t * s - r for t, s, r in zip(taps, stride, reach))))
-    w = b.reshape(w, (*b.shape(w)[:3], *(d for pair in zip(taps, stride) for d in pair)))
+                high=(*lead, *(t * s - r for t, s, r in zip(taps, stride, reach, strict=True))))
+    w = b.reshape(w, (*b.shape(w)[:3], *(d for pair in zip(taps, stride, strict=True) for d in pair)))
     order = (0, *(3 + 2 * i for i in range(n)), 1, *(4 + 2 * i for i in range(n)), 2)
     w = b.transpose(w, order)
     dims = b.shape(w)

@@ -27,14 +27,14 @@ def Einsum(b: Lowering, *Inputs: Value, equation: str) -> Value:
     if len(specs) != len(Inputs) or not Inputs:
         b.refuse(f"equation '{equation}' for {len(Inputs)} inputs")
     spare = iter(c for c in "zyxwvutsrqponmlkjihgfedcbaZYXWVUTSRQPONMLKJIHGFEDCBA" if c not in equation)
-    ranks = [b.rank(v) - len(s.replace("...", "")) for s, v in zip(specs, Inputs)]
-    if any(r < 0 or (r > 0 and "..." not in s) for s, r in zip(specs, ranks)):
+    ranks = [b.rank(v) - len(s.replace("...", "")) for s, v in zip(specs, Inputs, strict=True)]
+    if any(r < 0 or (r > 0 and "..." not in s) for s, r in zip(specs, ranks, strict=True)):
         b.refuse(f"equation '{equation}' does not fit inputs of types {', '.join(str(b.type(v)) for v in Inputs)}")
     dots = "".join(next(spare) for _ in range(max(ranks)))
-    terms = [s.replace("...", dots[len(dots) - r:]) for s, r in zip(specs, ranks)]
+    terms = [s.replace("...", dots[len(dots) - r:]) for s, r in zip(specs, ranks, strict=True)]
     target = out.replace("...", dots) if arrow else dots + _once(left.replace("...", "").replace(",", ""))
     _check(b, equation, terms, target)
-    return _evaluate(b, [_diagonal(b, v, t) for v, t in zip(Inputs, terms)], target)
+    return _evaluate(b, [_diagonal(b, v, t) for v, t in zip(Inputs, terms, strict=True)], target)
 
 
 def _once(letters: str) -> str:
@@ -65,7 +65,7 @@ def _diagonal(b: Lowering, v: Value, letters: str) -> _Term:
 def _evaluate(b: Lowering, terms: list[_Term], target: str) -> Value:
     extent: dict[str, list[DimLike]] = {}
     for t in terms:
-        for c, d in zip(t.letters, b.shape(t.value)):
+        for c, d in zip(t.letters, b.shape(t.value), strict=True):
             extent.setdefault(c, []).append(d)
     sizes = {c: b.joint_dim(dims) for c, dims in extent.items()}
     total = terms[0]
@@ -90,7 +90,8 @@ def _summed(b: Lowering, term: _Term, wanted: set[str]) -> _Term:
 def _join(b: Lowering, left: _Term, right: _Term, later: set[str], sizes: dict[str, DimLike]) -> _Term:
     """The product of two terms, summed over the letters that nothing later wants."""
     shared = [c for c in left.letters if c in right.letters]
-    lhs, rhs = (b.broadcast_to(t.value, [sizes[c] if c in shared else d for c, d in zip(t.letters, b.shape(t.value))])
+    lhs, rhs = (b.broadcast_to(t.value, [sizes[c] if c in shared else d
+                                         for c, d in zip(t.letters, b.shape(t.value), strict=True)])
                 for t in (left, right))
     rows, columns = ([c for c in t.letters if c not in shared] for t in (left, right))
     out = "".join([*(c for c in shared if c in later), *rows, *columns])

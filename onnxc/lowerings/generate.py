@@ -84,9 +84,12 @@ def _range_size(b: Lowering, start: Value, limit: Value, delta: Value) -> DimLik
 
 
 def _float_range_size(b: Lowering, ends: Sequence[np.ndarray | None]) -> int:
-    low, high, step = (float(e.reshape(()).item()) if e is not None else math.nan for e in ends)
-    if step == 0 or not all(map(math.isfinite, (low, high, step))):
-        b.refuse("a range of floats has to have constant, finite ends and a constant step other than 0")
+    known = [float(e.reshape(()).item()) for e in ends if e is not None]
+    if len(known) != 3:
+        b.refuse("start, limit or delta of a range of floats is computed from data; they have to be constant")
+    low, high, step = known
+    if step == 0 or not all(map(math.isfinite, known)):
+        b.refuse(f"a range from {low} to {high} by {step}")
     return max(math.ceil((high - low) / step), 0)
 
 

@@ -24,8 +24,9 @@ _TAPS = {"nearest": (0,), "linear": (0, 1), "cubic": (-1, 0, 1, 2)}
 def GridSample(b: Lowering, X: Value, grid: Value, *, align_corners: int = 0, mode: str = "linear",
                padding_mode: str = "zeros") -> Value:
     n = b.rank(X) - 2
-    if n < 1 or b.rank(grid) != n + 2 or b.shape(grid)[-1] != n:
+    if n < 1 or b.rank(grid) != n + 2:
         b.refuse(f"a grid of type {b.type(grid)} for an input of type {b.type(X)}")
+    b.guard("eq", b.shape(grid)[-1], n, "the points of the grid do not have a coordinate for each spatial axis")
     if mode not in _TAPS or padding_mode not in ("zeros", "border", "reflection"):
         b.refuse(f"mode '{mode}' with padding_mode '{padding_mode}' is not supported")
     b.guard("eq", b.shape(X)[0], b.shape(grid)[0], "input and grid differ in the batch")
@@ -64,7 +65,7 @@ class _Frame:
 
     def points(self) -> Value:
         """The grid, which lists coordinates in [-1, 1] from the last axis to the first, as positions of the input."""
-        b, shape = self.b, self.b.shape(self.grid)
+        b, shape = self.b, (*self.b.shape(self.grid)[:-1], self.b.rank(self.grid) - 2)
         starts = (*(0 for _ in shape[:-1]), shape[-1] - 1)
         turned = b.value("t.slice", self.grid, starts=starts, sizes=shape, steps=(*(1 for _ in shape[:-1]), -1))
         raised = b.map("add", turned, self.number(1))

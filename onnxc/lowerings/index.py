@@ -21,7 +21,7 @@ def Gather(b: Lowering, data: Value, indices: Value, *, axis: int = 0) -> Value:
 @lowering
 def GatherElements(b: Lowering, data: Value, indices: Value, *, axis: int = 0) -> Value:
     at = b.axis(axis, data)
-    for i, (have, want) in enumerate(zip(b.shape(data), b.shape(indices))):
+    for i, (have, want) in enumerate(zip(b.shape(data), b.shape(indices), strict=False)):
         if i != at:
             b.at_most(want, have, f"axis {i} of the indices is longer than that of the data")
     return b.value("t.gather_elements", data, indices, axis=at)
@@ -29,7 +29,7 @@ def GatherElements(b: Lowering, data: Value, indices: Value, *, axis: int = 0) -
 
 @lowering
 def GatherND(b: Lowering, data: Value, indices: Value, *, batch_dims: int = 0) -> Value:
-    for i, (d, e) in enumerate(zip(b.shape(data)[:batch_dims], b.shape(indices))):
+    for i, (d, e) in enumerate(zip(b.shape(data)[:batch_dims], b.shape(indices), strict=False)):
         b.guard("eq", d, e, f"batch axis {i} of data and indices differs")
     return b.value("t.gather_nd", data, indices, batch=batch_dims)
 
@@ -44,6 +44,7 @@ def OneHot(b: Lowering, indices: Value, depth: Value, values: Value, *, axis: in
     spread = b.reshape(b.cast(indices, I64), (*shape[:at], 1, *shape[at:]))
     spread = b.map("select", b.map("lt", spread, b.scalar(0, I64)), b.map("add", spread, b.dim(n)), spread)
     hot = b.map("eq", b.iota(n, rank, at), spread)
+    b.guard("eq", b.type(values).size, 2, "there are not two values, one for off and one for on")
     off, on = (b.reshape(b.value("t.slice", values, starts=(i,), sizes=(1,), steps=(1,)), ()) for i in (0, 1))
     return b.map("select", hot, on, off)
 

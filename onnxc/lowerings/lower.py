@@ -79,7 +79,7 @@ class _Pass:
         except (Refused, TypeInferenceError) as e:
             self.refuse(op, str(e))
             return None
-        for old, new in zip(op.results, results):
+        for old, new in zip(op.results, results, strict=False):
             self.replace(old, new, op)
         op.erase()
         return b.first_inlined
@@ -141,7 +141,7 @@ def _compare_hint(old: Value, found: Type, op: Op) -> None:
     if not isinstance(hint, Tensor) or not isinstance(found, Tensor) or hint.shape is None or found.shape is None:
         return
     wrong = len(hint.shape) != found.rank or any(
-        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(hint.shape, found.dims))
+        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(hint.shape, found.dims, strict=True))
     if wrong:
         log.warning("%s of node '%s': the model declares %%%s as %s but it is %s; going on with the latter",
                     op.name, op.loc, old.name, hint, found)

@@ -99,13 +99,13 @@ def _plan(b: Lowering, X: Value, at: Sequence[int], scales: list[float] | None, 
         if len(scales) != n or any(not s > 0 or not math.isfinite(s) for s in scales):
             b.refuse(f"scales {scales} for axes {list(at)}")
         return [_Axis(a, shape[a], _scaled(shape[a], s), b.scalar(s, F64), s, r)
-                for a, s, r in zip(at, scales, regions)]
+                for a, s, r in zip(at, scales, regions, strict=True)]
     wanted = b.dims_of(sizes, "the sizes") if sizes is not None else []
     if len(wanted) != n:
         b.refuse(f"{len(wanted)} sizes for axes {list(at)}")
     if policy != "stretch":
         return _keeping_aspect(b, [shape[a] for a in at], at, wanted, regions, policy)
-    return [_axis_to(b, a, shape[a], d, r) for a, d, r in zip(at, wanted, regions)]
+    return [_axis_to(b, a, shape[a], d, r) for a, d, r in zip(at, wanted, regions, strict=True)]
 
 
 def _scaled(extent: DimLike, scale: float) -> DimLike:
@@ -131,10 +131,10 @@ def _keeping_aspect(b: Lowering, extents: Sequence[DimLike], at: Sequence[int], 
     have, want = ([d for d in dims if isinstance(d, int)] for dims in (extents, wanted))
     if len(have) != len(at) or len(want) != len(at) or 0 in have or policy not in ("not_larger", "not_smaller"):
         b.refuse(f"keep_aspect_ratio_policy '{policy}' from {list(map(str, extents))} to {list(map(str, wanted))}")
-    scale = (min if policy == "not_larger" else max)(Fraction(w, h) for w, h in zip(want, have))
+    scale = (min if policy == "not_larger" else max)(Fraction(w, h) for w, h in zip(want, have, strict=True))
     ratio = float(scale)
     return [_Axis(a, h, math.floor(scale * h + Fraction(1, 2)), b.scalar(ratio, F64), ratio, r)
-            for a, h, r in zip(at, have, regions)]
+            for a, h, r in zip(at, have, regions, strict=True)]
 
 
 # ---- where an output position comes from ---------------------------------------------------------------------------

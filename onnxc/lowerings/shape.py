@@ -128,8 +128,8 @@ def Tile(b: Lowering, input: Value, repeats: Value) -> Value:
     if all(t == 1 for t in times):
         return input
     apart = b.reshape(input, [d for pair in ((1, d) for d in shape) for d in pair])
-    spread = b.broadcast_to(apart, [d for pair in zip(times, shape) for d in pair])
-    return b.reshape(spread, [t * d for t, d in zip(times, shape)])
+    spread = b.broadcast_to(apart, [d for pair in zip(times, shape, strict=True) for d in pair])
+    return b.reshape(spread, [t * d for t, d in zip(times, shape, strict=True)])
 
 
 @lowering

@@ -28,14 +28,16 @@ def _from_front(position: DimLike, extent: DimLike) -> DimLike:
 
 
 def slice_extent(start: DimLike, end: DimLike, step: int, extent: DimLike) -> tuple[DimLike, DimLike]:
-    """(first position, count) of start:end:step on an axis of `extent`, by ONNX's (numpy's) rules.
+    """(first position, count) of start:end:step on an axis of `extent`, by ONNX's rules.
 
-    The first position lies in range whenever the count is above 0.
+    They are numpy's but for one: going down, a start before the first position is moved to it. The first position lies
+    in range whenever the count is above 0.
     """
-    if step < 0:
-        first, size = _ascending(_mirror(start), _mirror(end), -step, extent)
-        return extent - 1 - first, size
-    return _ascending(start, end, step, extent)
+    if step > 0:
+        return _ascending(start, end, step, extent)
+    low, high = _clamp(_mirror(start), extent), _clamp(_mirror(end), extent)
+    low = low if low == 0 else dim_max(dim_min(low, extent - 1), 0)
+    return extent - 1 - low, dim_max(ceildiv(high - low, -step), 0)
 
 
 def _mirror(position: DimLike) -> DimLike:
@@ -77,7 +79,7 @@ def Slice(b: Lowering, data: Value, starts: Value, ends: Value, axes: Value | No
         b.refuse("a step of 0")
     start: list[DimLike] = [0] * len(shape)
     size, stride = list(shape), [1] * len(shape)
-    for i, s, e, by in zip(at, first, last, step):
+    for i, s, e, by in zip(at, first, last, step, strict=True):
         start[i], size[i] = slice_extent(s, e, by, shape[i])
         stride[i] = by
     return take(b, data, start, size, stride)
@@ -132,7 +134,7 @@ def Concat(b: Lowering, *inputs: Value, axis: int) -> Value:
     for v in inputs[1:]:
         if b.rank(v) != len(first):
             b.refuse(f"inputs of types {b.type(inputs[0])} and {b.type(v)} differ in rank")
-        for i, (d, e) in enumerate(zip(first, b.shape(v))):
+        for i, (d, e) in enumerate(zip(first, b.shape(v), strict=True)):
             if i != at:
                 b.guard("eq", d, e, f"axis {i} of the inputs differs")
     return inputs[0] if len(inputs) == 1 else b.value("t.concat", *inputs, axis=at)
@@ -150,7 +152,7 @@ def Pad(b: Lowering, data: Value, pads: Value, constant_value: Value | None = No
         b.refuse(f"{len(amounts)} pads for axes {at}")
     low: list[DimLike] = [0] * rank
     high: list[DimLike] = [0] * rank
-    for i, before, after in zip(at, amounts[:len(at)], amounts[len(at):]):
+    for i, before, after in zip(at, amounts[:len(at)], amounts[len(at):], strict=True):
         low[i], high[i] = before, after
     for i, d in enumerate(b.shape(data)):
         b.extent(d + low[i] + high[i], f"what pads of {low[i]} and {high[i]} leave of axis {i} of {d}")

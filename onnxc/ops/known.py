@@ -186,7 +186,7 @@ class KnownValues:
             found = constant_of(self.module, value)
             return _objects(found, found.shape) if found is not None and _is_integral(t.dtype) else found
         ins = [None if v is None else self._memo[v] for v in op.operands]
-        if any(a is None and v is not None for v, a in zip(op.operands, ins)):
+        if any(a is None and v is not None for v, a in zip(op.operands, ins, strict=True)):
             return None
         try:
             if _is_integral(t.dtype) and all(a is None or a.dtype == object for a in ins):
@@ -211,7 +211,8 @@ class KnownValues:
     def _by_meaning(self, op: Op, t: Tensor) -> np.ndarray:
         """The result of an op on arrays without symbols, by its row in the registry."""
         arrays = [self.array(v) for v in op.operands]
-        if any(a is None and v is not None for v, a in zip(op.operands, arrays)) or _has_symbols(op.attrs.values()):
+        missing = any(a is None and v is not None for v, a in zip(op.operands, arrays, strict=True))
+        if missing or _has_symbols(op.attrs.values()):
             raise _Undecided
         found = np.asarray(_meaning(op.name)(op.attrs, *arrays))
         return _objects(found, found.shape) if _is_integral(t.dtype) else found
@@ -229,7 +230,7 @@ def _decided(d: Any) -> int:
 
 def _known_slice(attrs: dict[str, Any], x: np.ndarray) -> np.ndarray:
     starts, sizes = _static(attrs["starts"]), _static(attrs["sizes"])
-    for axis, (start, size, step) in enumerate(zip(starts, sizes, attrs["steps"])):
+    for axis, (start, size, step) in enumerate(zip(starts, sizes, attrs["steps"], strict=True)):
         x = np.take(x, start + step * np.arange(size), axis)
     return x
 

@@ -25,13 +25,19 @@ def ramp(*shape: int) -> np.ndarray:
 POSITIONS = (-FAR - 1, -5, -2, -1, 0, 1, 3, 6, 2 ** 31 - 1, FAR)
 
 
+def sliced(x: np.ndarray, start: int, end: int, step: int) -> np.ndarray:
+    """numpy's slice; ONNX moves a start before the first element to it when it goes down, where numpy gives nothing."""
+    return x[0 if step < 0 and start < -len(x) else start:end:step]
+
+
 @pytest.mark.parametrize("step", [1, 2, -1, -3, FAR, -FAR])
-def test_a_slice_of_a_symbolic_axis_is_numpys(step: int) -> None:
+def test_a_slice_of_a_symbolic_axis_is_onnxs(step: int) -> None:
     for start, end in itertools.product(POSITIONS, POSITIONS):
         model = lowered("(float[N] x) => (float[M] y) { y = Slice(x, s, e, a, t) }", s=ints(start), e=ints(end),
                         a=ints(-1), t=ints(step))
         for n in range(6):
-            np.testing.assert_array_equal(model(ramp(n)), ramp(n)[start:end:step], f"{start}:{end}:{step} of {n}")
+            want = sliced(ramp(n), start, end, step)
+            np.testing.assert_array_equal(model(ramp(n)), want, f"{start}:{end}:{step} of {n}")
 
 
 @pytest.mark.parametrize("offset", [-7, -2, -1, 0, 1, 4])
@@ -43,8 +49,8 @@ def test_a_slice_may_start_and_end_at_computed_positions(offset: int, step: int)
     for n in range(6):
         x = ramp(n)
         first, last = model(x)
-        np.testing.assert_array_equal(first, x[n + offset:FAR:step], f"from {n} + {offset}")
-        np.testing.assert_array_equal(last, x[0:n + offset:step], f"to {n} + {offset}")
+        np.testing.assert_array_equal(first, sliced(x, n + offset, FAR, step), f"from {n} + {offset}")
+        np.testing.assert_array_equal(last, sliced(x, 0, n + offset, step), f"to {n} + {offset}")
 
 
 def test_the_end_of_a_slice_may_be_a_dim_of_another_input() -> None:
