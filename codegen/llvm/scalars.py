@@ -7,7 +7,7 @@ bf16, f8, sub-byte) is an integer holding its bits (sub-byte integers: its value
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -150,3 +150,23 @@ class _Expansion:
 
     def bitcast(self, value: Element, to: DType) -> Element:
         return self.scalars.bitcast(value, to)
+
+    def rarely(self, condition: Element, then: Callable[[], Sequence[Element]],
+               otherwise: Sequence[Element]) -> list[Element]:
+        """`then` where the condition holds; its code is skipped where no lane needs it."""
+        b = self.scalars.builder
+        some, *defaults = widen(b, [condition.value, *(o.value for o in otherwise)])
+        before = b.block
+        if isinstance(some.type, ir.VectorType):
+            some = b.call(intrinsic(b.module, "llvm.vector.reduce.or", [some.type], I1, [some.type]), [some])
+        with b.if_then(some, likely=False):
+            chosen = [self.scalars.select(condition.value, a.value, d)
+                      for a, d in zip(then(), defaults, strict=True)]
+            inside = b.block
+        merged = []
+        for value, default, like in zip(chosen, defaults, otherwise, strict=True):
+            phi = b.phi(default.type)
+            phi.add_incoming(value, inside)
+            phi.add_incoming(default, before)
+            merged.append(Element(phi, like.dtype))
+        return merged
