@@ -92,7 +92,8 @@ def structure_of(func: Func) -> str:
             return numbers.setdefault(name, f"{'%' if name.startswith('%') else 'axis.'}{len(numbers)}")
         return name
 
-    text = print_func(func).split("(", 1)[1]
+    # Where a kernel comes from does not change its code.
+    text = re.sub(r'\b(?:nodes = |loc )"(?:[^"\\]|\\.)*"', "", print_func(func).split("(", 1)[1])
     return re.sub(r'"(?:[^"\\]|\\.)*"|%(?:"(?:[^"\\]|\\.)*"|[\w$./:\-]+)|[$A-Za-z_][\w.$]*', number, text)
 
 
