@@ -94,4 +94,33 @@ def _divide_as_scale(m: Match) -> Value | None:
     return m.builder.value("t.mul", m.op.operand(0), m.builder.const((1 / c).astype(c.dtype)))
 
 
+@rule("scale-before-view", root="t.mul")
+def _scale_before_view(m: Match) -> Value | None:
+    """view(x) * s == view(x * s) for a scalar s: behind a contraction the scale reaches its weights (attention scales)."""
+    scale, view = m.const(m.op.operand(1)), m.made_by(m.op.operand(0), "t.reshape", "t.transpose")
+    if view is None or scale is None or scale.size != 1 or not m.only_use(m.op.operand(0)):
+        return None
+    if m.op.result.type != m.op.operand(0).type:
+        return m.no("the scale broadcasts the product")
+    x = view.operand(0)
+    if not _leads_to_contraction(m, x):
+        return m.no("the view is not of a contraction")
+    number = m.builder.const(scale.reshape(()))
+    return m.builder.value(view.name, m.builder.value("t.mul", x, number), **view.attrs)
+
+
+def _leads_to_contraction(m: Match, v: Value) -> bool:
+    """Whether `v` is a contraction, perhaps scaled, shifted and viewed, that serves nothing else."""
+    while m.only_use(v):
+        op = v.op
+        if op is None or op.name == "t.contract":
+            return op is not None
+        if op.name in ("t.mul", "t.add") and not _is_constant(m, op.operand(1)):
+            return False
+        if op.name not in ("t.mul", "t.add", "t.reshape", "t.transpose"):
+            return False
+        v = op.operand(0)
+    return False
+
+
 _RULES = RuleSet.of(globals())
