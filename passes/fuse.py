@@ -22,6 +22,7 @@ __all__ = ["fuse", "symbols_in"]
 _VIEWS = ("t.broadcast", "t.reshape", "t.transpose", "t.slice")
 _FOLDS = ("t.reduce", "t.argreduce")
 _ALWAYS = ("t.scan", "t.concat")                     # kernels of their own shape
+_FORK_OPS = 64                                       # ops within which an epilogue that forks has to join again
 _REPEATING = ("t.window", "t.gather", "t.gather_nd", "t.gather_elements", "t.concat", "t.pad")   # read their operand anywhere
 
 
@@ -59,6 +60,7 @@ class _Fusion:
         self.module, self.func = module, func
         self.ops = list(func.body.ops)
         self.taken = symbols_in(func)
+        self.position = {op: i for i, op in enumerate(self.ops)}
         self.roots: set[Value] = set()
         self.after_fold: set[Value] = set()
         self.groups: dict[Value, set[Value]] = {}
@@ -107,18 +109,41 @@ class _Fusion:
             self.ends[op.result] = v
 
     def epilogue_step(self, v: Value, claimed: set[Value]) -> Value | None:
-        if len(v.users) != 1 or len(v.uses) != 1:
+        """The next value of a chain of one-to-one ops behind `v`; where the chain forks, the value in which it joins again."""
+        if len(v.uses) > 1:
+            return self.join(v, claimed)
+        user = v.users[0] if v.users else None
+        if user is None or not user.results or user.result in claimed:
             return None
-        user = v.users[0]
-        if not user.results or user.result in claimed:
-            return None
-        r = user.result
-        same = isinstance(r.type, Tensor) and isinstance(v.type, Tensor) and r.type.dims == v.type.dims
-        if is_elementwise(user) and same:
-            return r
+        if self.keeps_shape(user, v):
+            return user.result
         # A pure reshape of a product costs nothing in memory; a transpose is done by its store.
         if user.name == "t.transpose" and self.transposes_for_memory(user):
-            return r
+            return user.result
+        return None
+
+    @staticmethod
+    def keeps_shape(op: Op, v: Value) -> bool:
+        """Whether `op` gives one element for each of `v`."""
+        r = op.result.type if op.results else None
+        return is_elementwise(op) and isinstance(r, Tensor) and isinstance(v.type, Tensor) and r.dims == v.type.dims
+
+    def join(self, v: Value, claimed: set[Value]) -> Value | None:
+        """The first value through which everything computed from `v` goes (x * sigmoid(x)), by elementwise ops only."""
+        open_uses = {v: len(v.uses)}
+        ahead = {user for user in v.users}
+        for _ in range(_FORK_OPS):
+            op = min(ahead, key=lambda o: self.position.get(o, len(self.position)), default=None)
+            if op is None or not self.keeps_shape(op, v) or op.result in claimed:
+                return None
+            ahead.discard(op)
+            for x in op.inputs:
+                if x in open_uses:
+                    open_uses[x] -= 1
+            if not any(open_uses.values()):
+                return op.result
+            open_uses[op.result] = len(op.result.uses)
+            ahead.update(op.result.users)
         return None
 
     @staticmethod
