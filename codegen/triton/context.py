@@ -103,6 +103,11 @@ class Context:
         self.axes[axis], self.extents[axis] = value, extent
         self._bounds = None
 
+    def position(self, axis: str) -> Val:
+        """The axis' position as a value, an unrolled one as a literal."""
+        bound = self.axes[axis]
+        return Val(str(bound), self.index) if isinstance(bound, int) else bound
+
     def unbind(self, axis: str) -> None:
         del self.axes[axis], self.extents[axis]
         self._bounds = None
@@ -186,8 +191,7 @@ class Context:
         if atom.startswith("$"):
             return self._index_value(operands[int(atom[1:])])
         if atom in self.axes:
-            bound = self.axes[atom]
-            return Val(str(bound), self.index) if isinstance(bound, int) else bound
+            return self.position(atom)
         return self._symbol(atom)
 
     def _symbol(self, name: str) -> Val:

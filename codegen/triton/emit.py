@@ -6,8 +6,8 @@ loaded and computed once, however many loops read them. How fast a kernel is, it
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from onnxc.codegen.schedule import Schedule
 from onnxc.codegen.triton.context import Context
@@ -52,12 +52,12 @@ def emit_kernel(func: Func, schedule: Schedule | None = None, *, index_bits: int
     schedule = schedule if schedule is not None else schedule_kernel(func, limits, multiples, bits)
     ctx = Context(func, I32 if bits == 32 else I64, limits)
     ctx.tf32 = tf32
-    ctx.run_block = _Dispatch(schedule)
+    ctx.run_block = dispatch = _Dispatch(schedule)
     for k, arg in enumerate(func.args):
         ctx.memory[arg] = f"m{k}_{_identifier(arg.name)}"
     ctx.written = {op.operand(0) for op in func.walk() if op.name == "k.store"}
     ctx.serial = any(op.name == "k.store" and needs_order(op) for op in func.walk())
-    grid = _emit_body(ctx, func, schedule)
+    grid = _emit_body(ctx, func, schedule, dispatch)
     return _assemble(ctx, func, schedule, grid, bits, limits, multiples)
 
 
@@ -89,7 +89,7 @@ class _Dispatch:
             raise ctx.unsupported(op, "it has no Triton form here")
 
 
-def _emit_body(ctx: Context, func: Func, schedule: Schedule) -> DimLike:
+def _emit_body(ctx: Context, func: Func, schedule: Schedule, dispatch: _Dispatch) -> DimLike:
     """Emit the function's ops; the grid of the launch."""
     grid: DimLike = 1
     frames = 0
@@ -103,28 +103,26 @@ def _emit_body(ctx: Context, func: Func, schedule: Schedule) -> DimLike:
         elif op.name == "k.contract":
             grid = emit_contract(ctx, op, schedule)
         elif op.name not in ("return", "yield"):
-            assert isinstance(ctx.run_block, _Dispatch)
-            ctx.run_block.op(ctx, op)
+            dispatch.op(ctx, op)
     return grid
 
 
 def _emit_parallel(ctx: Context, op: Op, schedule: Schedule) -> DimLike:
-    axes, extents = op.attrs["axes"], op.attrs["extents"]
-    assert isinstance(axes, (tuple, list)) and isinstance(extents, (tuple, list))
+    attrs: dict[str, Any] = op.attrs
     blocks = {} if ctx.serial else dict(schedule.blocks)
-    groups = groups_of(axes, extents, blocks)  # type: ignore[arg-type]
+    groups = groups_of(attrs["axes"], attrs["extents"], blocks)
     inner = 0 if ctx.serial else _deepest(op.regions[0], blocks)
     ctx.blocks = [1] * (sum(g.block > 1 for g in groups) + inner)
+
+    def body() -> None:
+        ctx.run_block(ctx, op.regions[0])
+
     if ctx.serial:                                          # points that may meet, in order, by one program
-        run_nest(ctx, groups, lambda: _ignore(ctx.run_block(ctx, op.regions[0])))
+        run_nest(ctx, groups, body)
         return 1
     grid = emit_program_ids(ctx, groups)
-    ctx.run_block(ctx, op.regions[0])
+    body()
     return grid
-
-
-def _ignore(values: list[Val]) -> None:
-    del values
 
 
 def _deepest(block: Block, blocks: Mapping[str, int]) -> int:
@@ -160,7 +158,6 @@ def _assemble(ctx: Context, func: Func, schedule: Schedule, grid: DimLike, bits:
         arguments += [Argument("error", "error", "*i32"), Argument("error_base", "error_base", "i32")]
         parameters += ["error", "error_base"]
     name = "k_" + _identifier(func.name)
-    assert not keyword.iskeyword(name)
     parts = [_HEADER]
     parts += [f"@triton.jit\n{ctx.helpers[helper]}" for helper in sorted(ctx.helpers)]
     constants = [f"    {constant} = {text}" for text, constant in ctx.constants.items()]

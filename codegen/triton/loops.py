@@ -236,8 +236,7 @@ def _elements(ctx: Context, op: Op, group: Group, d: int) -> Val:
     if not _attr(op, "exclusive"):
         (value,) = ctx.run_block(ctx, op.regions[0])
         return masked(ctx, value, yielded, start(kind, value.dtype), frozenset({d}))
-    here, mask = ctx.axes[axis], ctx.masks.get(d)
-    assert isinstance(here, Val)
+    here, mask = ctx.position(axis), ctx.masks.get(d)
     size = ctx.dim(group.size)
     shifted = ctx.let(f"{here.text} - 1", ctx.index, here.dims)
     ctx.masks[d] = ctx.writer.let(f"({shifted.text} >= 0) & ({shifted.text} < {size.text})")

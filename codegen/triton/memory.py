@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from onnxc.codegen.accesses import recombine, row_major_strides
 from onnxc.codegen.triton.context import Context
-from onnxc.codegen.triton.dtypes import is_packed, literal, memory_type, register_type, triton_name
+from onnxc.codegen.triton.dtypes import is_packed, literal, memory_type, triton_name
 from onnxc.codegen.triton.folds import combine
 from onnxc.codegen.triton.source import ERROR_LIMIT
 from onnxc.codegen.triton.text import Dims, Val
 from onnxc.ir.core import Op, Value
-from onnxc.ir.dims import DimLike, product
+from onnxc.ir.dims import DimLike
 from onnxc.ir.types import BOOL, I8, I32, I64, DType, Mem
 
-__all__ = ["emit_index", "emit_load", "emit_require", "emit_store", "offset", "needs_order"]
+__all__ = ["emit_index", "emit_load", "emit_require", "emit_store", "needs_order", "offset"]
 
 _ATOMICS = {"add": ("i32", "u32", "i64", "u64", "f32", "f64", "f16"), "max": ("i32", "u32", "i64", "u64"),
             "min": ("i32", "u32", "i64", "u64")}
@@ -37,11 +38,11 @@ def _memory(ctx: Context, v: Value) -> tuple[str, Mem]:
 
 
 def offset(mem: Mem, index: Sequence[DimLike]) -> DimLike:
-    """The row-major element offset of an index."""
+    """The row-major element offset of an index; what views through other shapes split is put together again."""
     total: DimLike = 0
-    for k, at in enumerate(index):
-        total = total + at * product(mem.shape[k + 1:])
-    return total
+    for at, stride in zip(index, row_major_strides(mem.shape), strict=True):
+        total = total + at * stride
+    return recombine(total)
 
 
 def _attr_list(ctx: Context, op: Op, name: str) -> tuple[Any, ...]:
@@ -114,7 +115,6 @@ def _read(ctx: Context, mem: Value, pointer: Val, conditions: Sequence[Val], oth
 def _load_packed(ctx: Context, op: Op, mem: Value, type: Mem, operands: list[Val]) -> Val:
     """An element of less than a byte: the byte that holds it, then its bits, the first element lowest."""
     dtype = type.dtype
-    register_type(dtype)
     if not dtype.is_integer:
         raise ctx.unsupported(op, f"loads of {dtype} have no Triton form")
     per_byte = 8 // dtype.bits
@@ -204,8 +204,7 @@ def emit_require(ctx: Context, op: Op) -> None:
     holds = ctx.get(op.operand(0))
     fails = ctx.let(f"{holds.text} == 0", BOOL, holds.dims)
     blocked = frozenset(d for d, b in enumerate(ctx.blocks) if b > 1)
-    mask = ctx.both([fails, *ctx.inside(holds.dims), *_running(ctx, blocked - holds.dims)])
-    assert mask is not None
+    mask = ctx.both([fails, *ctx.inside(holds.dims), *_running(ctx, blocked - holds.dims)]) or fails
     any_lane = f"tl.max({mask.text}.to(tl.int32), axis=None)" if mask.dims else f"{mask.text}.to(tl.int32)"
     hit = ctx.let(any_lane, I32)
     word = ctx.let(f"{ERROR_LIMIT - code} - error_base", I32)

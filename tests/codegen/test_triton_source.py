@@ -49,6 +49,16 @@ def test_blocks_that_divide_need_no_mask():
     assert stores and not any("mask" in line for line in stores)
 
 
+def test_views_through_other_shapes_need_no_division():
+    func = parse_func("""func @view(%x: mem<f32[N, 12]>, %o: mem<f32[12*N]>) kind "kernel" {
+      k.parallel() {axes = [<i>], extents = [<12*N>]} () {
+        %v = k.load(%x) {index = [<i // 12>, <i % 12>]} : f32
+        k.store(%o, %v) {index = [<i>]}
+      }
+    }""")
+    assert "//" not in emit_kernel(func, Schedule(blocks=(("i", 256),))).text
+
+
 def test_grid_covers_the_blocks():
     source = emit_kernel(SPIKES["max_pool"].func(), Schedule(blocks=(("q", 4), ("c", 16))))
     assert evaluate(source.grid, {"N": 2, "H": 6, "W": 7, "C": 40}) == 2 * 3 * 1 * 3
