@@ -13,9 +13,10 @@ from onnxc.frontend.tensors import TensorReader
 from onnxc.ir.core import Attr, Module, Op, Ref, Value
 from onnxc.ir.types import tensor_of
 
-__all__ = ["constant_node", "make_constant"]
+__all__ = ["INLINE_ELEMENTS", "add_constant", "constant_node", "make_constant"]
 
-_INLINE_ELEMENTS = 16
+#: Tensors of up to this many elements stand in the text of their op.
+INLINE_ELEMENTS = 16
 _DTYPES = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64,
            "value_string": object, "value_strings": object}
 
@@ -23,13 +24,18 @@ _DTYPES = {"value_float": np.float32, "value_floats": np.float32, "value_int": n
 def make_constant(module: Module, insert: Callable[[Op], Op], array: np.ndarray, name: str, loc: str = "") -> Value:
     """A `t.const` of `array`, which is not copied: small ones stand in the op, others in the module under `name`."""
     attrs: dict[str, Attr] = {"value": None, "ref": None}
-    if array.size <= _INLINE_ELEMENTS:
+    if array.size <= INLINE_ELEMENTS:
         attrs["value"] = array
     else:
-        key = module.fresh_name(name or "constant")
-        module.constants[key] = array
-        attrs["ref"] = Ref(key)
+        attrs["ref"] = Ref(add_constant(module, array, name or "constant"))
     return insert(Op("t.const", (), (tensor_of(array),), attrs, (), loc or name, (name,))).result
+
+
+def add_constant(module: Module, array: np.ndarray, name: str) -> str:
+    """Put an array among the module's constants; the name it got."""
+    key = module.fresh_name(name)
+    module.constants[key] = array
+    return key
 
 
 def constant_node(node: Node, reader: TensorReader) -> np.ndarray:

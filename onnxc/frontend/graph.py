@@ -147,7 +147,8 @@ class Viewer:
                     first = g.nodes[producer[out]].text if out in producer else "a graph input or initializer"
                     self.problems.add(Fail, f"This is an invalid model. Error: Duplicate definition of name "
                                             f"({printable(out)}): by {first} and by {node.text}.")
-                producer.setdefault(out, i)
+                if out not in given:
+                    producer.setdefault(out, i)
         return producer
 
     def _sort(self, g: Graph, producer: dict[str, int], needs: Sequence[tuple[str, ...]]) -> None:

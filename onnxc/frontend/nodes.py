@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 from onnx import AttributeProto, TypeProto
 
 from onnxc.errors import Fail, InvalidGraph
 from onnxc.frontend.attributes import attribute_value
-from onnxc.frontend.constants import constant_node, make_constant
+from onnxc.frontend.constants import INLINE_ELEMENTS, add_constant, constant_node, make_constant
 from onnxc.frontend.declared import DimNames, type_of
 from onnxc.frontend.functions import Function, Functions
 from onnxc.frontend.graph import Graph, Node
@@ -18,7 +19,7 @@ from onnxc.frontend.problems import Problems, printable
 from onnxc.frontend.result_types import region_arg_types, result_types
 from onnxc.frontend.schemas import Signature, bind_types, check_node
 from onnxc.frontend.tensors import TensorReader
-from onnxc.ir.core import Attr, Block, Module, Op, Value
+from onnxc.ir.core import Attr, Block, Module, Op, Ref, Value
 from onnxc.ir.signature import type_text
 from onnxc.ir.types import F32, Tensor, Type
 
@@ -85,6 +86,8 @@ class Importer:
         label = scope.prefix + node.label
         name = f"onnx.{node.domain}.{node.op_type}" if node.domain else f"onnx.{node.op_type}"
         operands = [scope.values.get(i) if i else None for i in node.inputs]
+        if signature is not None:
+            self._check_left_out(node, signature, operands)
         known = [None if v is None or v in self.guessed else v.type for v in operands]
         bound = bind_types(node, signature, known, self.problems.add) if signature is not None else {}
         attrs = self._attributes(node)
@@ -94,6 +97,7 @@ class Importer:
             if signature is not None else [None] * len(node.outputs)
         self._check_regions(name, node, regions, len(captured))
         types = [self._declared(node, o, t, scope) for o, t in zip(node.outputs, types, strict=True)]
+        self._share_large_tensors(attrs, label)
         op = Op(name, [*operands, *captured], [t or _guess(operands) for t in types], attrs, regions, label,
                 [scope.prefix + o if o else "" for o in node.outputs])
         self.guessed.update(r for r, t in zip(op.results, types, strict=True) if t is None)
@@ -112,6 +116,20 @@ class Importer:
                 continue
             attrs[name] = attribute_value(a, self.reader, node.text)
         return attrs
+
+    def _check_left_out(self, node: Node, signature: Signature, operands: Sequence[Value | None]) -> None:
+        """A name may stand for nothing: an input of a function that the call left out. Not where one is required."""
+        for i, (name, operand) in enumerate(zip(node.inputs, operands, strict=True)):
+            formal = signature.input(i)
+            if name and operand is None and not formal.optional and not formal.variadic:
+                self.problems.add(InvalidGraph, f"This is an invalid model. In {node.text}: the required input {i} "
+                                                f"({formal.name}) is '{printable(name)}', which the call leaves out.")
+
+    def _share_large_tensors(self, attrs: dict[str, Attr], label: str) -> None:
+        """Put large tensor attributes among the module's constants, as those of `t.const` are."""
+        for name, a in attrs.items():
+            if isinstance(a, np.ndarray) and a.size > INLINE_ELEMENTS:
+                attrs[name] = Ref(add_constant(self.module, a, f"{label}.{name}"))
 
     def _declared(self, node: Node, output: str, found: Type | None, scope: Scope) -> Type | None:
         """The type of an output from what was found and what the model declares, which have to agree."""
