@@ -83,6 +83,7 @@ class Importer:
         self._operator(node, signature, scope)
 
     def _operator(self, node: Node, signature: Signature | None, scope: Scope) -> None:
+        reported = self.problems.reported
         label = scope.prefix + node.label
         name = f"onnx.{node.domain}.{node.op_type}" if node.domain else f"onnx.{node.op_type}"
         operands = [scope.values.get(i) if i else None for i in node.inputs]
@@ -102,7 +103,9 @@ class Importer:
                 [scope.prefix + o if o else "" for o in node.outputs])
         self.guessed.update(r for r, t in zip(op.results, types, strict=True) if t is None)
         scope.insert(op)
-        results = upgrade(self.module, op, signature.since) if signature is not None else op.results
+        # A step relies on the form of the op: one that was complained about stays as it is.
+        fits = signature is not None and self.problems.reported == reported
+        results = upgrade(self.module, op, signature.since) if signature is not None and fits else op.results
         for o, r in zip(node.outputs, results, strict=True):
             if o:
                 scope.values[o] = r

@@ -15,11 +15,12 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: dict[tuple[type[OnnxcError], str], None] = {}
-
-    def __len__(self) -> int:
-        return len(self._found)
+        #: How often `add` was called.
+        self.reported = 0
 
     def add(self, kind: type[OnnxcError], message: str) -> None:
+        """Report an error; it is raised by `raise_if_any`."""
+        self.reported += 1
         if len(self._found) < _KEPT:
             self._found.setdefault((kind, message))
 
