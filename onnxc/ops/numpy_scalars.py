@@ -104,18 +104,20 @@ def power(x: Any, y: Any) -> Any:
 # ---- floats --------------------------------------------------------------------------------------------------------
 @quiet
 def fused(x: Any, y: Any, z: Any) -> Any:
-    """x * y + z rounded once. f64: the product and the sum are carried in two doubles, exact but for products beyond
-    2**970 or below 2**-960 and for ties that the third double would decide."""
+    """x * y + z rounded once. For f64 the product and the sum are carried in two doubles: exact but for denormal
+    results, which may be rounded twice, and for ties that a third double would decide."""
     if np.asarray(x).dtype == np.float32:
         x, y, z = (np.asarray(a, np.float64) for a in (x, y, z))
         return _to_odd(*_two_sum(x * y, z)).astype(np.float32)
+    plain = x * y + z
+    (x, ex), (y, ey) = np.frexp(x), np.frexp(y)
+    exponent = ex + ey
     product = x * y
     (xh, xl), (yh, yl) = _split(x), _split(y)
     low = ((xh * yh - product) + xh * yl + xl * yh) + xl * yl
-    total, rest = _two_sum(product, z)
-    exact = total + (rest + low)
-    plain = product + z
-    return np.where(np.isfinite(exact) & np.isfinite(plain), exact, plain)
+    total, rest = _two_sum(product, np.ldexp(z, -exponent))
+    exact = np.ldexp(total + (rest + low), exponent)
+    return np.where(np.isfinite(exact) & np.isfinite(product) & (product != 0), exact, plain)
 
 
 def _split(x: Any) -> tuple[Any, Any]:

@@ -49,7 +49,8 @@ Kinds = Mapping[str, str]
 class ScalarOp:
     """A row. `rule` is "same" (operands and result of one type), "compare" (result bool), "logical" (all bool) or
     "select" (bool, then two of one type). `kinds` are the operand kinds the op is defined for. `numpy` is the exact
-    meaning, for arrays of one element type."""
+    meaning, for arrays of one element type. `ulps` is the greatest error of the expansion for f32 and f64, in units in
+    the last place of the result; 0 where it is exact or correctly rounded."""
 
     name: str
     arity: int
@@ -61,6 +62,7 @@ class ScalarOp:
     expand: Callable[..., Any] | None
     commutative: bool
     doc: str
+    ulps: tuple[float, float] = (0.0, 0.0)
 
     @property
     def unchecked(self) -> bool:
@@ -93,10 +95,11 @@ def result_dtype(row: ScalarOp, dtypes: Sequence[DType], narrow: bool = False) -
 
 def scalar(name: str, arity: int, kinds: tuple[str, ...], numpy: Callable[..., Any], *, rule: str = "same",
            llvm: Kinds | None = None, triton: Kinds | str | None = None,
-           expand: Callable[..., Any] | None = None, commutative: bool = False, doc: str) -> ScalarOp:
+           expand: Callable[..., Any] | None = None, commutative: bool = False,
+           ulps: tuple[float, float] = (0.0, 0.0), doc: str) -> ScalarOp:
     """Add a row and its `s.` op. A `triton` string serves all kinds."""
     columns = dict.fromkeys(kinds, triton) if isinstance(triton, str) else dict(triton or {})
-    row = ScalarOp(name, arity, rule, kinds, numpy, dict(llvm or {}), columns, expand, commutative, doc)
+    row = ScalarOp(name, arity, rule, kinds, numpy, dict(llvm or {}), columns, expand, commutative, doc, ulps)
     SCALARS[name] = row
 
     def infer(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
@@ -186,7 +189,7 @@ scalar("recip", 1, _FLOAT, meaning.reciprocal, expand=basic.reciprocal, doc="1 /
 scalar("sqrt", 1, _FLOAT, meaning.quiet(np.sqrt), llvm={"float": "@llvm.sqrt"},
        triton={"f32": "tl.sqrt_rn({0})", "f64": "tl.sqrt({0})"},
        doc="square root, correctly rounded")
-scalar("rsqrt", 1, _FLOAT, meaning.rsqrt, expand=basic.rsqrt, doc="1 / sqrt(x0)")
+scalar("rsqrt", 1, _FLOAT, meaning.rsqrt, expand=basic.rsqrt, ulps=(1.5, 1.5), doc="1 / sqrt(x0)")
 scalar("fmod", 2, _NUMBER, meaning.remainder, expand=_either(remainder.remainder, integers.remainder),
        doc="what truncated division leaves, with the sign of x0; integers: 0 for x1 = 0")
 scalar("mod", 2, _NUMBER, meaning.modulo, expand=_either(remainder.modulo, integers.modulo),
@@ -246,32 +249,38 @@ scalar("shr", 2, _INTEGER, meaning.shift_right, expand=integers.shift_right,
 # ---- exponentials ---
 scalar("ldexp", 2, _FLOAT, meaning.ldexp, expand=exponential.ldexp,
        doc="x0 * 2**x1; unchecked: x1 is an integer and |x1| below twice the greatest exponent")
-scalar("exp", 1, _FLOAT, meaning.wide(np.exp), expand=exponential.exp, doc="e**x0")
-scalar("exp2", 1, _FLOAT, meaning.wide(np.exp2), expand=exponential.exp2, doc="2**x0")
-scalar("expm1", 1, _FLOAT, meaning.wide(np.expm1), expand=exponential.expm1, doc="e**x0 - 1, accurate near 0")
-scalar("sinh", 1, _FLOAT, meaning.wide(np.sinh), expand=hyperbolic.sinh, doc="hyperbolic sine")
-scalar("cosh", 1, _FLOAT, meaning.wide(np.cosh), expand=hyperbolic.cosh, doc="hyperbolic cosine")
-scalar("tanh", 1, _FLOAT, meaning.wide(np.tanh), expand=hyperbolic.tanh, doc="hyperbolic tangent")
-scalar("sigmoid", 1, _FLOAT, meaning.sigmoid, expand=exponential.sigmoid, doc="1 / (1 + e**-x0)")
-scalar("erf", 1, _FLOAT, meaning.erf, expand=error.erf, doc="error function")
+scalar("exp", 1, _FLOAT, meaning.wide(np.exp), expand=exponential.exp, ulps=(1, 1), doc="e**x0")
+scalar("exp2", 1, _FLOAT, meaning.wide(np.exp2), expand=exponential.exp2, ulps=(1, 1), doc="2**x0")
+scalar("expm1", 1, _FLOAT, meaning.wide(np.expm1), expand=exponential.expm1, ulps=(2, 2),
+       doc="e**x0 - 1, accurate near 0")
+scalar("sinh", 1, _FLOAT, meaning.wide(np.sinh), expand=hyperbolic.sinh, ulps=(3, 3), doc="hyperbolic sine")
+scalar("cosh", 1, _FLOAT, meaning.wide(np.cosh), expand=hyperbolic.cosh, ulps=(2, 2), doc="hyperbolic cosine")
+scalar("tanh", 1, _FLOAT, meaning.wide(np.tanh), expand=hyperbolic.tanh, ulps=(2, 3), doc="hyperbolic tangent")
+scalar("sigmoid", 1, _FLOAT, meaning.sigmoid, expand=exponential.sigmoid, ulps=(2.5, 2.5), doc="1 / (1 + e**-x0)")
+scalar("erf", 1, _FLOAT, meaning.erf, expand=error.erf, ulps=(2, 2), doc="error function")
 
 # ---- logarithms ---
-scalar("log", 1, _FLOAT, meaning.wide(np.log), expand=logarithm.log, doc="natural logarithm")
-scalar("log2", 1, _FLOAT, meaning.wide(np.log2), expand=logarithm.log2, doc="logarithm to base 2")
-scalar("log1p", 1, _FLOAT, meaning.wide(np.log1p), expand=logarithm.log1p, doc="log(1 + x0), accurate near 0")
-scalar("softplus", 1, _FLOAT, meaning.softplus, expand=logarithm.softplus, doc="log(1 + e**x0)")
-scalar("asinh", 1, _FLOAT, meaning.wide(np.arcsinh), expand=hyperbolic.asinh, doc="inverse hyperbolic sine")
-scalar("acosh", 1, _FLOAT, meaning.wide(np.arccosh), expand=hyperbolic.acosh, doc="inverse hyperbolic cosine")
-scalar("atanh", 1, _FLOAT, meaning.wide(np.arctanh), expand=hyperbolic.atanh, doc="inverse hyperbolic tangent")
+scalar("log", 1, _FLOAT, meaning.wide(np.log), expand=logarithm.log, ulps=(1, 1), doc="natural logarithm")
+scalar("log2", 1, _FLOAT, meaning.wide(np.log2), expand=logarithm.log2, ulps=(1, 1), doc="logarithm to base 2")
+scalar("log1p", 1, _FLOAT, meaning.wide(np.log1p), expand=logarithm.log1p, ulps=(2, 2),
+       doc="log(1 + x0), accurate near 0")
+scalar("softplus", 1, _FLOAT, meaning.softplus, expand=logarithm.softplus, ulps=(2, 2), doc="log(1 + e**x0)")
+scalar("asinh", 1, _FLOAT, meaning.wide(np.arcsinh), expand=hyperbolic.asinh, ulps=(2, 2),
+       doc="inverse hyperbolic sine")
+scalar("acosh", 1, _FLOAT, meaning.wide(np.arccosh), expand=hyperbolic.acosh, ulps=(3, 3),
+       doc="inverse hyperbolic cosine")
+scalar("atanh", 1, _FLOAT, meaning.wide(np.arctanh), expand=hyperbolic.atanh, ulps=(3, 3),
+       doc="inverse hyperbolic tangent")
 
 # ---- powers ---
 scalar("pow", 2, _NUMBER, meaning.power, expand=_either(power.power, integers.power),
+       ulps=(1, 2),
        doc="x0 to the power x1: C's pow; integers wrap, a negative exponent gives the reciprocal truncated, 0 for 0")
 
 # ---- angles ---
-scalar("sin", 1, _FLOAT, meaning.wide(np.sin), expand=circular.sin, doc="sine")
-scalar("cos", 1, _FLOAT, meaning.wide(np.cos), expand=circular.cos, doc="cosine")
-scalar("tan", 1, _FLOAT, meaning.wide(np.tan), expand=circular.tan, doc="tangent")
-scalar("asin", 1, _FLOAT, meaning.wide(np.arcsin), expand=inverse_circular.asin, doc="inverse sine")
-scalar("acos", 1, _FLOAT, meaning.wide(np.arccos), expand=inverse_circular.acos, doc="inverse cosine")
-scalar("atan", 1, _FLOAT, meaning.wide(np.arctan), expand=inverse_circular.atan, doc="inverse tangent")
+scalar("sin", 1, _FLOAT, meaning.wide(np.sin), expand=circular.sin, ulps=(2, 2), doc="sine")
+scalar("cos", 1, _FLOAT, meaning.wide(np.cos), expand=circular.cos, ulps=(2, 2), doc="cosine")
+scalar("tan", 1, _FLOAT, meaning.wide(np.tan), expand=circular.tan, ulps=(4, 4), doc="tangent")
+scalar("asin", 1, _FLOAT, meaning.wide(np.arcsin), expand=inverse_circular.asin, ulps=(3, 3), doc="inverse sine")
+scalar("acos", 1, _FLOAT, meaning.wide(np.arccos), expand=inverse_circular.acos, ulps=(2, 2), doc="inverse cosine")
+scalar("atan", 1, _FLOAT, meaning.wide(np.arctan), expand=inverse_circular.atan, ulps=(2, 2), doc="inverse tangent")

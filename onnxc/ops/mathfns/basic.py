@@ -49,7 +49,7 @@ def _round_even(x: Term) -> Term:
 
 
 def _rsqrt(x: Term) -> Term:
-    """At most 1 ULP: a correctly rounded root and quotient."""
+    """At most 1.5 ULP: a correctly rounded root and quotient."""
     return 1.0 / x.apply("sqrt")
 
 

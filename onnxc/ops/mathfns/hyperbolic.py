@@ -54,7 +54,7 @@ def _tanh(x: Term) -> Term:
 
 
 def _asinh(x: Term) -> Term:
-    """At most 3 ULP. log1p(a + a**2 / (1 + sqrt(a**2 + 1))) for a = |x|; where a + 1 is a, log1p(a) + ln 2."""
+    """At most 2 ULP. log1p(a + a**2 / (1 + sqrt(a**2 + 1))) for a = |x|; where a + 1 is a, log1p(a) + ln 2."""
     a = abs(x)
     large = a > 2.0 ** (format_of(x).mantissa + 2)
     square = a * a

@@ -96,7 +96,7 @@ def _log1p(x: Term) -> Term:
 
 
 def _softplus(x: Term) -> Term:
-    """At most 3 ULP: max(x, 0) + log1p(exp(-|x|))."""
+    """At most 2 ULP: max(x, 0) + log1p(exp(-|x|))."""
     e = exponential_of_negative(-abs(x))
     return x.apply("max", 0.0) + select(is_tiny(e), e, _log1p_finite(e))
 
