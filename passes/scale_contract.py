@@ -22,11 +22,22 @@ def fold_scales(module: Module, fuel: Fuel, log: RewriteLog) -> None:
             rewrite(func, module, _RULES, log, fuel)
 
 
+_MADE_OPS = 64          # ops that rules may have made of constants before they are folded; chains of the model are longer
+
+
 def _is_constant(m: Match, v: Value) -> bool:
     """Whether `v` depends on constants only; what rules made of constants is folded after them."""
-    if v.op is None:
-        return False
-    return m.const(v) is not None or (bool(v.op.inputs) and all(_is_constant(m, x) for x in v.op.inputs))
+    seen: set[Value] = {v}
+    open_values = [v]
+    while open_values:
+        x = open_values.pop()
+        if m.const(x) is not None:
+            continue
+        if x.op is None or not x.op.inputs or len(seen) > _MADE_OPS:
+            return False
+        open_values.extend(i for i in x.op.inputs if i not in seen)
+        seen.update(x.op.inputs)
+    return True
 
 
 def _contraction(m: Match, v: Value) -> Op | None:
