@@ -22,6 +22,6 @@ def test_a_long_residual_stream_is_no_constant() -> None:
     x = total = func.args[0]
     for _ in range(2 * sys.getrecursionlimit()):
         total = b.value("t.add", total, b.value("t.sub", b.value("t.mul", total, total), x))
-    b.op("return", [total])
+    b.op("return", [total], types=())
     fold_scales(module, Fuel(), RewriteLog())
     assert [op.name for op in func.body.ops][-2:] == ["t.add", "return"]
