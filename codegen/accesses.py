@@ -8,13 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from typing import cast
 
 from onnxc.ir.core import Block, Func, Op, Value
-from onnxc.ir.dims import Bounds, Call, Dim, DimLike, Shape, product, provably_less, provably_nonneg, simplify, substitute, sym, symbols_of
-from onnxc.ir.types import Mem
+from onnxc.ir.dims import (
+    Bounds,
+    Call,
+    Dim,
+    DimLike,
+    Shape,
+    product,
+    provably_less,
+    provably_nonneg,
+    simplify,
+    substitute,
+    sym,
+    symbols_of,
+)
+from onnxc.ir.types import DType, Mem, Scalar
 
-__all__ = ["LOOPS", "Accesses", "Axis", "Condition", "Linear", "dependent_values", "flat_index", "linear_in", "loop_axes",
-           "row_major_strides"]
+__all__ = ["LOOPS", "Accesses", "Axis", "Condition", "Linear", "accesses_of", "dependent_values", "dims_of",
+           "element_of", "flat_index", "index_of", "kernel_symbols", "linear_in", "loop_axes", "recombine",
+           "row_major_strides", "where_of"]
 
 LOOPS = ("k.parallel", "k.sweep", "k.reduce", "k.scan", "k.contract")
 Condition = tuple[DimLike, DimLike, DimLike]
@@ -53,6 +68,23 @@ def _name(axis: object) -> str:
     return name
 
 
+def index_of(access: Op) -> tuple[DimLike, ...]:
+    """The index of a k.load or k.store, one expression a dim of the memory."""
+    return cast("tuple[DimLike, ...]", access.attrs["index"])
+
+
+def where_of(access: Op) -> tuple[Condition, ...]:
+    """The conditions of a k.load or k.store as it states them."""
+    return cast("tuple[Condition, ...]", access.attrs["where"])
+
+
+def element_of(value: Value) -> DType:
+    """The element type of a memory argument or a scalar."""
+    if not isinstance(value.type, (Mem, Scalar)):
+        raise TypeError(f"{value!r} has no element type")
+    return value.type.dtype
+
+
 def row_major_strides(shape: Shape) -> list[DimLike]:
     """Elements between neighbours along each dim."""
     return [product(shape[i + 1:]) for i in range(len(shape))]
@@ -61,10 +93,10 @@ def row_major_strides(shape: Shape) -> list[DimLike]:
 def flat_index(access: Op, bounds: Bounds) -> DimLike:
     """The flat index of a k.load or k.store, simplified within `bounds`."""
     mem = access.operand(0).type
-    assert isinstance(mem, Mem)
-    index: tuple = access.attrs["index"]  # type: ignore[assignment]
-    total = sum((simplify(i, bounds) * s for i, s in zip(index, row_major_strides(mem.shape), strict=True)), 0)
-    return recombine(total)
+    if not isinstance(mem, Mem):
+        raise TypeError(f"{access.name} of {mem}, which is no memory")
+    strides = row_major_strides(mem.shape)
+    return recombine(sum((simplify(i, bounds) * s for i, s in zip(index_of(access), strides, strict=True)), 0))
 
 
 def recombine(d: DimLike) -> DimLike:
@@ -75,7 +107,7 @@ def recombine(d: DimLike) -> DimLike:
         for atom in mono:
             if isinstance(atom, Call) and atom.fn == "mod":
                 x, n = atom.args
-                rest: DimLike = product(sym(a) if isinstance(a, str) else Dim((((a,), 1),)) for a in mono if a is not atom)
+                rest = product(Dim((((a,), 1),)) for a in mono if a is not atom)
                 remainder = Dim((((atom,), 1),)) * rest * coef
                 quotient = Dim((((Call("floordiv", (x, n)),), 1),)) * rest * coef * n
                 folded = d - remainder - quotient + x * rest * coef
@@ -121,7 +153,7 @@ class Accesses:
     def conditions(self, access: Op) -> list[Condition]:
         """The conditions of a load or store that are not known to hold, simplified."""
         out: list[Condition] = []
-        for expr, low, high in access.attrs["where"]:  # type: ignore[union-attr, misc]
+        for expr, low, high in where_of(access):
             expr = simplify(expr, self.bounds)
             if not (provably_nonneg(expr - low, self.bounds) and provably_less(expr, high, self.bounds)):
                 out.append((expr, low, high))
@@ -171,7 +203,7 @@ def _mark(op: Op, axis: str, found: set[Value]) -> None:
             found.update(region.args)
         for inner in region.ops:
             _mark(inner, axis, found)
-    depends = any(v in found for v in op.inputs) or axis in _attr_symbols(op)
+    depends = any(v in found for v in op.inputs) or axis in symbols_of(dims_of(op))
     if op.regions and op.name == "k.reduce":
         depends = depends or _yields(op.regions[0], found)
     if depends:
@@ -182,10 +214,22 @@ def _yields(region: Block, found: set[Value]) -> bool:
     return any(v in found for v in region.terminator.inputs)
 
 
-def _attr_symbols(op: Op) -> frozenset[str]:
-    if op.name not in ("k.load", "k.store", "k.index"):
-        return frozenset()
-    dims: list[DimLike] = [op.attrs["expr"]] if op.name == "k.index" else list(op.attrs["index"])  # type: ignore
-    for condition in op.attrs.get("where") or ():  # type: ignore[union-attr]
-        dims.extend(condition)  # type: ignore[arg-type]
-    return symbols_of(dims)
+def dims_of(op: Op) -> list[DimLike]:
+    """The index expressions of an op: those of an access and its conditions, or that of a k.index."""
+    if op.name == "k.index":
+        return [cast("DimLike", op.attrs["expr"])]
+    if op.name not in ("k.load", "k.store"):
+        return []
+    return [*index_of(op), *(d for condition in where_of(op) for d in condition)]
+
+
+def kernel_symbols(func: Func) -> list[str]:
+    """The dim symbols of a kernel, sorted: those of its arguments' shapes, loops' extents and index expressions."""
+    dims: list[DimLike] = [d for a in func.args if isinstance(a.type, Mem) for d in a.type.shape]
+    axes: set[str] = set()
+    for op in func.walk():
+        if op.name in LOOPS:
+            axes.update(name for name, _ in loop_axes(op))
+            dims.extend(extent for _, extent in loop_axes(op))
+        dims.extend(dims_of(op))
+    return sorted(s for s in symbols_of(dims) - axes if not s.startswith("$"))

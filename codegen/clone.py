@@ -13,7 +13,8 @@ Attrs = Callable[[Op], Mapping[str, Attr]]
 
 def clone_func(func: Func, attrs: Attrs = lambda op: op.attrs) -> Func:
     """A copy of `func`; `attrs(op)` gives the attributes of each copied op."""
-    copy = Func(func.name, [a.type for a in func.args], [a.name for a in func.args], func.result_types, func.kind, func.attrs)
+    copy = Func(func.name, [a.type for a in func.args], [a.name for a in func.args], func.result_types, func.kind,
+                func.attrs)
     values: dict[Value, Value] = dict(zip(func.args, copy.args, strict=True))
     for op in func.body.ops:
         copy.body.append(clone_op(op, values, attrs))
@@ -21,7 +22,7 @@ def clone_func(func: Func, attrs: Attrs = lambda op: op.attrs) -> Func:
 
 
 def clone_op(op: Op, values: dict[Value, Value], attrs: Attrs = lambda op: op.attrs) -> Op:
-    """A copy of an op and its regions, over `values` (old to new; values it does not hold stay); it adds the results."""
+    """A copy of an op and its regions over `values` (old to new; what it lacks stays), to which it adds the results."""
     regions = []
     for region in op.regions:
         block = Block([a.type for a in region.args], [a.name for a in region.args])

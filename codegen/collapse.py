@@ -1,4 +1,4 @@
-"""Merging loop axes that run over memory as one: a kernel over [N, C, H, W] becomes one long loop where its accesses allow.
+"""Merging loop axes that run over memory as one: a kernel over [N, C, H, W] becomes one long loop where it can.
 
 Axes a and b of one loop merge into ab = a*B + b (B the extent of b) when every access moves B times as far along a as
 along b. The memory of the rewritten kernel is flat: one dim, indexed by one expression.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
-from onnxc.codegen.accesses import Accesses, Condition, linear_in, loop_axes
+from onnxc.codegen.accesses import Accesses, Condition, kernel_symbols, linear_in, loop_axes
 from onnxc.codegen.clone import clone_func
 from onnxc.ir.core import Attr, Func, Op
 from onnxc.ir.dims import DimLike, substitute, sym, symbols_of
@@ -29,7 +29,7 @@ def collapse_axes(func: Func) -> Func:
 
 @dataclasses.dataclass
 class _Indexed:
-    """What an op computes from axes: the flat index of an access, or the expression of a k.index, and its conditions."""
+    """What an op makes of axes: the flat index of an access or the expression of a k.index, and its conditions."""
 
     index: DimLike
     where: list[Condition]
@@ -47,7 +47,7 @@ class _Plan:
                 self.ops[op] = _Indexed(accesses.flat(op), list(op.attrs["where"]))  # type: ignore[arg-type]
             elif op.name == "k.index":
                 self.ops[op] = _Indexed(op.attrs["expr"], [])  # type: ignore[arg-type]
-        self.names = set(accesses.axes)
+        self.names = {*accesses.axes, *kernel_symbols(func)}
 
     def run(self) -> None:
         for loop in self.loops:
@@ -85,7 +85,7 @@ class _Plan:
         return True
 
     def fresh(self, stem: str) -> str:
-        while stem in self.names or stem in symbols_of(d for a in self.func.args if isinstance(a.type, Mem) for d in a.type.shape):
+        while stem in self.names:
             stem += "_"
         return stem
 

@@ -1,6 +1,6 @@
 """The calling convention between a compiled program, its kernels and the thread pool.
 
-A kernel is `void (ptr frame, i64 begin, i64 end, i64 thread)`: it runs the jobs [begin, end) of one launch on one thread.
+A kernel is `void (ptr frame, i64 begin, i64 end, i64 thread)`: it runs jobs [begin, end) of one launch on one thread.
 The frame and the context are arrays of 8-byte slots; this module owns which slot holds what, and nothing else does.
 """
 
@@ -54,7 +54,7 @@ class KernelError(NotImplemented):
 class KernelCode:
     """An emitted kernel and what its caller needs to launch it.
 
-    `total` jobs are handed out at least `grain` at a time; a thread needs `scratch` bytes. All are dims over the symbols.
+    `total` jobs are handed out at least `grain` at a time; a thread needs `scratch` bytes. All are dims over symbols.
     """
 
     function: ir.Function
@@ -80,7 +80,8 @@ def stack_slots(builder: ir.IRBuilder, count: int) -> ir.Value:
     return slots
 
 
-def load_symbols(builder: ir.IRBuilder, table: ir.Value, order: Sequence[str], wanted: frozenset[str]) -> dict[str, ir.Value]:
+def load_symbols(builder: ir.IRBuilder, table: ir.Value, order: Sequence[str],
+                 wanted: frozenset[str]) -> dict[str, ir.Value]:
     """The values of the `wanted` symbols out of the table whose order is `order`."""
     return {name: load_slot(builder, table, i, I64) for i, name in enumerate(order) if name in wanted}
 

@@ -25,8 +25,8 @@ class Format:
     """A small float: exponent and mantissa bits, exponent bias, and the codes of its special values.
 
     `largest` is the code of the largest finite magnitude, `infinity` of infinity (None: it has none), `nan` what a NaN
-    becomes; `unsigned_nan` says that the NaN is the one code with only the sign bit set. Without `has_nan` a NaN becomes a
-    zero of the other sign, as in ml_dtypes, and what is too large the largest finite value."""
+    becomes; `unsigned_nan` says that the NaN is the one code with only the sign bit set. Without `has_nan` a NaN
+    becomes a zero of the other sign, as in ml_dtypes, and what is too large the largest finite value."""
 
     exponent: int
     mantissa: int
@@ -102,7 +102,8 @@ class _Casts:
         type = self.type(to, value)
         have, want = register_type(value.dtype).width, register_type(to).width
         if have < want:
-            return self.packed(Element((self.b.sext if value.dtype.kind == "int" else self.b.zext)(value.value, type), to))
+            extend = self.b.sext if value.dtype.kind == "int" else self.b.zext
+            return self.packed(Element(extend(value.value, type), to))
         return self.packed(Element(value.value if have == want else self.b.trunc(value.value, type), to))
 
     def packed(self, value: Element) -> Element:
@@ -121,7 +122,8 @@ class _Casts:
         limit = constant_float(float(1 << (to.bits - (to.kind == "int"))), float_type)
         if to.kind == "int":
             fits = self.b.fcmp_ordered("<", self.magnitude(value.value), limit)
-            return Element(self.b.select(fits, self.b.fptosi(value.value, type), constant(-1 << (to.bits - 1), type)), to)
+            least = constant(-1 << (to.bits - 1), type)
+            return Element(self.b.select(fits, self.b.fptosi(value.value, type), least), to)
         above = self.b.fcmp_ordered(">", value.value, constant_float(-1.0, float_type))
         fits = self.b.and_(above, self.b.fcmp_ordered("<", value.value, limit))
         return Element(self.b.select(fits, self.b.fptoui(value.value, type), constant(0, type)), to)
@@ -161,10 +163,9 @@ class _Casts:
         if f.infinity is not None:
             top = b.or_(b.shl(magnitude, constant(23 - f.mantissa, type)), constant(0x7f800000, type))
             special = b.select(b.icmp_unsigned(">=", magnitude, constant(f.infinity, type)), top, scaled)
-        elif f.unsigned_nan:
-            special = b.select(b.icmp_unsigned("==", bits, constant(f.nan, type)), constant(0x7fc00000, type), scaled)
         elif f.has_nan:
-            special = b.select(b.icmp_unsigned("==", magnitude, constant(f.nan, type)), constant(0x7fc00000, type), scaled)
+            is_nan = b.icmp_unsigned("==", bits if f.unsigned_nan else magnitude, constant(f.nan, type))
+            special = b.select(is_nan, constant(0x7fc00000, type), scaled)
         return self._from_bits(b.or_(special if special is not None else scaled, sign), like)
 
     def _decode_power(self, bits: ir.Value, like: Element) -> Element:
@@ -201,7 +202,8 @@ class _Casts:
         sign = b.lshr(b.and_(bits, constant(1 << 31, type)), constant(31 - f.exponent - f.mantissa, type))
         signed = b.xor(code, sign)
         if f.unsigned_nan:                         # neither a negative zero nor a signed NaN
-            plain = b.or_(b.icmp_unsigned("==", code, constant(0, type)), b.icmp_unsigned("==", code, constant(f.nan, type)))
+            is_nan = b.icmp_unsigned("==", code, constant(f.nan, type))
+            plain = b.or_(b.icmp_unsigned("==", code, constant(0, type)), is_nan)
             return b.select(plain, code, signed)
         return signed
 
@@ -221,8 +223,8 @@ class _Casts:
         return b.select(b.icmp_unsigned(">", magnitude, constant(0x7f800000, type)), constant(f.nan, type), code)
 
     def _encode_power(self, bits: ir.Value, saturate: bool) -> ir.Value:
-        """f8e8m0, powers of two: the exponent, rounded to nearest, ties up. What is not positive gives NaN, or the least
-        power when saturating; NaN gives NaN."""
+        """f8e8m0, powers of two: the exponent, rounded to nearest, ties up. What is not positive gives NaN, or the
+        least power when saturating; NaN gives NaN."""
         b, type = self.b, bits.type
         code = b.lshr(b.add(bits, constant(1 << 22, type)), constant(23, type))
         denormal = b.zext(b.icmp_unsigned(">=", bits, constant(0x600000, type)), type)

@@ -1,7 +1,7 @@
 """Dims as native i64 arithmetic: scalar, over vector lanes, and checked for overflow.
 
-The environment gives each symbol an i64 or a vector of i64; mixing the two broadcasts. Division and modulo round towards
-minus infinity and their divisors are positive, as in `onnxc.ir.dims`.
+The environment gives each symbol an i64 or a vector of i64; mixing the two broadcasts. Division and modulo round
+towards minus infinity and their divisors are positive, as in `onnxc.ir.dims`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from llvmlite import ir
 
 from onnxc.codegen.llvm.abi import I1, I64
 from onnxc.codegen.llvm.intrinsics import intrinsic
-from onnxc.ir.dims import Call, Dim, DimLike, provably_nonneg, symbols_of
+from onnxc.ir.dims import Call, DimLike, provably_nonneg, symbols_of
 
 __all__ = ["DimEmitter", "constant", "splat", "widen"]
 

@@ -56,7 +56,7 @@ def _tiled(schedule: Schedule, along: str) -> Schedule:
 
 
 def vector_axes(accesses: Accesses, schedule: Schedule) -> dict[Op, str]:
-    """For each loop below the outer points that is cut into vectors: its axis. None is when an outer axis is, or no axis."""
+    """For each loop below the outer points that is cut into vectors: its axis. None is where an outer axis is."""
     axis = accesses.axes.get(schedule.vector)
     if axis is None or schedule.lanes <= 1 or axis.loop.name == "k.parallel":
         return {}

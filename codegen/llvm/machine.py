@@ -33,10 +33,11 @@ def _scale(b: ir.IRBuilder, x: ir.Value, n: ir.Value) -> ir.Value:
     name = f"llvm.x86.avx512.mask.scalef.{'ps' if single else 'pd'}.512"
     function = b.module.globals.get(name) or ir.Function(
         b.module, ir.FunctionType(vector, [vector, vector, vector, mask, _I32]), name)
+    rounding = constant(_CURRENT_ROUNDING, _I32)
     parts = []
     for at in range(0, x.type.count, lanes):
         piece = [_slice(b, v, at, lanes) for v in (x, n)]
-        parts.append(b.call(function, [*piece, ir.Constant(vector, None), constant(-1, mask), constant(_CURRENT_ROUNDING, _I32)]))
+        parts.append(b.call(function, [*piece, ir.Constant(vector, None), constant(-1, mask), rounding]))
     return _joined(b, parts)
 
 

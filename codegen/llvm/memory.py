@@ -107,8 +107,9 @@ def _place(scope: Scope, op: Op, operands: tuple[Value | None, ...]) -> _Place:
         # Two steps, so that the first one leaves the loop over lanes.
         row = scope.builder.gep(base, [rest], source_etype=memory_type(dtype))
         return _Place("contiguous", first, row, dtype)
-    if linear is not None and linear.stride in NEAR and not is_packed(dtype):
-        first = scope.builder.add(scope.dim(linear.rest, env), scope.builder.mul(scope.axes[scope.axis], constant(linear.stride)))
+    if linear is not None and isinstance(linear.stride, int) and linear.stride in NEAR and not is_packed(dtype):
+        position = scope.builder.mul(scope.axes[scope.axis], constant(linear.stride))
+        first = scope.builder.add(scope.dim(linear.rest, env), position)
         return _Place("strided", first, base, dtype, linear.stride)
     return _Place("lanes", splat(scope.builder, scope.dim(flat, env), scope.lanes), base, dtype)
 
@@ -133,7 +134,7 @@ def _guard(scope: Scope, op: Op, operands: tuple[Value | None, ...]) -> _Guard:
 
 
 def holds(scope: Scope, condition: Condition, env: dict[str, ir.Value]) -> ir.Value:
-    """Whether low <= expr < high: one unsigned comparison of expr - low with high - low (an empty range holds nowhere)."""
+    """Whether low <= expr < high: expr - low compared unsigned with high - low (an empty range holds nowhere)."""
     expr, low, high = condition
     b = scope.builder
     distance = scope.dim(expr - low, env)
@@ -219,7 +220,8 @@ def _vector_load(scope: Scope, place: _Place, type: ir.VectorType, mask: ir.Valu
     pointer = b.gep(place.base, [place.offset], inbounds=mask is None, source_etype=type.element)
     if mask is None:
         return b.load(pointer, typ=type, align=_align(place.dtype))
-    function = intrinsic(scope.builder.module, "llvm.masked.load", [type, pointer.type], type, [pointer.type, mask.type, type])
+    function = intrinsic(scope.builder.module, "llvm.masked.load", [type, pointer.type], type,
+                         [pointer.type, mask.type, type])
     return _aligned_call(b, function, [pointer, mask, other], 0, _align(place.dtype))
 
 
@@ -252,7 +254,8 @@ def _moved_mask(b: ir.IRBuilder, mask: ir.Value, places: dict[int, int]) -> ir.V
                             ir.Constant(ir.VectorType(I32, lanes), [ir.Constant(I32, x) for x in order]))
 
 
-def _picked(b: ir.IRBuilder, pieces: list[ir.Value], starts: list[int], wanted: list[int], homes: list[int]) -> ir.Value:
+def _picked(b: ir.IRBuilder, pieces: list[ir.Value], starts: list[int], wanted: list[int],
+            homes: list[int]) -> ir.Value:
     """The vector of elements at the `wanted` positions; piece i holds the positions from starts[i] on, and lane l is to
     be found in piece homes[l]."""
     lanes = len(wanted)
@@ -278,7 +281,8 @@ def _gather(scope: Scope, base: ir.Value, offset: ir.Value, type: ir.VectorType,
     pointers = _lane_pointers(scope, base, offset, type.element)
     if mask is None:
         mask = ir.Constant(ir.VectorType(I1, type.count), [ir.Constant(I1, 1)] * type.count)
-    function = intrinsic(scope.builder.module, "llvm.masked.gather", [type, pointers.type], type, [pointers.type, mask.type, type])
+    function = intrinsic(scope.builder.module, "llvm.masked.gather", [type, pointers.type], type,
+                         [pointers.type, mask.type, type])
     return _aligned_call(b, function, [pointers, mask, other], 0, type.element.width // 8
                          if isinstance(type.element, ir.IntType) else (8 if type.element == ir.DoubleType() else 4))
 

@@ -230,7 +230,8 @@ def _limits(scope: Scope, region: Block, condition: Condition, axis: str) -> tup
         return None
     inner = [a.name for a in scope.kernel.accesses.axes.values() if _is_inside(a.loop, region)]
     span = scope.kernel.accesses.range_of(linear.rest, inner)
-    if span is None or any(s.startswith("$") for s in symbols_of((*span, low, high))) or set(inner) & symbols_of((low, high)):
+    used = symbols_of((low, high, *(span or ())))
+    if span is None or any(s.startswith("$") for s in used) or set(inner) & used:
         return None
     least, most = span
     if linear.stride > 0:

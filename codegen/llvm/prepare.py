@@ -9,9 +9,9 @@ from onnxc.codegen.llvm.heuristics import schedule_kernel, vector_axes
 from onnxc.codegen.llvm.rowcache import cache_rows
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.schedule import Schedule
-from onnxc.ir.core import Func, Module
+from onnxc.ir.core import Func
 
-__all__ = ["is_contraction", "prepare_kernel", "schedule_kernels"]
+__all__ = ["is_contraction", "prepare_kernel"]
 
 
 def is_contraction(func: Func) -> bool:
@@ -35,10 +35,3 @@ def prepare_kernel(func: Func, target: Target) -> Func:
 
 def _one_row_at_a_time(func: Func, schedule: Schedule) -> bool:
     return bool(vector_axes(Accesses(func), schedule)) or schedule.lanes == 1
-
-
-def schedule_kernels(module: Module, target: Target) -> None:
-    """Replaces every kernel of the module that is not a contraction by its prepared form."""
-    for name, func in module.funcs.items():
-        if func.kind == "kernel":
-            module.funcs[name] = prepare_kernel(func, target)

@@ -3,11 +3,12 @@
     i64 onnxc_plan(ptr symbols, ptr sizes, i64 threads)
     i64 onnxc_run(ptr context, ptr symbols, ptr inputs, ptr outputs, ptr arena, ptr constants, i64 threads)
 
-`symbols` holds the i64 values of `Program.symbols`. `onnxc_plan` writes the bytes of every input and output into `sizes`
-(i64 each, inputs first) and gives the bytes of the arena, scratch for `threads` threads included; -1 when a size does
-not fit 63 bits or is negative, or -2 - i when the guard with message i fails. `onnxc_run` gives 0, 1 + i for the error
-with message i, or -1 when the cancel word was set. `inputs`, `outputs` and `constants` are arrays of pointers, the last in
-the order of `Program.constants`; the arena is aligned to 64 bytes. Slots of the context are in `abi`.
+`symbols` holds the i64 values of `Program.symbols`. `onnxc_plan` writes the bytes of all inputs and outputs into
+`sizes` (i64 each, inputs first) and gives the bytes of the arena, scratch for `threads` threads included; -1 when a
+size does not fit 63 bits or is negative, or -2 - i when the guard with message i fails. `onnxc_run` gives 0, 1 + i for
+the error with message i, or -1 when the cancel word was set. `inputs`, `outputs` and `constants` are arrays of
+pointers, the last in the order of `Program.constants`; the arena is aligned to 64 bytes. Slots of the context are in
+`abi`.
 
 Building the module and compiling it are two functions, so that modules can be compiled elsewhere or not at all.
 """
@@ -106,7 +107,7 @@ class _ProgramEmitter:
         self.inputs = int(main.attrs.get("inputs") or 0)  # type: ignore[arg-type]
         self.guards: list[tuple] = list(main.attrs.get("guards") or ())  # type: ignore[arg-type]
         self.errors: list[str] = []
-        self.codes: dict[str, KernelCode] = {}                 # kernel name -> its code, shared by kernels of one structure
+        self.codes: dict[str, KernelCode] = {}      # by kernel; kernels of one structure share theirs
         self.steps = [op for op in main.body.ops if op.name in _STEPS]
         self.constants = list(dict.fromkeys(_const_name(op) for op in main.body.ops if op.name == "p.const"))
 
@@ -246,8 +247,9 @@ class _RunEmitter:
         self.fill_frame(abi.FRAME_SYMBOLS, self.table)
         self.fill_frame(abi.FRAME_CONTEXT, self.context)
         self.fill_frame(abi.FRAME_SCRATCH, self.at(self.arena, self.program.arena()))
-        makers: dict[str, Callable[[Op], None]] = {"p.const": self.bind_const, "p.alloc": self.bind_alloc,
-                                                   "p.view": self.bind_view, "p.launch": self.launch, "p.copy": self.copy}
+        makers: dict[str, Callable[[Op], None]] = {
+            "p.const": self.bind_const, "p.alloc": self.bind_alloc, "p.view": self.bind_view, "p.launch": self.launch,
+            "p.copy": self.copy}
         step = 0
         for op in self.program.main.body.ops:
             if op.name == "return":

@@ -9,18 +9,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import cast
 
 from llvmlite import ir
 
-from onnxc.codegen.accesses import dependent_values, linear_in, loop_axes
-from onnxc.codegen.llvm.abi import I64, KernelError
+from onnxc.codegen.accesses import dependent_values, element_of, linear_in, loop_axes
+from onnxc.codegen.llvm.abi import I32, I64, KernelError
 from onnxc.codegen.llvm.dims import constant, splat
 from onnxc.codegen.llvm.loops import counted_loop
 from onnxc.codegen.llvm.nests import Form, forms_for, scalar_nest, vector_axis, vector_nest
 from onnxc.codegen.llvm.registers import Element, const
 from onnxc.codegen.llvm.scope import Scope
 from onnxc.ir.core import Op, Value
-from onnxc.ir.dims import provably_nonneg
+from onnxc.ir.dims import DimLike, provably_nonneg
 from onnxc.ir.types import BOOL, DType, Scalar
 from onnxc.ir.types import I64 as INDEX
 from onnxc.ops.kernel import ARG_KINDS
@@ -110,7 +111,8 @@ class _Folder:
         element = Element(given[0], self.dtype)
         return [given[0], scope.scalars.apply("ne", [element, element]).value]
 
-    def fold(self, scope: Scope, a: Sequence[ir.Value], b: Sequence[ir.Value], in_order: bool = False) -> list[ir.Value]:
+    def fold(self, scope: Scope, a: Sequence[ir.Value], b: Sequence[ir.Value],
+             in_order: bool = False) -> list[ir.Value]:
         """Accumulator `a` with `b` folded in; `in_order`: b stands behind all that is in a."""
         if self.kind in ARG_KINDS:
             wins = self._wins(scope, a, b, in_order)
@@ -156,13 +158,16 @@ def _repeat(value: ir.Constant, lanes: int) -> ir.Constant:
 
 
 def _halves(b: ir.IRBuilder, v: ir.Value) -> tuple[ir.Value, ir.Value]:
-    half = v.type.count // 2
-    if half == 1:
-        return tuple(b.extract_element(v, constant(i, ir.IntType(32))) for i in (0, 1))  # type: ignore[return-value]
-    undefined = ir.Constant(v.type, ir.Undefined)
-    mask = ir.VectorType(ir.IntType(32), half)
-    parts = [ir.Constant(mask, [ir.Constant(ir.IntType(32), at + i) for i in range(half)]) for at in (0, half)]
-    return tuple(b.shuffle_vector(v, undefined, p) for p in parts)  # type: ignore[return-value]
+    return _half(b, v, 0), _half(b, v, v.type.count // 2)
+
+
+def _half(b: ir.IRBuilder, v: ir.Value, start: int) -> ir.Value:
+    """The lanes of one half of a vector, from `start` on."""
+    lanes = v.type.count // 2
+    if lanes == 1:
+        return b.extract_element(v, constant(start, I32))
+    order = ir.Constant(ir.VectorType(I32, lanes), [ir.Constant(I32, start + i) for i in range(lanes)])
+    return b.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), order)
 
 
 # ---- k.reduce --------------------------------------------------------------------------------------------------------
@@ -179,15 +184,15 @@ def emit_reduce(scope: Scope, op: Op) -> list[Element]:
 
 
 def _folders(scope: Scope, op: Op) -> list[_Folder]:
-    types = [v.type.dtype for v in op.regions[0].terminator.inputs]  # type: ignore[union-attr]
+    types = [element_of(v) for v in op.regions[0].terminator.inputs]
     folders, at = [], 0
-    for kind in op.attrs["kinds"]:  # type: ignore[union-attr]
-        folders.append(_Folder(kind, types[at], kind in ARG_KINDS and _grows(scope, op, at + 1)))  # type: ignore
+    for kind in cast("tuple[str, ...]", op.attrs["kinds"]):
+        folders.append(_Folder(kind, types[at], kind in ARG_KINDS and _grows(op, at + 1)))
         at += len(folders[-1].takes)
     return folders
 
 
-def _grows(scope: Scope, op: Op, i: int) -> bool:
+def _grows(op: Op, i: int) -> bool:
     """Whether the i-th yielded value is a position along the reduce's only axis."""
     made_by = op.regions[0].terminator.inputs[i].op
     axes = loop_axes(op)
@@ -254,9 +259,10 @@ def _settle(scope: Scope, op: Op, f: _Folder, total: list[ir.Value], at: int) ->
     b = scope.builder
     first: ir.Value = ir.Constant(I64, 0)
     if f.in_order and not f.kind.endswith("_last"):
-        expr = op.regions[0].terminator.inputs[at + 1].op.attrs["expr"]  # type: ignore[union-attr]
+        position = op.regions[0].terminator.inputs[at + 1].op
+        assert position is not None                     # or it would not be known to grow
         (axis, extent), = loop_axes(op)
-        at_start = scope.within(axes={axis: ir.Constant(I64, 0)}).dim(expr)
+        at_start = scope.within(axes={axis: ir.Constant(I64, 0)}).dim(cast("DimLike", position.attrs["expr"]))
         first = b.select(b.icmp_signed(">", scope.dim(extent), ir.Constant(I64, 0)), at_start, first)
     unset = b.icmp_signed("==", total[1], constant(f.sentinel, total[1].type))
     return [total[0], b.select(unset, splat(b, first, _lane_count(total[1])), total[1])]

@@ -1,7 +1,7 @@
-"""Row kernels that compute a value twice: the first loop over a row keeps it in scratch, the later loops read it back.
+"""Row kernels that compute a value twice: the first loop over a row keeps it in scratch, later loops read it back.
 
-A softmax needs exp(x - max) for its sum and again for its quotient. Worth it where the value costs more than a store and
-a load, and possible where outer points are not across lanes: then a thread has one row at a time.
+A softmax needs exp(x - max) for its sum and again for its quotient. Worth it where the value costs more than a store
+and a load, and possible where outer points are not across lanes: then a thread has one row at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from onnxc.codegen.accesses import loop_axes
 from onnxc.codegen.clone import clone_func
 from onnxc.codegen.llvm.weights import weight
 from onnxc.ir.core import Func, Op, Value
-from onnxc.ir.dims import DimLike, product, substitute, sym
+from onnxc.ir.dims import Dim, DimLike, product, substitute, sym
 from onnxc.ir.types import Mem, Scalar
 
 __all__ = ["SCRATCH", "cache_rows"]
@@ -62,10 +62,10 @@ def _pairs(func: Func) -> list[_Pair]:
 
 
 def _keys(loop: Op, written: set[Value]) -> dict[Value, Hashable]:
-    """A key for each value directly in a loop that depends on nothing but the loop's axes and what stands outside: equal
-    keys, equal values at equal positions."""
+    """A key for each value directly in a loop that depends on nothing but the loop's axes and what stands outside:
+    equal keys, equal values at equal positions."""
     axes = loop_axes(loop)
-    canonical = {name: sym(f"axis.{i}") for i, (name, _) in enumerate(axes)}
+    canonical: dict[str, DimLike] = {name: sym(f"axis.{i}") for i, (name, _) in enumerate(axes)}
     extents = tuple(e for _, e in axes)
     keys: dict[Value, Hashable] = {}
     inside = {r for op in loop.regions[0].ops for r in op.results}
@@ -85,7 +85,7 @@ def _canonical(attr: object, names: dict[str, DimLike]) -> Hashable:
         return tuple(_canonical(a, names) for a in attr)
     if isinstance(attr, float):
         return attr.hex()                   # a NaN is equal to itself here, and -0.0 is not 0.0
-    substituted = substitute(attr, names) if type(attr).__name__ == "Dim" else attr  # type: ignore[arg-type]
+    substituted = substitute(attr, names) if isinstance(attr, Dim) else attr
     return (type(attr).__name__, substituted if isinstance(substituted, Hashable) else repr(substituted))
 
 

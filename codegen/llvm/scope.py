@@ -1,8 +1,8 @@
 """Where an op of a kernel is emitted: the values and axes it sees, and the vector lanes it runs in.
 
 A scope is what changes from loop to loop; what holds for the whole kernel is `KernelContext`. Inside a vector loop one
-axis is laid across lanes: its entry in `axes` is the position of lane 0, and a value is a vector exactly when it depends on
-that axis.
+axis is laid across lanes: its entry in `axes` is the position of lane 0, and a value is a vector exactly when it
+depends on that axis.
 """
 
 from __future__ import annotations

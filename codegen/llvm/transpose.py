@@ -54,7 +54,7 @@ def tiled_loads(accesses: Accesses, along: str, across: str) -> list[TiledLoad]:
 
 
 def read_tile(scope: Scope, load: TiledLoad, first: ir.Value) -> ir.Value:
-    """Reads the tile at the scope's lanes and at [first, first + lanes) of the contiguous axis; its place on the stack."""
+    """Reads the tile at the scope's lanes and at [first, first + lanes) of the contiguous axis; gives its address."""
     b, lanes = scope.builder, scope.lanes
     element = memory_type(load.dtype)
     vector = ir.VectorType(element, lanes)
@@ -102,7 +102,8 @@ def transposed(b: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
 def _exchange(b: ir.IRBuilder, top: ir.Value, bottom: ir.Value, size: int, lanes: int) -> tuple[ir.Value, ir.Value]:
     """Two rows of blocks after the right block of the upper and the left block of the lower have changed places."""
     def pick(order: list[int]) -> ir.Value:
-        return b.shuffle_vector(top, bottom, ir.Constant(ir.VectorType(I32, lanes), [ir.Constant(I32, x) for x in order]))
+        places = ir.Constant(ir.VectorType(I32, lanes), [ir.Constant(I32, x) for x in order])
+        return b.shuffle_vector(top, bottom, places)
 
     upper = [j if j & size == 0 else lanes + j - size for j in range(lanes)]
     lower = [j + size if j & size == 0 else lanes + j for j in range(lanes)]

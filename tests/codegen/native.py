@@ -31,7 +31,7 @@ class NativeKernel:
         self.code.function.linkage = "external"
         self.text = str(module)
         self.native = NativeModule(target.compile(module))
-        self._call = self.native.function(func.name, None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+        self._call = self.native.function(func.name, None, ctypes.c_void_p, *[ctypes.c_int64] * 3)
 
     def _error(self, message: str) -> int:
         if message not in self.messages:
