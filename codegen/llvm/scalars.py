@@ -102,8 +102,8 @@ class Scalars:
         return self.builder.call(intrinsic(self.builder.module, name, [type], type, [a.type for a in args]), args)
 
     def _fused(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
-        """x*y + z where the target has no such instruction (LLVM would call libm for each element): for f32 in f64, where
-        the product is exact; for f64 with the errors of product and sum added back."""
+        """x*y + z where the target has no such instruction (LLVM would call libm for each element): for f32 in f64,
+        where the product is exact; for f64 with the errors of product and sum added back."""
         b = self.builder
         lanes = x.type.count if isinstance(x.type, ir.VectorType) else 1
         if x.type == with_lanes(ir.FloatType(), lanes):
