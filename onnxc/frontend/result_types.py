@@ -245,7 +245,7 @@ def region_arg_types(name: str, operands: Types, attrs: Attrs, count: int) -> li
     if name == "onnx.Loop":
         out = [Tensor(I64, ()), Tensor(BOOL, ()), *map(shapeless, operands[2:])]
     elif name == "onnx.Scan":
-        out = [shapeless(t) for t in operands]
+        out = [shapeless(t) for t in operands[max(len(operands) - count, 0):]]     # version 8 has one more, in front
     elif name == "onnx.SequenceMap":
         out = [shapeless(t.element if isinstance(t, Seq) else t) for t in operands]
     return (out + [None] * count)[:count]

@@ -64,6 +64,8 @@ _NUMBERS = dict(AttributeProto.AttributeType.items())
 @functools.cache
 def signature_of(op_type: str, domain: str, version: int) -> Signature | None:
     """The newest version of an operator that is not newer than `version`; None when there is none."""
+    if domain not in OPSETS:
+        return None         # its version may be any number
     try:
         schema = onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:

@@ -89,9 +89,11 @@ def test_no_elements_and_packed_elements(folder: pathlib.Path) -> None:
 
 
 #: Locations that leave the folder, or try to.
-ESCAPES = ["../secret", "deep/../../secret", "deep/er/../../../secret", "junk/../../secret", "..", "../", "../model/w.bin",
+ESCAPES = ["../secret", "deep/../../secret", "deep/er/../../../secret", "junk/../../secret", "..", "../",
+           "../model/w.bin",
            "deep/..", "./../secret", "deep/../w.bin", "/etc/passwd", "//etc/passwd", "/", "~/secret", "~",
-           "\\etc\\passwd", "C:\\secret", "c:secret", "C:/secret", "\\\\server\\share", "\\\\?\\C:\\x", "/proc/self/environ", "/dev/zero"]
+           "\\etc\\passwd", "C:\\secret", "c:secret", "C:/secret", "\\\\server\\share", "\\\\?\\C:\\x",
+           "/proc/self/environ", "/dev/zero"]
 #: Locations that are not a plain relative path of an existing file.
 MALFORMED = ["", ".", "./", "./.", "deep//er/w.bin", "w.bin/", "deep/", "w\0.bin", "w.bin\n", "\x7f", "..\\secret",
              "deep\\er\\w.bin", "file:///etc/passwd", "file:w.bin/..x/", "http://host/w.bin"]

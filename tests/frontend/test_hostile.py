@@ -172,11 +172,10 @@ def test_mutated_fields() -> None:
     assert {"loaded", "InvalidGraph", "Fail"} <= seen.keys(), seen
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_a_chain_of_100_000_nodes(reverse: bool) -> None:
+def test_a_chain_of_100_000_nodes_the_last_first() -> None:
     count = 100_000
-    nodes = [onnx.NodeProto(op_type="Relu", input=[f"v{i}"], output=[f"v{i + 1}"]) for i in range(count)]
-    m = model(graph(nodes[::-1] if reverse else nodes, [value("v0")], [untyped(f"v{count}")]))
+    nodes = [onnx.NodeProto(op_type="Relu", input=[f"v{i}"], output=[f"v{i + 1}"]) for i in reversed(range(count))]
+    m = model(graph(nodes, [value("v0")], [untyped(f"v{count}")]))
     module = import_model(load_model(m.SerializeToString()))
     assert len(module.main.body) == count + 1
     assert module.main.body.terminator.operand(0).name == f"v{count}"

@@ -311,6 +311,13 @@ def test_scan_of_version_8_runs_over_axis_1_of_a_batch() -> None:
     np.testing.assert_allclose(final, expected[:, -1], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("axis", [4, -4, 10**18, -10**18])
+@pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax"])
+def test_an_axis_that_is_not_there_is_no_empty_reduction(kind: str, axis: int) -> None:
+    with pytest.raises(Exception, match="(?i)split"):
+        run_upgraded(old_model(kind, 11, [X], axis=axis), [X])
+
+
 def test_scan_of_version_8_keeps_its_directions() -> None:
     over_samples = last_op(upgraded(scan8(False, [1])))
     over_time = over_samples.regions[0].first
@@ -321,6 +328,8 @@ def test_scan_of_version_8_keeps_its_directions() -> None:
 @pytest.mark.parametrize("model,words", [
     (scan8(True), "sequence_lens"),
     (old_model("GlobalLpPool", 1, [IMAGE], p=1.5), "p is 1.5"),
+    (old_model("LpPool", 1, [IMAGE], p=float("nan"), kernel_shape=[2, 2]), "p is nan"),
+    (old_model("Cast", 1, [IMAGE], to="REAL"), "'to' is REAL"),
     (old_model("Resize", 11, [IMAGE, np.zeros(0, f32), np.ones(4, f32)], mode="linear",
                coordinate_transformation_mode="tf_half_pixel_for_nn"), "tf_half_pixel_for_nn"),
     (old_model("BatchNormalization", 7, [X, *SPATIAL], 3, spatial=0), "spatial"),

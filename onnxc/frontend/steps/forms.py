@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto
 
+from onnxc.frontend.problems import printable
 from onnxc.frontend.steps import Upgrade, step
 from onnxc.ir.types import BOOL, Tensor
 
@@ -54,10 +56,9 @@ def _dropout_ratio(u: Upgrade) -> None:
 @step("Cast", 6)
 def _cast_to_number(u: Upgrade) -> None:
     name = u.op.attrs["to"]
-    t = u.op.result.type
-    if not isinstance(t, Tensor) or not isinstance(name, str):
-        u.refuse(f"'to' is {name!r}, not the name of an element type")
-    u.op.attrs["to"] = t.dtype.onnx
+    if name not in TensorProto.DataType.keys():  # noqa: SIM118 (an enum wrapper, not a mapping)
+        u.refuse(f"'to' is {printable(str(name))}, not the name of an element type")
+    u.op.attrs["to"] = TensorProto.DataType.Value(name)
 
 
 @step("Clip", 6)
@@ -94,7 +95,7 @@ def _gemm_broadcast(u: Upgrade) -> None:
 @step("GlobalLpPool LpPool", 2)
 def _integer_p(u: Upgrade) -> None:
     p = u.take("p", 2.0)
-    if p != int(p):
+    if not np.isfinite(p) or p != int(p):
         u.refuse(f"p is {p}, not an integer")
     u.op.attrs["p"] = int(p)
 

@@ -106,6 +106,15 @@ def _group_norm_per_channel(u: Upgrade) -> None:
         u.set_operand(i, u.make("Reshape", u.make("Expand", column, shape), u.const([-1])))
 
 
+def _axes_from(u: Upgrade, x: Value, axis: int) -> Value:
+    """The axes of x from `axis` on. Split, unlike Slice, does not accept an axis that x does not have."""
+    rank = u.rank(x)
+    before = u.const([axis]) if axis >= 0 else _vector(u, u.make("Add", rank, u.const(axis)))
+    every = u.make("Range", u.const(0), rank, u.const(1))
+    sizes = u.make("Concat", before, u.make("Sub", _vector(u, rank), before), axis=0)
+    return u.make_op("Split", [every, sizes], [Tensor(I64, None)] * 2, axis=0).results[1]
+
+
 @step("Softmax LogSoftmax", 13)
 def _softmax_of_trailing_axes(u: Upgrade) -> list[Value] | None:
     """X was seen as a matrix whose rows hold all axes from `axis` on: normalise over all of them."""
@@ -114,10 +123,7 @@ def _softmax_of_trailing_axes(u: Upgrade) -> list[Value] | None:
         u.op.attrs["axis"] = -1
         return None
     x = u.op.operand(0)
-    if axis < 0:
-        axes = u.const(list(range(axis, 0)))
-    else:
-        axes = u.make("Range", u.const(axis), u.rank(x), u.const(1))
+    axes = _axes_from(u, x, axis)
     wide = u.make("Cast", x, type=Tensor(F32, None), to=F32.onnx) if u.dtype.itemsize == 2 else x
     shifted = u.make("Sub", wide, u.make("ReduceMax", wide, axes, keepdims=1, noop_with_empty_axes=1))
     raised = u.make("Exp", shifted)
