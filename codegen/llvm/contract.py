@@ -15,16 +15,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 from llvmlite import ir
 
+from onnxc.codegen.accesses import kernel_symbols
 from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import I8, I64, KernelCode, KernelError
+from onnxc.codegen.llvm.body import emit_block
 from onnxc.codegen.llvm.contract_epilogue import sweep
 from onnxc.codegen.llvm.contract_form import Axes, contraction_of, extent_of, normal_form
 from onnxc.codegen.llvm.contract_generic import generic_form, micro_kernel_pays
 from onnxc.codegen.llvm.contract_loops import POINTER_BYTES, Block, Blocking, Holes, Job, Panel, contraction
 from onnxc.codegen.llvm.contract_pack import FIRST, INSIDE, WIDTH, Part, epilogue_part, panel_part, row_part
 from onnxc.codegen.llvm.contract_plan import COLUMN, Plan, plan_of
+from onnxc.codegen.llvm.contract_transpose import emit_transposed
 from onnxc.codegen.llvm.dims import DimEmitter, constant
-from onnxc.codegen.llvm.emit import emit_block, kernel_symbols
 from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.loops import counted_loop, i64
 from onnxc.codegen.llvm.microkernel import ITEM_BYTES, byte_offset
@@ -57,8 +59,9 @@ def prepare_contraction(func: Func, target: Target, constant: frozenset[int] = f
     return normal
 
 
-def emit_contract(module: ir.Module, func: Func, target: Target, errors: Callable[[str], int],
-                  symbols: Sequence[str]) -> KernelCode:
+def emit_contract(
+    module: ir.Module, func: Func, target: Target, errors: Callable[[str], int], symbols: Sequence[str]
+) -> KernelCode:
     """Add a prepared contraction to `module`; see `emit.emit_kernel`, which calls this for kernels that are one."""
     if not is_contraction(func):
         raise KernelError(f"kernel @{func.name} is no contraction")
@@ -83,8 +86,15 @@ def _aligned(size: DimLike) -> DimLike:
 class _ContractEmitter:
     """Emits one kernel. `env` holds the dim symbols and, from the loop over chunks on, the batch axes."""
 
-    def __init__(self, module: ir.Module, func: Func, target: Target, schedule: Schedule, errors: Callable[[str], int],
-                 order: Sequence[str]) -> None:
+    def __init__(
+        self,
+        module: ir.Module,
+        func: Func,
+        target: Target,
+        schedule: Schedule,
+        errors: Callable[[str], int],
+        order: Sequence[str],
+    ) -> None:
         self.func, self.target, self.schedule, self.errors, self.order = func, target, schedule, errors, order
         self.op = contraction_of(func)
         self.accumulate: DType = self.op.attrs["accumulate"]  # type: ignore[assignment]
@@ -175,8 +185,12 @@ class _ContractEmitter:
         self.m0 = b.mul(index, dim(self.chunk_rows))
         m1 = _least(b, b.add(self.m0, dim(self.chunk_rows)), dim(self.plan.height))
         n1 = _least(b, b.mul(high, width), dim(self.plan.columns))
-        job = Job(self.m0, m1, b.mul(low, width), n1, self._extent(dim, self.plan.taps), self._extent(dim, self.plan.depth))
-        row, pointer = (self._row, self._row_pointer) if self.plan.rows is not None else (self._pack_row, self._packed_row)
+        job = Job(
+            self.m0, m1, b.mul(low, width), n1, self._extent(dim, self.plan.taps), self._extent(dim, self.plan.depth)
+        )
+        row, pointer = (
+            (self._row, self._row_pointer) if self.plan.rows is not None else (self._pack_row, self._packed_row)
+        )
         panel = self._panel if self.plan.panels is not None else self._pack_panel
         contraction(b, self.blocking, job, Holes(row, pointer, panel, self._epilogue), self.base)
 
@@ -241,7 +255,9 @@ class _ContractEmitter:
         def row(b: ir.IRBuilder, m: ir.Value) -> dict[str, ir.Value]:
             return decode(b, m, self.plan.m, self._dims(b))
 
-        def consume(b: ir.IRBuilder, axes: dict[str, ir.Value], n: ir.Value, value: ir.Value, mask: ir.Value | None) -> None:
+        def consume(
+            b: ir.IRBuilder, axes: dict[str, ir.Value], n: ir.Value, value: ir.Value, mask: ir.Value | None
+        ) -> None:
             values = {part.total: Element(value, self.accumulate)}
             scope = Scope(b, kernel, values, {**self._axes(), **axes, name: n}, self.tile.lanes, name, mask)
             emit_block(scope, region)
@@ -252,7 +268,11 @@ class _ContractEmitter:
     # ---- regions -----------------------------------------------------------------------------------------------------
 
     def _emit_part(self, b: ir.IRBuilder, part: Part, buffer: ir.Value, axes: Mapping[str, ir.Value]) -> None:
-        emit_block(Scope(b, self._kernel(part, buffer), {}, {**self._axes(), **axes}), part.body)
+        scope = Scope(b, self._kernel(part, buffer), {}, {**self._axes(), **axes})
+        if part.element is not None:
+            emit_transposed(scope, part, self.blocking.columns)
+        else:
+            emit_block(scope, part.body)
 
     def _axes(self) -> dict[str, ir.Value]:
         return {n: v for n, v in self.env.items() if n not in self.symbols}
@@ -260,8 +280,19 @@ class _ContractEmitter:
     def _kernel(self, part: Part, buffer: ir.Value) -> KernelContext:
         memory: dict[Value, ir.Value] = {new: self.memory[old] for old, new in part.arguments.items()}
         memory[part.buffer] = buffer
-        return KernelContext(part.func, self.function, self.target, part.schedule, part.accesses, self.context, memory,
-                             self.symbols, self.errors, emit_block, part.vectorised)
+        return KernelContext(
+            part.func,
+            self.function,
+            self.target,
+            part.schedule,
+            part.accesses,
+            self.context,
+            memory,
+            self.symbols,
+            self.errors,
+            emit_block,
+            part.vectorised,
+        )
 
 
 def decode(b: ir.IRBuilder, position: ir.Value, axes: Axes, dim: DimEmitter) -> dict[str, ir.Value]:

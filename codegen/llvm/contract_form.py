@@ -18,11 +18,33 @@ from onnxc.codegen.accesses import Accesses, Condition, linear_in, recombine
 from onnxc.codegen.clone import clone_func, clone_op
 from onnxc.codegen.collapse import merge_condition, merge_index
 from onnxc.ir.core import Attr, Block, Func, Op
-from onnxc.ir.dims import (Bounds, Dim, DimLike, floordiv, mod, product, provably_less, provably_nonneg, simplify, substitute,
-                           sym, symbols_of)
+from onnxc.ir.dims import (
+    Bounds,
+    Dim,
+    DimLike,
+    floordiv,
+    mod,
+    product,
+    provably_less,
+    provably_nonneg,
+    simplify,
+    substitute,
+    sym,
+    symbols_of,
+)
 from onnxc.ir.types import Mem
 
-__all__ = ["Axes", "NORMAL", "axes_of", "clone_region", "contraction_of", "extent_of", "normal_form", "place_of", "store_of"]
+__all__ = [
+    "Axes",
+    "NORMAL",
+    "axes_of",
+    "clone_region",
+    "contraction_of",
+    "extent_of",
+    "normal_form",
+    "place_of",
+    "store_of",
+]
 
 Axes = list[tuple[str, DimLike]]
 GROUPS = ("batch", "m", "n", "k")
@@ -84,7 +106,9 @@ class _Form:
         self.groups: dict[str, Axes] = {g: axes_of(self.op, g) for g in GROUPS}
         self.order = (0, 1)
         accesses = Accesses(func)
-        self.taken = set(accesses.axes) | symbols_of(d for a in func.args if isinstance(a.type, Mem) for d in a.type.shape)
+        self.taken = set(accesses.axes) | symbols_of(
+            d for a in func.args if isinstance(a.type, Mem) for d in a.type.shape
+        )
         self.inner = [op for op in self.op.walk() if op is not self.op and ("axes" in op.attrs or "axis" in op.attrs)]
         self.inner_bounds = {n: a.extent - 1 for n, a in accesses.axes.items() if a.loop is not self.op}
         self.ops: dict[Op, _Indexed] = {}
@@ -154,7 +178,9 @@ class _Form:
     def order_k(self) -> None:
         """Puts the k axes in the order in which the left operand lies in memory, as far as that is plain to see: from the
         last one back, the axis that moves as far as the axes behind it are long together."""
-        (load, *others) = [op for op in self.ops if op.name == "k.load" and self.region_of(op) == self.order[0]] or [None]
+        (load, *others) = [op for op in self.ops if op.name == "k.load" and self.region_of(op) == self.order[0]] or [
+            None
+        ]
         if load is None or others:
             return
         rest, ordered, step = list(self.groups["k"]), [], 1  # type: ignore[var-annotated]
@@ -275,8 +301,9 @@ def _factors(extent: DimLike) -> set[str]:
     return {atom for atom in extent.terms[0][0] if isinstance(atom, str)}
 
 
-def clone_region(region: Block, target: Block, substitution: dict[str, DimLike] | None = None,
-                 values: dict | None = None) -> Sequence:
+def clone_region(
+    region: Block, target: Block, substitution: dict[str, DimLike] | None = None, values: dict | None = None
+) -> Sequence:
     """Copies a region's ops, but its yield, to the end of `target`; gives what it yields. Axes may be substituted."""
     values = {} if values is None else values
     mapping = substitution or {}

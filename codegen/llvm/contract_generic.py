@@ -3,11 +3,11 @@ fold over k for each."""
 
 from __future__ import annotations
 
+from onnxc.codegen.accesses import Accesses, linear_in
 from onnxc.codegen.llvm.contract_form import Axes, axes_of, clone_region, contraction_of, extent_of, store_of
 from onnxc.codegen.llvm.contract_plan import single_load
 from onnxc.codegen.llvm.schedule_contract import TILE_TYPES
 from onnxc.codegen.llvm.target import Target
-from onnxc.codegen.accesses import Accesses, linear_in
 from onnxc.ir.core import Block, Func, Op, Value
 from onnxc.ir.dims import sym, symbols_of
 from onnxc.ir.types import DType, Scalar
@@ -30,7 +30,9 @@ def micro_kernel_pays(func: Func, target: Target, constant: frozenset[int] = fro
         return False
     if height == 1:
         load = single_load(op.regions[1], accumulate)
-        return load is not None and (func.args.index(load.operand(0)) in constant or _runs_along(func, load, axes_of(op, "n")))
+        return load is not None and (
+            func.args.index(load.operand(0)) in constant or _runs_along(func, load, axes_of(op, "n"))
+        )
     return True
 
 
@@ -67,7 +69,13 @@ def _sum(op: Op, body: Block, values: dict[Value, Value], accumulate: DType) -> 
 
 
 def _loop(name: str, axes: Axes, types: tuple[Scalar, ...], block: Block, attrs: dict) -> Op:
-    return Op(name, (), types, {"axes": tuple(sym(n) for n, _ in axes), "extents": tuple(e for _, e in axes), **attrs}, [block])
+    return Op(
+        name,
+        (),
+        types,
+        {"axes": tuple(sym(n) for n, _ in axes), "extents": tuple(e for _, e in axes), **attrs},
+        [block],
+    )
 
 
 def _in_memory_order(func: Func, op: Op, axes: Axes) -> Axes:

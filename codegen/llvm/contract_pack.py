@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from onnxc.codegen.accesses import Accesses, accesses_of, dependent_values, linear_in, loop_axes
+from onnxc.codegen.clone import clone_op
 from onnxc.codegen.llvm.contract_form import Axes, axes_of, clone_region, contraction_of, extent_of, place_of
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.schedule import Schedule
@@ -31,11 +32,12 @@ class Part:
     accesses: Accesses
     body: Block
     sweep: Op
-    arguments: dict[Value, Value]           # of the contraction's kernel -> of this one
+    arguments: dict[Value, Value]  # of the contraction's kernel -> of this one
     buffer: Value
     schedule: Schedule
-    across: str                             # the axis across lanes
+    across: str  # the axis across lanes
     total: Value | None = None
+    element: Block | None = None  # what the sweep stores, as a region of its own, where squares are transposed
 
     @property
     def vectorised(self) -> dict[Op, str]:
@@ -66,7 +68,29 @@ def panel_part(func: Func, target: Target, columns: int) -> Part:
         block.append(Op("k.store", [buffer, element], [], {"index": (place,), "where": (), "combine": None}))
 
     outer: Axes = [*axes_of(op, "batch"), (FIRST, extent_of(n))]
-    return _part(func, op, target, outer, [*k, (INSIDE, sym(WIDTH))], 1, extent_of(k) * columns, store)
+    part = _part(func, op, target, outer, [*k, (INSIDE, sym(WIDTH))], 1, extent_of(k) * columns, store)
+    return dataclasses.replace(part, element=_element(part)) if _crosses(part) else part
+
+
+def _crosses(part: Part) -> bool:
+    """Whether the loads of a panel are contiguous along a k axis only, so that squares have to be transposed."""
+    if part.across in ("", INSIDE) or part.schedule.lanes == 1 or any(op.regions for op in part.sweep.regions[0].ops):
+        return False
+    loads = [op for op in part.sweep.regions[0].ops if op.name == "k.load"]
+    strides = [getattr(linear_in(part.accesses.flat(op), part.across), "stride", None) for op in loads]
+    return 1 in strides and all(s in (0, 1) for s in strides)
+
+
+def _element(part: Part) -> Block:
+    """The sweep's region up to its store, yielding what is stored."""
+    region = part.sweep.regions[0]
+    block, values = Block(), {}  # type: ignore[var-annotated]
+    for op in region.ops:
+        if op.name == "k.store":
+            block.append(Op("yield", [values.get(op.operand(1), op.operand(1))]))
+        else:
+            block.append(clone_op(op, values))
+    return block
 
 
 def epilogue_part(func: Func, target: Target, lanes: int) -> Part:
@@ -76,14 +100,15 @@ def epilogue_part(func: Func, target: Target, lanes: int) -> Part:
     totals: list[Value] = []
 
     def consume(block: Block, region: Block, buffer: Value, values: dict[Value, Value]) -> None:
-        load = block.append(Op("k.load", [buffer], [region.args[0].type], {"index": (sym(n[0][0]),), "where": (), "other": 0}))
+        load = block.append(
+            Op("k.load", [buffer], [region.args[0].type], {"index": (sym(n[0][0]),), "where": (), "other": 0})
+        )
         values[region.args[0]] = load.result
         totals.append(load.result)
         clone_region(region, block, values=values)
 
     part = _part(func, op, target, [*axes_of(op, "batch"), *axes_of(op, "m")], n, 2, extent_of(n), consume)
-    return dataclasses.replace(part, total=totals[0], across=n[0][0],
-                               schedule=Schedule(vector=n[0][0], lanes=lanes))
+    return dataclasses.replace(part, total=totals[0], across=n[0][0], schedule=Schedule(vector=n[0][0], lanes=lanes))
 
 
 def _part(func: Func, op: Op, target: Target, outer: Axes, inner: Axes, region: int, size: DimLike, fill) -> Part:  # type: ignore[no-untyped-def]
@@ -125,5 +150,3 @@ def _lanes(accesses: Accesses, sweep: Op, axis: str, target: Target) -> int:
     while isinstance(extent, int) and lanes > 1 and lanes // 2 >= extent:
         lanes //= 2
     return lanes
-
-

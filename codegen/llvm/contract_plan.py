@@ -113,8 +113,9 @@ def _rows_in_place(op: Op, accesses: Accesses, k: Axes) -> tuple[Rows | None, in
     return Rows(load.operand(0), first, tuple(where)), split
 
 
-def _panels_in_place(op: Op, accesses: Accesses, n: Axes, taps: Axes, depth: Axes, columns: int,
-                     lanes: int) -> Panels | None:
+def _panels_in_place(
+    op: Op, accesses: Accesses, n: Axes, taps: Axes, depth: Axes, columns: int, lanes: int
+) -> Panels | None:
     load = single_load(op.regions[1], op.attrs["accumulate"])  # type: ignore[arg-type]
     if load is None or accesses.conditions(load) or not n:
         return None

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from onnxc.codegen.accesses import Accesses, linear_in
+from onnxc.codegen.accesses import Accesses, kernel_symbols, linear_in
 from onnxc.codegen.interp import run_kernel
 from onnxc.codegen.llvm.contract_form import Axes, axes_of, clone_region, contraction_of, place_of
 from onnxc.codegen.llvm.contract_plan import single_load
@@ -59,7 +59,7 @@ class _Operand:
 class _Packer:
     def __init__(self, module: Module) -> None:
         self.module = module
-        self.made: dict[tuple, Value] = {}              # what was packed and how -> its p.const
+        self.made: dict[tuple, Value] = {}  # what was packed and how -> its p.const
 
     def launch(self, op: Op) -> None:
         func = self.module.funcs[_name(op.attrs["kernel"])]
@@ -96,9 +96,8 @@ class _Packer:
                 return None
             arrays[argument] = self.module.constants[name]
             names.append(name)
-        if not names:
-            return None
-        return _Operand(batch, n, k, arrays, tuple(names))
+        operand = _Operand(batch, n, k, arrays, tuple(names))
+        return operand if names and not kernel_symbols(_alone(func, operand, (1,), (0,))[0]) else None
 
     def constant(self, panels: np.ndarray, stem: str, before: Op) -> Value:
         name = self.module.fresh_name(f"{stem}.panels")
@@ -163,6 +162,7 @@ def _text(func: Func, operand: _Operand) -> str:
 
 # ---- computing panels ------------------------------------------------------------------------------------------------
 
+
 def _panels(func: Func, operand: _Operand, columns: int) -> np.ndarray | None:
     """[batch..., panels, k, columns], zero past the last column; None where packing it would be no gain."""
     batch = [int(e) for _, e in operand.batch]  # type: ignore[arg-type]
@@ -179,8 +179,8 @@ def _panels(func: Func, operand: _Operand, columns: int) -> np.ndarray | None:
         return None
     panels = _zeros((*batch, count, k, columns), accumulate.numpy)
     for p in range(count):
-        part = plain[..., p * columns:(p + 1) * columns]
-        panels[..., p, :, :part.shape[-1]] = part
+        part = plain[..., p * columns : (p + 1) * columns]
+        panels[..., p, :, : part.shape[-1]] = part
     return panels
 
 
@@ -230,8 +230,9 @@ def _alone(func: Func, operand: _Operand, shape: Sequence[int], index: Sequence[
     (element,) = clone_region(op.regions[1], body, values=dict(zip(arguments, alone.args)))
     body.append(Op("k.store", [alone.args[-1], element], [], {"index": tuple(index), "where": (), "combine": None}))
     axes = [*operand.batch, *operand.k, *operand.n]
-    alone.body.append(Op("k.parallel", (), (), {"axes": tuple(sym(a) for a, _ in axes), "extents": tuple(e for _, e in axes)},
-                         [body]))
+    alone.body.append(
+        Op("k.parallel", (), (), {"axes": tuple(sym(a) for a, _ in axes), "extents": tuple(e for _, e in axes)}, [body])
+    )
     return alone, arguments
 
 
@@ -240,10 +241,11 @@ def _zeros(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     size = math.prod(shape) * dtype.itemsize
     room = np.zeros(size + _ALIGNMENT, np.uint8)
     start = -room.ctypes.data % _ALIGNMENT
-    return room[start:start + size].view(dtype).reshape(tuple(shape))
+    return room[start : start + size].view(dtype).reshape(tuple(shape))
 
 
 # ---- reading panels --------------------------------------------------------------------------------------------------
+
 
 def _read_panels(func: Func, operand: _Operand, columns: int, type: Mem) -> None:
     """The region becomes a load from a new last argument."""
@@ -251,7 +253,12 @@ def _read_panels(func: Func, operand: _Operand, columns: int, type: Mem) -> None
     region = op.regions[1]
     argument = func.body.add_arg(type, "panels")
     column = place_of(operand.n)
-    index = (*(sym(name) for name, _ in operand.batch), floordiv(column, columns), place_of(operand.k), mod(column, columns))
+    index = (
+        *(sym(name) for name, _ in operand.batch),
+        floordiv(column, columns),
+        place_of(operand.k),
+        mod(column, columns),
+    )
     region.clear()
     load = region.append(Op("k.load", [argument], [Scalar(type.dtype)], {"index": index, "where": (), "other": 0}))
     region.append(Op("yield", [load.result]))
@@ -266,4 +273,3 @@ def _drop_unused_arguments(func: Func, launch: Op) -> None:
             launch.set_operands([v for j, v in enumerate(launch.inputs) if j != i])
             writes = [w - (w > i) for w in writes]
     launch.attrs["writes"] = tuple(writes)
-

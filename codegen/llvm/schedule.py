@@ -16,8 +16,11 @@ def schedule(module: Module, target: Target) -> None:
     for name, func in module.funcs.items():
         if func.kind != "kernel":
             continue
-        module.funcs[name] = prepare_contraction(func, target, constant.get(name, frozenset())) if is_contraction(func) \
+        module.funcs[name] = (
+            prepare_contraction(func, target, constant.get(name, frozenset()))
+            if is_contraction(func)
             else prepare_kernel(func, target)
+        )
 
 
 def _constant_arguments(module: Module) -> dict[str, frozenset[int]]:

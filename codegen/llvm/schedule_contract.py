@@ -44,8 +44,14 @@ def schedule_contraction(func: Func, target: Target) -> Schedule:
     if isinstance(height, int):
         chunk = min(chunk, max(1, -(-height // tile.rows)) * tile.rows)
     n = axes_of(op, "n")
-    return Schedule(vector=n[0][0] if n else "", lanes=tile.lanes, rows=tile.rows, vectors=tile.vectors, chunk=chunk,
-                    depth=blocking.block_bytes // blocking.row_bytes)
+    return Schedule(
+        vector=n[0][0] if n else "",
+        lanes=tile.lanes,
+        rows=tile.rows,
+        vectors=tile.vectors,
+        chunk=chunk,
+        depth=blocking.block_bytes // blocking.row_bytes,
+    )
 
 
 def blocking_of(func: Func, schedule: Schedule) -> Blocking:
@@ -69,7 +75,9 @@ def _row_counts(height: int, chunk: int, rows: int) -> frozenset[int] | None:
     count, step = chunks_of(height, chunk, rows)
     if not count:
         return None
-    return frozenset().union(*(rows_met(min(int(step), height - m0), chunk, rows) for m0 in range(0, height, int(step))))
+    return frozenset().union(
+        *(rows_met(min(int(step), height - m0), chunk, rows) for m0 in range(0, height, int(step)))
+    )
 
 
 def chunks_of(height: DimLike, chunk: int, rows: int) -> tuple[DimLike, DimLike]:
