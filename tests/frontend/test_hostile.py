@@ -172,6 +172,7 @@ def test_mutated_fields() -> None:
     assert {"loaded", "InvalidGraph", "Fail"} <= seen.keys(), seen
 
 
+@pytest.mark.slow
 def test_a_chain_of_100_000_nodes_the_last_first() -> None:
     count = 100_000
     nodes = [onnx.NodeProto(op_type="Relu", input=[f"v{i}"], output=[f"v{i + 1}"]) for i in reversed(range(count))]

@@ -60,6 +60,8 @@ def expand_only_node(module: Module) -> bool:
     return True
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")     # of the evaluator: NaN and log(0) are cases of the suite
 def test_backend_suite() -> None:
     done: dict[str, int] = {}
     for case in cases():
