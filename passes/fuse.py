@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxc.ir.core import Block, Func, Module, Op, Value
-from onnxc.ir.dims import provably_nonneg, symbols_of
+from onnxc.ir.dims import Dim, provably_nonneg, symbols_of
 from onnxc.ir.registry import lookup
 from onnxc.ir.types import Tensor
 from onnxc.ops import group  # noqa: F401  (registers t.fused)
+from onnxc.ops.control import defined_symbols, is_step
 from onnxc.passes.kernel_builder import NotFusable
 from onnxc.passes.kernels import Group, build_kernels
 
@@ -21,15 +22,23 @@ __all__ = ["fuse", "symbols_in"]
 
 _VIEWS = ("t.broadcast", "t.reshape", "t.transpose", "t.slice")
 _FOLDS = ("t.reduce", "t.argreduce")
-_ALWAYS = ("t.scan", "t.concat")                     # kernels of their own shape
+_SCATTERS = ("t.scatter_elements", "t.scatter_nd")
+_ALWAYS = ("t.scan", "t.concat", *_SCATTERS)         # kernels of their own shape
 _FORK_OPS = 64                                       # ops within which an epilogue that forks has to join again
 _REPEATING = ("t.window", "t.gather", "t.gather_nd", "t.gather_elements", "t.concat", "t.pad")   # read their operand anywhere
 
 
 def fuse(module: Module) -> None:
     """Group the tensor ops of @main in place."""
-    func = module.main
-    _Fusion(module, func).run()
+    taken = symbols_in(module.main)
+    for block in _blocks(module.main.body):
+        _Fusion(module, block, taken).run()
+
+
+def _blocks(block: Block) -> list[Block]:
+    """A block and those in its ops, inner ones first: each is fused by itself."""
+    inner = [b for op in block.ops for region in op.regions for b in _blocks(region)]
+    return [*inner, block]
 
 
 def symbols_in(func: Func) -> frozenset[str]:
@@ -39,14 +48,16 @@ def symbols_in(func: Func) -> frozenset[str]:
         if isinstance(v.type, Tensor):
             out |= symbols_of(v.type.dims)
     for op in func.walk():
+        out |= {name for name, _ in defined_symbols(op)}
         for a in op.attrs.values():
+            if isinstance(a, Dim):
+                out |= symbols_of(a)
             if isinstance(a, tuple):
                 out |= symbols_of(d for d in a if not isinstance(d, (str, bytes, tuple, float, bool)) and _is_dim(d))
     return frozenset(out)
 
 
 def _is_dim(a: object) -> bool:
-    from onnxc.ir.dims import Dim
     return isinstance(a, Dim)
 
 
@@ -55,11 +66,14 @@ def is_elementwise(op: Op) -> bool:
     return row is not None and row.has("elementwise") or op.name == "t.cast"
 
 
+def _is_const(v: Value) -> bool:
+    return v.op is not None and v.op.name == "t.const"
+
+
 class _Fusion:
-    def __init__(self, module: Module, func: Func) -> None:
-        self.module, self.func = module, func
-        self.ops = list(func.body.ops)
-        self.taken = symbols_in(func)
+    def __init__(self, module: Module, block: Block, taken: frozenset[str]) -> None:
+        self.module, self.block, self.taken = module, block, taken
+        self.ops = list(block.ops)
         self.position = {op: i for i, op in enumerate(self.ops)}
         self.roots: set[Value] = set()
         self.after_fold: set[Value] = set()
@@ -69,8 +83,10 @@ class _Fusion:
 
     def run(self) -> None:
         self.mark_after_fold()
-        terminator = self.func.body.terminator
-        self.roots = {v for v in terminator.inputs if not self.in_memory_anyway(v)}
+        self.roots = {v for v in self.block.terminator.inputs if not self.in_memory_anyway(v)}
+        for op in self.ops:
+            if is_step(op):
+                self.roots.update(v for v in op.inputs if not self.in_memory_anyway(v) and not _is_const(v))
         self.mark_epilogues()
         built: dict[Value, frozenset[Value]] = {}
         while True:
@@ -82,8 +98,8 @@ class _Fusion:
     # ---- roots -----------------------------------------------------------------------------------------------------
     @staticmethod
     def in_memory_anyway(v: Value) -> bool:
-        """Arguments and constant arrays."""
-        return v.op is None or (v.op.name == "t.const" and v.type.size != 1)  # type: ignore[attr-defined]
+        """Arguments, constant arrays, and what steps of the program give."""
+        return v.op is None or is_step(v.op) or (v.op.name == "t.const" and v.type.size != 1)  # type: ignore[attr-defined]
 
     def mark_after_fold(self) -> None:
         """Values that depend on a fold through elementwise ops and views: they stand outside inner loops."""
@@ -113,7 +129,7 @@ class _Fusion:
         if len(v.uses) > 1:
             return self.join(v, claimed)
         user = v.users[0] if v.users else None
-        if user is None or not user.results or user.result in claimed:
+        if user is None or not user.results or is_step(user) or user.result in claimed:
             return None
         if self.keeps_shape(user, v):
             return user.result
@@ -125,8 +141,8 @@ class _Fusion:
     @staticmethod
     def keeps_shape(op: Op, v: Value) -> bool:
         """Whether `op` gives one element for each of `v`."""
-        r = op.result.type if op.results else None
-        return is_elementwise(op) and isinstance(r, Tensor) and isinstance(v.type, Tensor) and r.dims == v.type.dims
+        r = op.result.type if is_elementwise(op) else None
+        return isinstance(r, Tensor) and isinstance(v.type, Tensor) and r.dims == v.type.dims
 
     def join(self, v: Value, claimed: set[Value]) -> Value | None:
         """The first value through which everything computed from `v` goes (x * sigmoid(x)), by elementwise ops only."""
@@ -157,7 +173,7 @@ class _Fusion:
         """Group membership of every op, from the last to the first; may add roots."""
         self.groups = {}
         for op in reversed(self.ops):
-            if not op.results:
+            if not op.results or is_step(op):
                 continue
             v = op.result
             if self.in_memory_anyway(v):
@@ -210,7 +226,7 @@ class _Fusion:
         plain = op.name in ("t.window", "t.pad") and self.over_memory(op.operand(0))
         if user.name == "t.contract":
             return not plain
-        if user.name == "t.concat":
+        if user.name == "t.concat" or user.name in _SCATTERS:
             return op.name in _FOLDS
         if user.name in _REPEATING:
             reads_data = user.operand(0) is v
@@ -280,15 +296,16 @@ class _Fusion:
     # ---- rewriting -------------------------------------------------------------------------------------------------
     def rewrite(self) -> None:
         """Replace the ops of each group by one t.fused at the place of its root."""
-        plan = [(op.result, self.inputs_of(op.result)) for op in self.ops
-                if op.results and op.result in self.roots and not self.is_view_of_memory(op.result)]
+        plan = [(r, self.inputs_of(r)) for op in self.ops for r in op.results
+                if r in self.roots and not self.is_view_of_memory(r)]
         groups = [(root, inputs, Group(self.module, root, inputs, self.taken, "").ops()) for root, inputs in plan]
         self.operands = {op: op.operands for op in self.ops}      # as they were: groups replace values as they are made
         moved: dict[Value, Value] = {}
         for root, inputs, ops in groups:
             moved[root] = self.wrap(root, [moved.get(v, v) for v in inputs], inputs, ops)
-        for op in self.func.body.reversed_ops():
-            if op.results and not any(r.uses for r in op.results):
+        for op in self.block.reversed_ops():
+            row = lookup(op.name)
+            if op.results and not any(r.uses for r in op.results) and row is not None and row.has("pure"):
                 op.erase()
 
     def wrap(self, root: Value, operands: list[Value], inputs: list[Value], ops: list[Op]) -> Value:

@@ -2,17 +2,20 @@
 
 Buffers whose lives do not overlap share bytes. Sizes may be symbolic, so the plan holds for all of them: buffers of known
 size are packed by first fit, largest first; each other buffer goes to a slot, shared over time, whose size is the largest
-of its buffers' sizes. Offsets are dim expressions that the program evaluates when a run starts. `check_plan` proves a plan
-independently.
+of its buffers' sizes. Offsets are dim expressions that the program evaluates when a run starts. Symbols that get their
+value during the run count with their bounds. `check_plan` proves a plan independently.
+
+A value that comes out of a loop or a branch may be one of several buffers: all of them live as long as it does. A buffer
+from outside of a loop that is used inside of it lives from the loop's beginning to its end.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from onnxc.ir.core import Func, Module, Op, Value
-from onnxc.ir.dims import Dim, DimLike, ceildiv, dim_max, evaluate, symbols_of
+from onnxc.ir.dims import Bounds, Dim, DimLike, ceildiv, dim_max, evaluate, symbols_of
 from onnxc.ir.types import Mem
 
 __all__ = ["PlanError", "check_plan", "plan_memory"]
@@ -53,27 +56,87 @@ def _rounded(size: DimLike) -> DimLike:
     return ceildiv(size, ALIGN) * ALIGN
 
 
-def _root(v: Value) -> Value:
-    while v.op is not None and v.op.name == "p.view":
-        v = v.op.operand(0)
-    return v
+def _largest(size: DimLike, main: Func) -> DimLike:
+    """`size` with every run symbol at its bound; PlanError where a bound is not known, or the size does not grow with it."""
+    bounds: dict[str, DimLike] = dict(main.attrs.get("run_symbols") or ())  # type: ignore[arg-type]
+    unbounded = sorted(s for s in symbols_of(size) if bounds.get(s) == -1)
+    out = Bounds(bounds).eliminate(size, lowest=False) if not unbounded else size
+    left = unbounded or sorted(symbols_of(out) & bounds.keys())
+    if left:
+        raise PlanError(f"a buffer of {size} bytes: nothing bounds its size, as {', '.join(left)} comes from data")
+    return out
+
+
+def _roots(main: Func) -> dict[Value, frozenset[Op]]:
+    """The p.allocs that each buffer of the program may be."""
+    roots: dict[Value, frozenset[Op]] = {}
+    sources: dict[Value, list[Value]] = {}
+    for op in main.walk():
+        if op.name == "p.alloc":
+            roots[op.result] = frozenset((op,))
+        elif op.name in ("p.view", "p.row"):
+            sources[op.result] = [op.operand(0)]
+        elif op.name == "p.loop":
+            skip = len(op.inputs) - len(op.results)
+            for r, arg, first, again in zip(op.results, op.regions[0].args, op.inputs[skip:],
+                                            op.regions[0].terminator.inputs[skip:], strict=True):
+                sources[r] = sources[arg] = [first, again]
+        elif op.name == "p.if":
+            for r, *given in zip(op.results, *(region.terminator.inputs for region in op.regions), strict=True):
+                sources[r] = given
+    changed = True
+    while changed:                                   # loops yield what they take: until nothing is added
+        changed = False
+        for v, given in sources.items():
+            found = frozenset[Op]().union(*(roots.get(g, frozenset()) for g in given))
+            if found != roots.get(v, frozenset()):
+                roots[v], changed = found, True
+    return roots
 
 
 def _lives(main: Func) -> list[_Buffer]:
-    """The buffers with the positions of their first and last use, views counted as uses of what they view."""
-    out: dict[Value, _Buffer] = {}
-    for position, op in enumerate(main.body.ops):
-        if op.name == "p.alloc":
-            mem = op.result.type
-            assert isinstance(mem, Mem)
-            out[op.result] = _Buffer(op, _rounded(mem.nbytes), -1, -1)
-        elif op.name != "p.view":
-            for v in op.inputs:
-                b = out.get(_root(v))
-                if b is not None:
-                    b.first = position if b.first < 0 else b.first
-                    b.last = position
+    """The buffers with the positions of their first and last use, in the order of the program's text."""
+    roots = _roots(main)
+    position: dict[Op, int] = {op: i for i, op in enumerate(main.walk())}
+    out = {op: _Buffer(op, _rounded(_largest(_mem(op).nbytes, main)), -1, -1) for op in position if op.name == "p.alloc"}
+    for op, at in position.items():
+        if op.name in ("p.alloc", "p.view", "p.row"):
+            continue
+        for v in op.inputs:
+            for alloc in roots.get(v, ()):
+                _extend(out[alloc], at, at)
+                for loop in _loops_between(op, alloc):
+                    _extend(out[alloc], position[loop], position[_last_inside(loop)])
     return list(out.values())
+
+
+def _extend(b: _Buffer, first: int, last: int) -> None:
+    b.first = first if b.first < 0 else min(b.first, first)
+    b.last = max(b.last, last)
+
+
+def _loops_between(op: Op, alloc: Op) -> Iterator[Op]:
+    """The loops around `op` that are not around `alloc`."""
+    around: set[Op] = set()
+    at = alloc.block
+    while at is not None and isinstance(at.parent, Op):
+        around.add(at.parent)
+        at = at.parent.block
+    at = op.block
+    while at is not None and isinstance(at.parent, Op) and at.parent not in around:
+        if at.parent.name == "p.loop":
+            yield at.parent
+        at = at.parent.block
+
+
+def _last_inside(loop: Op) -> Op:
+    return list(loop.walk())[-1]
+
+
+def _mem(alloc: Op) -> Mem:
+    t = alloc.result.type
+    assert isinstance(t, Mem)
+    return t
 
 
 def _pack(buffers: list[_Buffer]) -> int:
@@ -112,28 +175,21 @@ def check_plan(module: Module, dims: Mapping[str, int]) -> None:
     first write to its last read, and nothing else may be stored there in between. PlanError says which two collide."""
     main = module.main
     arena = evaluate(_dim(main.attrs["arena"]), dims)
-    uses: dict[Value, list[int]] = {}
-    steps = list(main.body.ops)
-    for position, op in enumerate(steps):
-        if op.name in ("p.launch", "p.copy"):
-            for v in op.inputs:
-                uses.setdefault(_root(v), []).append(position)
-    extents: list[tuple[Value, int, int]] = []
-    for v in uses:
-        if v.op is None or v.op.name != "p.alloc":
+    extents: list[tuple[_Buffer, int, int]] = []
+    for b in _lives(main):
+        if b.first < 0:
             continue
-        mem = v.type
-        assert isinstance(mem, Mem)
-        start = evaluate(_dim(v.op.attrs["offset"]), dims)
-        stop = start + evaluate(mem.nbytes, dims)
+        name = b.op.result.name
+        start = evaluate(_dim(b.op.attrs["offset"]), dims)
+        stop = start + evaluate(_largest(_mem(b.op).nbytes, main), dims)
         if start < 0 or start % ALIGN or stop > arena:
-            raise PlanError(f"%{v.name} at [{start}, {stop}) does not lie in the arena of {arena} bytes")
-        extents.append((v, start, stop))
-    for position in range(len(steps)):
-        live = sorted((e for e in extents if uses[e[0]][0] <= position <= uses[e[0]][-1]), key=lambda e: e[1])
+            raise PlanError(f"%{name} at [{start}, {stop}) does not lie in the arena of {arena} bytes")
+        extents.append((b, start, stop))
+    for position in sorted({p for b, _, _ in extents for p in (b.first, b.last)}):
+        live = sorted((e for e in extents if e[0].first <= position <= e[0].last), key=lambda e: e[1])
         for (a, _, a_stop), (b, b_start, b_stop) in zip(live, live[1:]):
             if a_stop > b_start and b_stop > b_start:
-                raise PlanError(f"%{a.name} and %{b.name} overlap while step {position} runs")
+                raise PlanError(f"%{a.op.result.name} and %{b.op.result.name} overlap while step {position} runs")
 
 
 def _dim(a: object) -> DimLike:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 
-from onnxc.ir.core import Func, Module, Op, Ref, Value
+from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.builder import constant_of
 from onnxc.ir.dims import symbols_of
 from onnxc.ir.types import Mem, Tensor
+from onnxc.ops.control import defined_symbols, is_step
 from onnxc.passes.fuse import symbols_in
 from onnxc.passes.kernels import Group, build_kernels
+from onnxc.passes.program_steps import emit_step, writes_to_target
 
 __all__ = ["to_kernel"]
 
@@ -41,6 +43,7 @@ class _Program:
         self.taken = symbols_in(graph)
         self.results = list(graph.body.terminator.inputs)
         self.main = self._signature()
+        self.block = self.main.body                   # where steps go
         self.buffers: dict[Value, Value] = dict(zip(graph.args, self.main.args))
         self.targets: dict[Value, Value] = {}
 
@@ -51,23 +54,32 @@ class _Program:
         symbols = sorted(symbols_of(d for t in types[:len(self.graph.args)] for d in t.shape))
         main.attrs.update(symbols=tuple(symbols), inputs=len(self.graph.args), guards=self.graph.attrs.get("guards", ()),
                           arena=None)
+        run_symbols = [pair for op in self.graph.walk() for pair in defined_symbols(op)]
+        if run_symbols:
+            main.attrs["run_symbols"] = tuple(dict.fromkeys(run_symbols))
         return main
 
     def emit(self, name: str, operands: list[Value], types: list[Mem], attrs: dict, loc: str = "", label: str = "") -> Op:
-        return self.main.body.append(Op(name, operands, types, attrs, (), loc, [label] if label else ()))
+        return self.block.append(Op(name, operands, types, attrs, (), loc, [label] if label else ()))
 
     def build(self) -> Func:
         self.choose_targets()
-        for op in self.graph.body.ops:
+        self.steps(self.graph.body)
+        self.copy_results()
+        self.main.body.append(Op("return"))
+        return self.main
+
+    def steps(self, block: Block) -> None:
+        """The steps of a block's ops, but its terminator."""
+        for op in block.ops:
             if op.name == "t.fused":
                 self.fused(op)
             elif op.name == "t.reshape":
                 self.buffers.setdefault(op.result, self.view(op.operand(0), mem_of(op.result)))
-            elif op.name != "return" and op.name != "t.const":
+            elif is_step(op):
+                emit_step(self, op)
+            elif op.name not in ("return", "yield", "t.const"):
                 raise ValueError(f"{op.name} of '{op.loc}' is outside the fused groups")
-        self.copy_results()
-        self.main.body.append(Op("return"))
-        return self.main
 
     def choose_targets(self) -> None:
         """Results that a group computes (perhaps under another shape) are written in place."""
@@ -75,7 +87,7 @@ class _Program:
             source = v
             while source.op is not None and source.op.name == "t.reshape":
                 source = source.op.operand(0)
-            if source.op is not None and source.op.name == "t.fused" and source not in self.targets:
+            if writes_to_target(source) and source not in self.targets:
                 self.targets[source] = out
                 self.buffers[v] = out
 

@@ -192,10 +192,11 @@ class _Interpreter:
             out["regions"] = [self.region(r, {} if isolated else env, dims) for r in op.regions]
         return out
 
-    def region(self, block: Block, env: dict[Value, Any], dims: dict[str, int]) -> Callable[..., list[Any]]:
-        def call(*args: Any) -> list[Any]:
+    def region(self, block: Block, env: dict[Value, Any], outer: dict[str, int]) -> Callable[..., list[Any]]:
+        """The region as a function of its arguments; `dims` gives symbols that hold in this one call."""
+        def call(*args: Any, dims: Mapping[str, int] | None = None) -> list[Any]:
             arrays = [np.asarray(a) if isinstance(a, np.generic) else a for a in args]
-            inner = bind_dims([a.type for a in block.args], arrays, dims)
+            inner = bind_dims([a.type for a in block.args], arrays, {**outer, **(dims or {})})
             return self.block(block, arrays, dict(env), inner)
 
         return call
@@ -203,6 +204,10 @@ class _Interpreter:
     def checked(self, op: Op, out: Any, dims: dict[str, int]) -> list[Any]:
         """The results of `ref` as a list, held against the types; `dims` learns the symbols that the op makes."""
         results = list(out) if isinstance(out, tuple) else [] if not op.results and out is None else [out]
+        defined = op.attrs.get("defines") or ()
+        if isinstance(defined, tuple) and defined:          # symbols whose values stand behind the results
+            dims.update(zip(map(str, defined), map(int, results[len(op.results):]), strict=True))
+            del results[len(op.results):]
         results = [np.asarray(r) if isinstance(r, np.generic) else r for r in results]
         try:
             dims.update(bind_dims([r.type for r in op.results], results, dims))

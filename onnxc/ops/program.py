@@ -10,16 +10,98 @@ left is 1 or right); `arena`, the bytes of the arena once memory is planned.
 - `p.view(%mem)`: the same bytes under another shape of the same size.
 - `p.launch(%mem...) {kernel, writes}`: run a kernel; `writes` lists the operand positions that it stores to.
 - `p.copy(%from, %to)`: copy all bytes of one buffer to another of the same size.
+
+Run symbols get their value during the run; from then on everything reads them like other symbols. `run_symbols` of `@main`
+lists them as [name, bound], the bound a dim over symbols before it (-1: not known). Buffers have the real dims; memory is
+planned for the bounds.
+
+- `p.row(%mem) {at}`: row number `at` along the first axis, the same bytes.
+- `p.loop(%mem...) {symbol, extent, conditional, count} (%mem...) {... yield(%mem...)}`: runs the region `extent` times, the
+  symbol counting from 0. It carries buffers, not contents: the region takes the operands at first and what it yielded
+  before after that; the results are what it yielded last. With `conditional` the first operand and the first of what is
+  yielded are bool scalars that the region does not take: the loop ends when one is false. `count`, if not empty, is the
+  run symbol that becomes the number of iterations.
+- `p.if(%cond) () {... yield(%mem...)} () {... yield(%mem...)}`: runs one region; the results are the buffers it yields.
+- `p.set {symbol, value}`: gives a run symbol the value of a dim.
+- `p.read(%mem) {symbol, bound, message}`: gives a run symbol the value of an i32 or i64 scalar; below 0 or above the bound
+  (-1: none) it ends the run with an error.
+- `p.require {kind, left, right, message}`: a guard at this place; it ends the run with an error.
 """
 
 from __future__ import annotations
 
-from onnxc.ir.registry import REQUIRED, register
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from onnxc.ir.core import Op
+from onnxc.ir.dims import sym
+from onnxc.ir.registry import REQUIRED, TypeInferenceError, register
+from onnxc.ir.types import BOOL, I32, I64, Mem, Type
+
+STEPS = ("p.launch", "p.copy", "p.loop", "p.if", "p.set", "p.read", "p.require")
+"""What a program does, as opposed to what it names."""
+
+
+def _row(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
+    mem = types[0]
+    if not isinstance(mem, Mem) or not mem.shape or mem.dtype.bits < 8:
+        raise TypeInferenceError(f"p.row of {mem}: rows are those of memory of rank 1 and more, of whole bytes")
+    return [Mem(mem.dtype, mem.shape[1:])]
+
+
+def _flag(op: Op, types: Sequence[Type], what: str) -> Iterator[str]:
+    if not types or types[0] != Mem(BOOL, ()):
+        yield f"{what} of {op.name} is no bool scalar in memory"
+
+
+def _yields(op: Op, region: int, wanted: Sequence[Type]) -> Iterator[str]:
+    last = op.regions[region].last
+    found = [v.type for v in last.inputs] if last is not None and last.name == "yield" else []
+    if found != list(wanted):
+        yield f"region {region} of {op.name} yields ({', '.join(map(str, found))}), not ({', '.join(map(str, wanted))})"
+
+
+def _loop(op: Op) -> Iterator[str]:
+    given: list[Type] = [v.type for v in op.inputs]
+    flags: list[Type] = [Mem(BOOL, ())] if op.attrs["conditional"] else []
+    if flags:
+        yield from _flag(op, given, "the condition")
+    state = given[len(flags):]
+    if [a.type for a in op.regions[0].args] != state or [r.type for r in op.results] != state:
+        yield f"{op.name} carries ({', '.join(map(str, state))}), but its region or results are of other types"
+    yield from _yields(op, 0, [*flags, *state])
+
+
+def _if(op: Op) -> Iterator[str]:
+    yield from _flag(op, [v.type for v in op.inputs], "the condition")
+    for i, region in enumerate(op.regions):
+        last = region.last
+        found = [v.type for v in last.inputs] if last is not None and last.name == "yield" else []
+        if region.args or [t.dtype for t in found if isinstance(t, Mem)] != [
+                r.type.dtype for r in op.results if isinstance(r.type, Mem)]:
+            yield f"region {i} of {op.name} has arguments, or does not yield what the op gives"
+
+
+def _read(op: Op) -> Iterator[str]:
+    t = op.operand(0).type
+    if not isinstance(t, Mem) or t.dtype not in (I32, I64) or t.size != 1:
+        yield f"{op.name} of {t}: a dim is one element of i32 or i64"
+    sym(str(op.attrs["symbol"]))
+
 
 register("p.const", "", attrs={"ref": REQUIRED}, traits="pure", doc="a constant buffer")
 register("p.alloc", "", attrs={"offset": None}, traits="alloc", doc="a buffer in the arena")
 register("p.view", "mem", traits="pure view", doc="the same bytes under another shape")
 register("p.launch", "mems*", "", attrs={"kernel": REQUIRED, "writes": REQUIRED}, traits="write", doc="run a kernel")
 register("p.copy", "source, target", "", traits="write", doc="copy a buffer")
+register("p.row", "mem", attrs={"at": REQUIRED}, traits="pure view", infer=_row, doc="one row of a buffer, in place")
+register("p.loop", "mems*", "results*", attrs={"symbol": REQUIRED, "extent": REQUIRED, "conditional": False, "count": ""},
+         traits="control", regions=1, check=_loop, doc="run a region again and again")
+register("p.if", "cond", "results*", traits="control", regions=2, check=_if, doc="run one of two regions")
+register("p.set", "", "", attrs={"symbol": REQUIRED, "value": REQUIRED}, traits="write", doc="give a run symbol its value")
+register("p.read", "mem", "", attrs={"symbol": REQUIRED, "bound": -1, "message": ""}, traits="write", check=_read,
+         doc="make an element of memory a run symbol")
+register("p.require", "", "", attrs={"kind": "eq", "left": REQUIRED, "right": REQUIRED, "message": ""}, traits="write",
+         doc="end the run with an error unless the guard holds")
 register("return", "values*", "", traits="terminator", doc="end of a function, with its results")
 register("yield", "values*", "", traits="terminator", doc="end of a region, with its results")
