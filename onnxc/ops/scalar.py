@@ -196,9 +196,12 @@ scalar("mod", 2, _NUMBER, meaning.modulo, expand=_either(remainder.modulo, integ
        doc="what floored division leaves, with the sign of x1; integers: 0 for x1 = 0")
 
 # ---- rounding to integers ---
-scalar("floor", 1, _FLOAT, meaning.quiet(np.floor), llvm={"float": "@llvm.floor"}, triton="tl.floor({0})",
+# Triton's floor and ceil of f32 take denormals for 0.
+scalar("floor", 1, _FLOAT, meaning.quiet(np.floor), llvm={"float": "@llvm.floor"}, triton={"f64": "tl.floor({0})"},
+       expand=basic.floor,
        doc="the greatest integer not above x0")
-scalar("ceil", 1, _FLOAT, meaning.quiet(np.ceil), llvm={"float": "@llvm.ceil"}, triton="tl.ceil({0})",
+scalar("ceil", 1, _FLOAT, meaning.quiet(np.ceil), llvm={"float": "@llvm.ceil"}, triton={"f64": "tl.ceil({0})"},
+       expand=basic.ceil,
        doc="the least integer not below x0")
 scalar("trunc", 1, _FLOAT, meaning.quiet(np.trunc), llvm={"float": "@llvm.trunc"}, expand=basic.trunc,
        doc="x0 without its fraction")

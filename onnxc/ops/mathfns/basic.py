@@ -7,8 +7,8 @@ import math
 from onnxc.ir.types import F32, I32, I64
 from onnxc.ops.expander import Term, formula, select
 
-__all__ = ["absolute", "copysign", "inverse", "isinf", "isnan", "maximum", "minimum", "negate", "reciprocal",
-           "round_even", "rsqrt", "sign", "trunc"]
+__all__ = ["absolute", "ceil", "copysign", "floor", "inverse", "isinf", "isnan", "maximum", "minimum", "negate",
+           "reciprocal", "round_even", "rsqrt", "sign", "trunc"]
 
 
 def _maximum(x: Term, y: Term) -> Term:
@@ -37,15 +37,31 @@ def _copysign(x: Term, y: Term) -> Term:
     return ((x.bitcast(bits) & ~top) | (y.bitcast(bits) & top)).bitcast(x.dtype)
 
 
-def _trunc(x: Term) -> Term:
-    return select(x < 0, x.apply("ceil"), x.apply("floor"))
+def _nearest(size: Term) -> Term:
+    """The integer next to a number that is not negative, half to even: adding 2**23 (2**52) leaves no bits for a
+    fraction."""
+    whole = 2.0**23 if size.dtype == F32 else 2.0**52
+    return select(size < whole, (size + whole) - whole, size)
 
 
 def _round_even(x: Term) -> Term:
-    """Half to even: adding 2**23 (2**52) leaves no bits for a fraction."""
-    whole = 2.0**23 if x.dtype == F32 else 2.0**52
+    return _nearest(abs(x)).apply("copysign", x)
+
+
+def _trunc(x: Term) -> Term:
     size = abs(x)
-    return select(size < whole, ((size + whole) - whole).apply("copysign", x), x)
+    near = _nearest(size)
+    return select(near > size, near - 1.0, near).apply("copysign", x)
+
+
+def _floor(x: Term) -> Term:
+    near = _round_even(x)
+    return select(near > x, near - 1.0, near)
+
+
+def _ceil(x: Term) -> Term:
+    near = _round_even(x)
+    return select(near < x, near + 1.0, near).apply("copysign", x)
 
 
 def _rsqrt(x: Term) -> Term:
@@ -71,6 +87,6 @@ def _inverse(x: Term) -> Term:
 
 maximum, minimum, sign, copysign = formula(_maximum), formula(_minimum), formula(_sign), formula(_copysign)
 negate, absolute, inverse = formula(_negate), formula(_absolute), formula(_inverse)
-trunc, round_even = formula(_trunc), formula(_round_even)
+trunc, floor, ceil, round_even = formula(_trunc), formula(_floor), formula(_ceil), formula(_round_even)
 rsqrt, reciprocal = formula(_rsqrt), formula(_reciprocal)
 isnan, isinf = formula(_isnan), formula(_isinf)

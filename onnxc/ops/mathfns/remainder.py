@@ -25,10 +25,10 @@ def _step(r: Term, y: Term) -> Term:
 def _steps(r: Term, y: Term) -> Term:
     """r modulo y * 2**mantissa, for r >= 0 and y > 0."""
     f = format_of(r)
-    multiples = [y]
-    for _ in range(-(-2 * (f.bias + f.mantissa) // f.mantissa)):
-        multiples.append(multiples[-1] * 2.0**f.mantissa)
-    for multiple in reversed(multiples[1:]):
+    for n in range(-(-2 * (f.bias + f.mantissa) // f.mantissa), 0, -1):
+        multiple, exponent = y, n * f.mantissa
+        while exponent > 0:                             # in steps, as 2**exponent may be too great
+            multiple, exponent = multiple * 2.0 ** min(exponent, f.bias), exponent - f.bias
         r = _step(r, multiple)
     return r
 
