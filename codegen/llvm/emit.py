@@ -22,7 +22,7 @@ from onnxc.codegen.llvm.heuristics import grain_of, vector_axes
 from onnxc.codegen.llvm.jobs import BLOCK_ELEMENTS, Jobs, advance, decode
 from onnxc.codegen.llvm.loops import counted_loop
 from onnxc.codegen.llvm.memory import holds
-from onnxc.codegen.llvm.nests import Form, forms_for, vector_axis, vector_nest
+from onnxc.codegen.llvm.nests import Form, forms_for, vector_axis, vector_nest, whole_windows
 from onnxc.codegen.llvm.prepare import is_contraction, prepare_kernel
 from onnxc.codegen.llvm.rowcache import SCRATCH
 from onnxc.codegen.llvm.scope import KernelContext, Scope
@@ -163,7 +163,19 @@ class _KernelEmitter:
             self._vectors(scope, plan)
 
     def _vectors(self, scope: Scope, plan: Jobs) -> None:
-        """The job's part of the vector axis, every other axis having its position."""
+        """The job's part of the vector axis, every other axis having its position. Where the conditions of windows hold
+        for all of their positions, inner loops run without them."""
+        inside = whole_windows(scope, self.parallel.regions[0], plan.vector)
+        if inside is None:
+            self._vector_loops(scope, plan)
+            return
+        with scope.builder.if_else(inside.holds) as (interior, border):
+            with interior:
+                self._vector_loops(scope.within(known=scope.known | inside.conditions), plan)
+            with border:
+                self._vector_loops(scope, plan)
+
+    def _vector_loops(self, scope: Scope, plan: Jobs) -> None:
         region = self.parallel.regions[0]
         forms = forms_for(scope, region, plan.vector, plan.extent)
         inner = hoist(scope, region, {plan.vector})

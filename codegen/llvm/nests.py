@@ -23,7 +23,7 @@ from onnxc.ir.core import Block, Op
 from onnxc.ir.dims import DimLike, ceildiv, dim_max, dim_min, floordiv, symbols_of
 from onnxc.ir.types import Mem
 
-__all__ = ["Form", "VectorAxis", "forms_for", "scalar_nest", "vector_nest"]
+__all__ = ["Form", "VectorAxis", "forms_for", "scalar_nest", "vector_axis", "vector_nest", "whole_windows"]
 
 Carried = list[ir.Value]
 Body = Callable[[Scope, Carried], Carried]
@@ -222,16 +222,52 @@ def _conditions_on(scope: Scope, region: Block, axis: str) -> list[Condition]:
     return list(found)
 
 
+@dataclasses.dataclass(frozen=True)
+class Inside:
+    """Conditions of accesses, and the i1 that says whether all of them hold throughout the loops inside."""
+
+    holds: ir.Value
+    conditions: frozenset[Condition]
+
+
+def whole_windows(scope: Scope, region: Block, vector: str) -> Inside | None:
+    """For the open conditions in the region that vary in loops inside it but not along the vector axis: whether they
+    hold at every position of those loops. None when there are none."""
+    inner = inner_axes(scope, region)
+    b, found = scope.builder, dict.fromkeys(
+        c for access in accesses_of(region) for c in scope.kernel.accesses.conditions(access) if c not in scope.known)
+    holds: ir.Value | None = None
+    held: set[Condition] = set()
+    for condition in found:
+        expr, low, high = condition
+        used = symbols_of(condition)
+        if vector in used or not used & inner or any(s.startswith("$") for s in used) or inner & symbols_of((low, high)):
+            continue
+        span = scope.kernel.accesses.range_of(expr, inner)
+        if span is None:
+            continue
+        above = b.icmp_signed(">=", scope.dim(span[0]), scope.dim(low))
+        both = b.and_(above, b.icmp_signed("<", scope.dim(span[1]), scope.dim(high)))
+        holds = both if holds is None else b.and_(holds, both)
+        held.add(condition)
+    return None if holds is None else Inside(holds, frozenset(held))
+
+
+def inner_axes(scope: Scope, region: Block) -> set[str]:
+    """The axes of the loops inside a region."""
+    return {a.name for a in scope.kernel.accesses.axes.values() if _is_inside(a.loop, region)}
+
+
 def _limits(scope: Scope, region: Block, condition: Condition, axis: str) -> tuple[DimLike, DimLike] | None:
     """The range of the axis on which the condition holds for every position of the loops inside; None if unknown."""
     expr, low, high = condition
     linear = linear_in(expr, axis)
     if linear is None or not isinstance(linear.stride, int) or axis in symbols_of((low, high)):
         return None
-    inner = [a.name for a in scope.kernel.accesses.axes.values() if _is_inside(a.loop, region)]
+    inner = inner_axes(scope, region)
     span = scope.kernel.accesses.range_of(linear.rest, inner)
     used = symbols_of((low, high, *(span or ())))
-    if span is None or any(s.startswith("$") for s in used) or set(inner) & used:
+    if span is None or any(s.startswith("$") for s in used) or inner & used:
         return None
     least, most = span
     if linear.stride > 0:
