@@ -265,6 +265,21 @@ class Demand:
         self.loaded[name] = (wrapped, axes)
         return sym(name), (*where, (sym(name), 0, extent))
 
+    def scattered(self, op: Op, index: Index, shape: Sequence[DimLike]) -> tuple[Index, Where]:
+        """Where in the result, of `shape`, a scatter puts the update at `index`, and where its data indices are in range."""
+        indices = op.operand(1)
+        if op.name == "t.scatter_elements":
+            axis = int(op.attrs["axis"]) % len(shape)  # type: ignore[arg-type]
+            at, where = _data_index(self, op, indices, index, shape[axis], ())
+            return (*index[:axis], at, *index[axis + 1:]), where
+        lead, depth = len(indices.type.dims) - 1, int(indices.type.dims[-1])  # type: ignore[attr-defined]
+        out: list[DimLike] = []
+        where = ()
+        for k in range(depth):
+            one, where = _data_index(self, op, indices, (*index[:lead], k), shape[k], where)
+            out.append(one)
+        return (*out, *index[lead:]), where
+
     # ---- reductions ------------------------------------------------------------------------------------------------
     def reduce(self, op: Op, axes: Sequence[int], index: Index, kinds: Sequence[str], where: Where,
                types: Sequence[DType]) -> list[Value]:

@@ -57,6 +57,8 @@ def build_kernels(g: Group) -> list[Func]:
         return [_scan_kernel(g, root)]
     if root is not None and root.name == "t.concat":
         return _concat_kernels(g, root)
+    if root is not None and root.name in ("t.scatter_elements", "t.scatter_nd"):
+        return _scatter_kernels(g, root)
     return [_point_kernel(g, g.root, None)]
 
 
@@ -144,6 +146,22 @@ def _concat_kernels(g: Group, root: Op) -> list[Func]:
         out.append(_point_kernel(g, v, (axis, position), f"_{i}"))
         position = position + _dims(v)[axis]
     return out
+
+
+def _scatter_kernels(g: Group, op: Op) -> list[Func]:
+    """The data is copied to the result; then every update is stored, or folded in, where its index says."""
+    frame = _Frame(g, "_updates")
+    d, shape, updates = frame.demand, _dims(g.root), op.operand(2)
+    extents = _dims(updates)
+    axes = [d.axis() for _ in extents]
+    d.open(axes, extents)
+    index: Index = tuple(0 if e == 1 else a for a, e in zip(axes, extents, strict=True))
+    at, where = d.scattered(op, index, shape)
+    reduction = str(op.attrs["reduction"])
+    d.store(frame.out, d.at(updates, index), at, where, None if reduction == "none" else reduction)
+    if d.fold_values:
+        raise NotFusable(d.fold_values[0][0], "a fold inside the loop over updates")
+    return [_point_kernel(g, op.operand(0), None, "_data"), frame.finish(_loop("k.parallel", axes, extents, d.close()))]
 
 
 def _scan_kernel(g: Group, op: Op) -> Func:

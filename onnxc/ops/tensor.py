@@ -17,7 +17,7 @@ from onnxc.ir.dims import DimLike, product, provably_nonneg
 from onnxc.ir.registry import REQUIRED, TypeInferenceError, register
 from onnxc.ir.types import I32, I64, Tensor, Type
 
-__all__ = ["fail", "normal_axis", "tensor_operand"]
+__all__ = ["check_range", "fail", "normal_axis", "tensor_operand"]
 
 
 def fail(text: str) -> TypeInferenceError:
@@ -240,7 +240,7 @@ register("t.window", "x", attrs={"axes": REQUIRED, "size": REQUIRED, "stride": R
              "element (o, w) is x[o*stride + w*dilation - low], and `fill` outside x")
 
 
-# ---- gathers and scatters ------------------------------------------------------------------------------------------
+# ---- gathers -------------------------------------------------------------------------------------------------------
 def _index_type(t: Tensor, op: str) -> None:
     if t.dtype not in (I32, I64):
         raise fail(f"{op}: indices are i32 or i64, not {t.dtype}")
@@ -253,7 +253,8 @@ def _gather(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
     return [Tensor(x.dtype, (*x.dims[:axis], *i.dims, *x.dims[axis + 1:]))]
 
 
-def _check_range(i: np.ndarray, n: int, op: str) -> np.ndarray:
+def check_range(i: np.ndarray, n: int, op: str) -> np.ndarray:
+    """Indices into an axis of `n`, negative ones counted from its end; IndexError where one is out of range."""
     if i.size and (i.min() < -n or i.max() >= n):
         bad = i[(i < -n) | (i >= n)].ravel()[0]
         raise IndexError(f"{op}: index {bad} is out of range for an axis of {n}")
@@ -262,7 +263,7 @@ def _check_range(i: np.ndarray, n: int, op: str) -> np.ndarray:
 
 def _gather_ref(attrs: dict[str, Any], x: np.ndarray, i: np.ndarray) -> np.ndarray:
     axis = attrs["axis"] % x.ndim
-    return np.take(x, _check_range(i, x.shape[axis], "Gather"), axis)
+    return np.take(x, check_range(i, x.shape[axis], "Gather"), axis)
 
 
 register("t.gather", "x, indices", attrs={"axis": 0}, infer=_gather, ref=_gather_ref,
@@ -281,7 +282,7 @@ def _gather_elements(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
 def _gather_elements_ref(attrs: dict[str, Any], x: np.ndarray, i: np.ndarray) -> np.ndarray:
     axis = attrs["axis"] % x.ndim
     grid = list(np.indices(i.shape, sparse=True))
-    grid[axis] = _check_range(i, x.shape[axis], "GatherElements")
+    grid[axis] = check_range(i, x.shape[axis], "GatherElements")
     return x[tuple(grid)]
 
 
@@ -303,7 +304,7 @@ def _gather_nd(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
 def _gather_nd_ref(attrs: dict[str, Any], x: np.ndarray, i: np.ndarray) -> np.ndarray:
     b, depth = attrs["batch"], i.shape[-1]
     batch = np.indices(i.shape[:b] + (1,) * (i.ndim - 1 - b), sparse=True)[:b] if b else ()
-    at = tuple(_check_range(i[..., d], x.shape[b + d], "GatherND") for d in range(depth))
+    at = tuple(check_range(i[..., d], x.shape[b + d], "GatherND") for d in range(depth))
     return x[(*batch, *at)] if depth or b else np.broadcast_to(x, i.shape[:-1] + x.shape)
 
 
