@@ -8,6 +8,7 @@ it is long.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 from onnxc.codegen.accesses import Accesses, dependent_values, linear_in, loop_axes
@@ -155,7 +156,9 @@ def _block_cost(accesses: Accesses, block: Block, axis: str, lanes: float, chose
 
 def _access_cost(step: str, lanes: float) -> float:
     """Instructions an element of a load or store."""
-    return {"none": 1 / lanes, "next": 1 / lanes, "near": 4 / lanes, "tile": 8 / lanes, "far": 2.0}[step]
+    # A tile's vector is loaded, goes through a shuffle for each doubling of lanes, is stored and loaded again.
+    tile = (math.log2(lanes) + 3) / lanes
+    return {"none": 1 / lanes, "next": 1 / lanes, "near": 4 / lanes, "tile": tile, "far": 2.0}[step]
 
 
 def _loop_cost(accesses: Accesses, loop: Op, axis: str, lanes: float, chosen: dict[Op, str], width: int) -> float:

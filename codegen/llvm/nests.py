@@ -241,7 +241,9 @@ def whole_windows(scope: Scope, region: Block, vector: str) -> Inside | None:
     for condition in found:
         expr, low, high = condition
         used = symbols_of(condition)
-        if vector in used or not used & inner or any(s.startswith("$") for s in used) or inner & symbols_of((low, high)):
+        if vector in used or any(s.startswith("$") for s in used):
+            continue
+        if not used & inner or inner & symbols_of((low, high)):
             continue
         span = scope.kernel.accesses.range_of(expr, inner)
         if span is None:
