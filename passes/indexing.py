@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from onnxc.ir.dims import Bounds, DimLike, Shape, dim_min, floordiv, mod, product, provably_less, provably_nonneg, simplify
+from onnxc.ir.dims import Bounds, DimLike, Shape, dim_max, dim_min, floordiv, mod, product, provably_less, provably_nonneg, simplify
 
 __all__ = ["Index", "Where", "broadcast_index", "inside", "pad_index", "reshape_index", "slice_index", "window_index"]
 
@@ -24,8 +24,11 @@ def broadcast_index(index: Index, have: Shape, want: Shape) -> Index:
     return tuple(0 if d == 1 else i if d == e else dim_min(i, d - 1) for i, d, e in zip(tail, have, goal))
 
 
-def reshape_index(index: Index, old: Shape, new: Shape, bounds: Bounds) -> Index:
-    """Index into shape `old` of the element at `index` of shape `new` (row-major order is kept)."""
+def reshape_index(index: Index, old: Shape, new: Shape, bounds: Bounds, exists: bool = True) -> Index:
+    """Index into shape `old` of the element at `index` of shape `new` (row-major order is kept).
+
+    An element that exists shows that no dim is 0; where `exists` is False, dims that may be 0 are not divided by.
+    """
     out: list[DimLike] = []
     for old_dims, new_dims, part in _matched_groups(old, new, index):
         if old_dims == new_dims:
@@ -34,8 +37,13 @@ def reshape_index(index: Index, old: Shape, new: Shape, bounds: Bounds) -> Index
         flat: DimLike = 0
         for i, d in zip(part, new_dims):
             flat = flat * d + i
-        out.extend(_delinearise(flat, old_dims, bounds))
+        out.extend(_delinearise(flat, old_dims if exists else at_least_one(old_dims, bounds), bounds))
     return tuple(out)
+
+
+def at_least_one(shape: Shape, bounds: Bounds) -> Shape:
+    """The dims, with 1 for those that are 0: divisors of what is computed also where nothing is read."""
+    return tuple(d if provably_less(0, d, bounds) else dim_max(d, 1) for d in shape)
 
 
 def _delinearise(flat: DimLike, shape: Shape, bounds: Bounds) -> list[DimLike]:
@@ -123,13 +131,12 @@ def pad_index(index: Index, shape: Shape, attrs: dict[str, Any], bounds: Bounds)
             at.append(expr)
             conditions.append((expr, 0, d))
         else:
-            at.append(simplify(_reflected(expr, d, attrs["mode"]), bounds))
+            at.append(simplify(_reflected(expr, at_least_one((d,), bounds)[0], attrs["mode"]), bounds))
     return tuple(at), inside(conditions, bounds)
 
 
 def _reflected(position: DimLike, n: DimLike, mode: str) -> DimLike:
     """`ops.tensor.pad_source` as a dim expression; n >= 1."""
-    from onnxc.ir.dims import dim_max
     if mode == "edge":
         return dim_max(dim_min(position, n - 1), 0)
     if mode == "wrap":

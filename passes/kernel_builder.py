@@ -188,6 +188,8 @@ class Demand:
         return result
 
     def _element(self, value: Value, index: Index, where: Where, other: Any) -> Value:
+        if value.type.size == 0:  # type: ignore[attr-defined]
+            return self.const(other, element_type(value.type.dtype))      # no element of it is ever read
         if value in self.bound:
             expected, result = self.bound[value]
             if index != expected:
@@ -357,21 +359,28 @@ def _cast(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
     return d.cast(d.cast(v, to, **extra), element_type(to))
 
 
-def _view(index_of: Callable[[Demand, Op, Index], Index]) -> Callable[..., Value]:
-    def case(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-        return d.at(op.operand(0), index_of(d, op, index), where, other)
-    return case
+def _broadcast(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    return d.at(op.operand(0), broadcast_index(index, _shape(op), op.attrs["shape"]), where, other)
+
+
+def _reshape(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    at = reshape_index(index, _shape(op), op.attrs["shape"], d.bounds(), exists=not where)
+    return d.at(op.operand(0), at, where, other)
+
+
+def _slice(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    return d.at(op.operand(0), slice_index(index, op.attrs), where, other)
 
 
 def _shape(op: Op) -> tuple[DimLike, ...]:
     return op.operand(0).type.dims  # type: ignore[attr-defined]
 
 
-def _transposed(d: Demand, op: Op, index: Index) -> Index:
-    out: list[DimLike] = [0] * len(index)
-    for i, p in zip(index, op.attrs["perm"]):
-        out[p] = i
-    return tuple(out)
+def _transpose(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    at: list[DimLike] = [0] * len(index)
+    for i, p in zip(index, op.attrs["perm"], strict=True):
+        at[p] = i
+    return d.at(op.operand(0), tuple(at), where, other)
 
 
 def _window(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
@@ -469,10 +478,7 @@ def _gather_nd(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Val
 _VIEWS = ("t.broadcast", "t.reshape", "t.transpose", "t.slice")
 _CASES: dict[str, Callable[[Demand, Op, Index, Where, Any], Value]] = {
     "t.const": _const, "t.dims": _dims, "t.iota": _iota, "t.cast": _cast,
-    "t.broadcast": _view(lambda d, op, i: broadcast_index(i, _shape(op), op.attrs["shape"])),
-    "t.reshape": _view(lambda d, op, i: reshape_index(i, _shape(op), op.attrs["shape"], d.bounds())),
-    "t.transpose": _view(_transposed),
-    "t.slice": _view(lambda d, op, i: slice_index(i, op.attrs)),
+    "t.broadcast": _broadcast, "t.reshape": _reshape, "t.transpose": _transpose, "t.slice": _slice,
     "t.window": _window, "t.pad": _pad, "t.concat": _concat, "t.reduce": _reduce, "t.argreduce": _argreduce,
     "t.gather": _gather, "t.gather_elements": _gather_elements, "t.gather_nd": _gather_nd,
 }

@@ -54,6 +54,8 @@ def _scale_into_weights(m: Match) -> Value | None:
         return None
     if m.op.result.type != product.type or op.attrs["to"] != product.type.dtype:  # type: ignore[attr-defined]
         return m.no("the scale widens the product")
+    if op.operand(1).type.dtype != scale.type.dtype:  # type: ignore[attr-defined]
+        return m.no("the weights are of another element type than the product: scaled, they would be rounded again")
     spec = parse_spec(op.attrs["spec"])  # type: ignore[arg-type]
     shape = (1,) * (len(spec.out) - len(dims(scale))) + dims(scale)
     letters = dict(zip(spec.out, shape))

@@ -80,13 +80,15 @@ def _arg_ref(attrs: dict[str, Any], x: np.ndarray) -> np.ndarray:
     if x.dtype.kind not in "biuf":
         x = x.astype(np.float32)
     pick = np.argmax if attrs["kind"] == "max" else np.argmin
+    if not x.shape[axis]:
+        return np.zeros(x.shape[:axis] + x.shape[axis + 1:], np.int64)
     if not attrs["last"]:
         return np.asarray(pick(x, axis), np.int64)
     return np.asarray(x.shape[axis] - 1 - pick(np.flip(x, axis), axis), np.int64)
 
 
 register("t.argreduce", "x", attrs={"kind": REQUIRED, "axis": REQUIRED, "last": False}, traits="pure reduction", infer=_arg,
-         ref=_arg_ref, doc="position of the max or min along an axis, first (or `last`) among equals; a NaN wins")
+         ref=_arg_ref, doc="position of the max or min along an axis, first (or `last`) among equals; a NaN wins; 0 of none")
 
 
 def _scan(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:

@@ -164,6 +164,8 @@ def _pad_ref(attrs: dict[str, Any], x: np.ndarray, value: np.ndarray | None = No
             mask = ((position >= 0) & (position < n)).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
             x = np.where(mask, inside, np.asarray(0 if value is None else value, x.dtype)).astype(x.dtype)
         else:
+            if n == 0 and len(position):
+                raise fail(f"t.pad: axis {axis} has no elements to pad with in mode '{attrs['mode']}'")
             x = np.take(x, pad_source(position, n, attrs["mode"]), axis)
     return x
 
