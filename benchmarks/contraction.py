@@ -1,10 +1,11 @@
 """Measures generated contractions on one core, with bias and relu as epilogue, against that core's FMA peak.
 
-    python benchmarks/contraction.py [--target host --target x86-64-v3] [--seconds 0.4] [--case conv] [--section compiled]
+    python benchmarks/contraction.py [--target host --target x86-64-v3] [--seconds 0.4] [--case conv]
+        [--section compiled]
 
-Section "compiled": each case as a k.contract kernel of a program, through the whole backend. Section "engine": the engine's
-loops alone, with extents that are known at run time only, which shows what the backend adds. Peak and case alternate, so
-that a machine that slows down slows both.
+Section "compiled": each case as a k.contract kernel of a program, through the whole backend. Section "engine": the
+engine's loops alone, with extents that are known at run time only, which shows what the backend adds. Peak and case
+alternate, so that a machine that slows down slows both.
 """
 
 from __future__ import annotations
@@ -189,7 +190,8 @@ def engine_runner(target: Target, case: Gemm | Conv) -> Runner:
 
 
 GEMM = """
-func @gemm(%a: mem<f32[{m}, {k}]>, %b: mem<f32[{k}, {n}]>, %bias: mem<f32[{n}]>, %o: mem<f32[{m}, {n}]>) kind "kernel" {{
+func @gemm(%a: mem<f32[{m}, {k}]>, %b: mem<f32[{k}, {n}]>, %bias: mem<f32[{n}]>, %o: mem<f32[{m}, {n}]>)
+    kind "kernel" {{
   k.contract() {{batch = [], m = [[<i>, {m}]], n = [[<j>, {n}]], k = [[<l>, {k}]], accumulate = !f32}} () {{
     %0 = k.load(%a) {{index = [<i>, <l>]}} : f32
     yield(%0)
@@ -207,8 +209,8 @@ func @gemm(%a: mem<f32[{m}, {k}]>, %b: mem<f32[{k}, {n}]>, %bias: mem<f32[{n}]>,
 """
 
 CONV = """
-func @conv(%x: mem<f32[{s}, {s}, {c}]>, %b: mem<f32[{w}, {w}, {c}, {n}]>, %bias: mem<f32[{n}]>, %o: mem<f32[{s}, {s}, {n}]>)
-    kind "kernel" {{
+func @conv(%x: mem<f32[{s}, {s}, {c}]>, %b: mem<f32[{w}, {w}, {c}, {n}]>, %bias: mem<f32[{n}]>,
+           %o: mem<f32[{s}, {s}, {n}]>) kind "kernel" {{
   k.contract() {{batch = [], m = [[<y>, {s}], [<x>, {s}]], n = [[<j>, {n}]], k = [[<u>, {w}], [<v>, {w}], [<l>, {c}]],
                  accumulate = !f32}} () {{
     %0 = k.load(%x) {{index = [<y + u - {p}>, <x + v - {p}>, <l>],
@@ -309,7 +311,7 @@ def check(
     case: Gemm | Conv, target: Target, left: np.ndarray, operand: np.ndarray, bias: np.ndarray, out: np.ndarray
 ) -> None:
     """Ends the benchmark when a result is wrong."""
-    taps, depth, n = operand.shape
+    taps, depth, _ = operand.shape
     if isinstance(case, Gemm):
         expected = left.astype(np.float64) @ operand[0]
     else:

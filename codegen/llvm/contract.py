@@ -1,11 +1,11 @@
 """k.contract kernels as LLVM functions: the engine's loops, with a kernel's regions in their holes.
 
-A job is one panel of columns for one chunk of rows of one batch position, in the order batch, chunk, panel. The range of
-jobs that a thread gets is gone through chunk by chunk: neighbouring panels of one chunk are one call of the engine's
+A job is one panel of columns for one chunk of rows of one batch position, in the order batch, chunk, panel. The range
+of jobs that a thread gets is gone through chunk by chunk: neighbouring panels of one chunk are one call of the engine's
 loops, which tabulates (or packs) the chunk's rows once.
 
-Scratch of a thread: the engine's tiles and pointer table, a row of zeros that padding points to, packed rows, one packed
-panel; what a kernel does not need has no bytes.
+Scratch of a thread: the engine's tiles and pointer table, a row of zeros that padding points to, packed rows, one
+packed panel; what a kernel does not need has no bytes.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ _LONGEST_STRAIGHT = 12
 
 
 def prepare_contraction(func: Func, target: Target, constant: frozenset[int] = frozenset()) -> Func:
-    """A kernel equal to `func` with its schedule in the attribute `schedule`: the contraction in normal form, or plain loops
-    where the engine does not pay. `constant` holds the positions of arguments whose content is known when compiling."""
+    """A kernel equal to `func` with its schedule in the attribute `schedule`: the contraction in normal form, or plain
+    loops where the engine does not pay. `constant` holds the positions of arguments whose content is known when
+    compiling."""
     if isinstance(func.attrs.get("schedule"), str):
         return func
     normal = normal_form(func)

@@ -28,10 +28,10 @@ def sweep(
 ) -> None:
     """Emit an epilogue's loops over the vectors of a block, left behind by `builder`.
 
-    `body(builder, row, n, value, mask)` consumes the vector `value` of elements (m, n) to (m, n + lanes - 1), where `row` is
-    what `of_row(builder, m)` computed once for the row. `mask` is None where all lanes are columns of the block, and a
-    vector of i1 for the last, partial one. The body is emitted several times. A full panel takes straight-line code over
-    its columns, unless `straight` is false.
+    `body(builder, row, n, value, mask)` consumes the vector `value` of elements (m, n) to (m, n + lanes - 1), where
+    `row` is what `of_row(builder, m)` computed once for the row. `mask` is None where all lanes are columns of the
+    block, and a vector of i1 for the last, partial one. The body is emitted several times. A full panel takes
+    straight-line code over its columns, unless `straight` is false.
     """
     tile = blocking.tile
     lanes, item = tile.lanes, ITEM_BYTES[tile.dtype]

@@ -1,9 +1,9 @@
 """The normal form of a contraction kernel: what its emitter, its schedule and the packing of its operands agree on.
 
-In normal form memory is flat, axes of extent 1 are gone, axes that run over memory as one are merged, batch axes that one
-operand does not depend on belong to the other's own axes, the k axes end with the one along which the left operand is
-contiguous, there is at most one n axis, and the result is stored contiguously along n where any order of the operands
-makes it so. The form is an equal kernel, so it prints, parses and runs like every other.
+In normal form memory is flat, axes of extent 1 are gone, axes that run over memory as one are merged, batch axes that
+one operand does not depend on belong to the other's own axes, the k axes end with the one along which the left operand
+is contiguous, there is at most one n axis, and the result is stored contiguously along n where any order of the
+operands makes it so. The form is an equal kernel, so it prints, parses and runs like every other.
 
 Owns no target: how wide a panel is, is the schedule's.
 """
@@ -51,6 +51,10 @@ GROUPS = ("batch", "m", "n", "k")
 _SEEN_BY = (("batch", "m", "k"), ("batch", "n", "k"), ("batch", "m", "n"))
 _SWAPPED = {"batch": "batch", "m": "n", "n": "m", "k": "k"}
 
+# An axis of at least this many columns is cut into panels by itself, though its last panel may stay half empty: next to
+# other axes its positions would have to be computed by division, and results scattered where it ends.
+_FILLS_PANELS = 64
+
 NORMAL = "normal"
 """The attribute that marks a kernel in normal form."""
 
@@ -92,7 +96,8 @@ def normal_form(func: Func) -> Func:
 
 @dataclasses.dataclass
 class _Indexed:
-    """What an op computes from axes: the flat index of an access, or the expression of a k.index, and its conditions."""
+    """What an op computes from axes: the flat index of an access, or the expression of a k.index, and its
+    conditions."""
 
     index: DimLike
     where: list[Condition]
@@ -176,8 +181,8 @@ class _Form:
         self.order = (self.order[1], self.order[0])
 
     def order_k(self) -> None:
-        """Puts the k axes in the order in which the left operand lies in memory, as far as that is plain to see: from the
-        last one back, the axis that moves as far as the axes behind it are long together."""
+        """Puts the k axes in the order in which the left operand lies in memory, as far as that is plain to see: from
+        the last one back, the axis that moves as far as the axes behind it are long together."""
         (load, *others) = [op for op in self.ops if op.name == "k.load" and self.region_of(op) == self.order[0]] or [
             None
         ]
@@ -232,13 +237,18 @@ class _Form:
         return stem
 
     def flatten_n(self) -> None:
-        """Several n axes become one that they are digits of: a panel has to have one direction."""
+        """Several n axes become one: a panel has to have one direction. The others join the batch where the innermost
+        fills panels alone; else all become digits of one."""
         axes = self.groups["n"]
         if len(axes) < 2:
             return
         store = store_of(self.op)
         last = self.unit_axes(store, "n") if store is not None else []
         axes = [a for a in axes if a[0] not in last[-1:]] + [a for a in axes if a[0] in last[-1:]]
+        if not isinstance(axes[-1][1], int) or axes[-1][1] >= _FILLS_PANELS:
+            self.groups["batch"] += axes[:-1]
+            self.groups["n"] = axes[-1:]
+            return
         name, extent = self.fresh("n"), extent_of(axes)
         digits: dict[str, DimLike] = {}
         rest: DimLike = sym(name)

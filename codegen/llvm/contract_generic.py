@@ -1,5 +1,5 @@
-"""Contractions as plain loops, where the engine's tiles would stay nearly empty: a point an element of the result, and a
-fold over k for each."""
+"""Contractions as plain loops, where the engine's tiles would stay nearly empty: a point an element of the result, and
+a fold over k for each."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _CHEAP = 8
 def micro_kernel_pays(func: Func, target: Target, constant: frozenset[int] = frozenset()) -> bool:
     """Whether a contraction in normal form goes through the engine.
 
-    It does not where no tile holds the accumulator's type. Nor does it where tiles stay nearly empty and plain loops do not
-    repeat costly regions: results of one or two columns; sums of up to four products, with the right operand contiguous
-    along n; and one or two rows, where the right operand would be packed for them alone.
+    It does not where no tile holds the accumulator's type. Nor does it where tiles stay nearly empty and plain loops do
+    not repeat costly regions: results of one or two columns; sums of up to four products, with the right operand
+    contiguous along n; and one or two rows, where the right operand would be packed for them alone.
     """
     op = contraction_of(func)
     accumulate = cast(DType, op.attrs["accumulate"])

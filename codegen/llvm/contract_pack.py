@@ -1,7 +1,8 @@
 """The regions of a contraction as kernels of their own: packing a row, packing a panel, and the epilogue.
 
-Each is a `k.parallel` over the axes that are outside (a row's position; the batch and a panel's first column) around one
-`k.sweep`, so that loads, masks, conditions and arithmetic of the regions are emitted by the same code as everywhere else.
+Each is a `k.parallel` over the axes that are outside (a row's position; the batch and a panel's first column) around
+one `k.sweep`, so that loads, masks, conditions and arithmetic of the regions are emitted by the same code as everywhere
+else.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ FIRST, INSIDE, WIDTH = "first.", "inside.", "width."
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A piece of a contraction as a kernel. Its last argument is a buffer: the row or panel that is written, or the row of
-    sums that the epilogue reads as `total`. `body` is what stands inside the outer axes."""
+    """A piece of a contraction as a kernel. Its last argument is a buffer: the row or panel that is written, or the row
+    of sums that the epilogue reads as `total`. `body` is what stands inside the outer axes."""
 
     func: Func
     accesses: Accesses
@@ -94,7 +95,8 @@ def _element(part: Part) -> Block:
 
 
 def epilogue_part(func: Func, target: Target, lanes: int) -> Part:
-    """Consumes the sums of one row, which the emitter gives as `total`; without an n axis there is one column, `INSIDE`."""
+    """Consumes the sums of one row, which the emitter gives as `total`; without an n axis there is one column,
+    `INSIDE`."""
     op = contraction_of(func)
     n: Axes = axes_of(op, "n") or [(INSIDE, 1)]
     totals: list[Value] = []
@@ -131,7 +133,8 @@ def _loop(name: str, axes: Axes, block: Block) -> Op:
 
 
 def _axis_across(accesses: Accesses, sweep: Op) -> str:
-    """The innermost axis along which all loads are of neighbours or of one element; without one, the last that is long."""
+    """The innermost axis along which all loads are of neighbours or of one element; without one, the last that is
+    long."""
     axes = [(n, e) for n, e in loop_axes(sweep) if not (isinstance(e, int) and e < 4)]
     loads = [op for op in accesses_of(sweep.regions[0]) if op.name == "k.load"]
     for name, _ in reversed(axes):

@@ -23,8 +23,8 @@ _SHORTEST_DEPTH = 8
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Rows of the left operand in place: element `index` (over batch, m and tap axes) is the first of a tap's depth; where
-    a condition fails the tap reads zeros."""
+    """Rows of the left operand in place: element `index` (over batch, m and tap axes) is the first of a tap's depth;
+    where a condition fails the tap reads zeros."""
 
     memory: Value
     index: DimLike
@@ -80,8 +80,8 @@ def plan_of(func: Func, columns: int, lanes: int) -> Plan:
 
 
 def single_load(region: Block, accumulate: DType) -> Op | None:
-    """The load that an operand's region consists of, if it is one load of elements of the accumulator's type whose place
-    no data decides."""
+    """The load that an operand's region consists of, if it is one load of elements of the accumulator's type whose
+    place no data decides."""
     first = region.first
     if first is None or first.name != "k.load" or len(region) != 2 or len(first.operands) != 1:
         return None
@@ -130,8 +130,8 @@ def _panels_in_place(
 
 
 def _along_panel(load: Op, accesses: Accesses, n: tuple[str, DimLike], columns: int, lanes: int) -> DimLike | None:
-    """The flat index of a panel's first column, over `COLUMN`; None when a panel's columns are not contiguous or may not
-    be read in whole vectors."""
+    """The flat index of a panel's first column, over `COLUMN`; None when a panel's columns are not contiguous or may
+    not be read in whole vectors."""
     name, extent = n
     panel, inside = "panel.", "inside."
     bounds = Bounds({inside: columns - 1})
@@ -146,7 +146,8 @@ def _along_panel(load: Op, accesses: Accesses, n: tuple[str, DimLike], columns: 
 
 
 def _is_packed(load: Op, n: str, columns: int) -> bool:
-    """Whether the memory holds whole panels: its last dim is a panel's columns, so that there always is a whole vector."""
+    """Whether the memory holds whole panels: its last dim is a panel's columns, so that there always is a whole
+    vector."""
     mem, index = load.operand(0).type, load.attrs["index"]
     assert isinstance(mem, Mem)
     return mem.shape[-1:] == (columns,) and index[-1] == mod(sym(n), columns)  # type: ignore[index]

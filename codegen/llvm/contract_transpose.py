@@ -1,4 +1,5 @@
-"""Packs panels of an operand that is contiguous along k: squares are read along k, transposed in registers, stored along n."""
+"""Packs panels of an operand that is contiguous along k: squares are read along k, transposed in registers, stored
+along n."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ Stored = Callable[[ir.IRBuilder, ir.Value, list[ir.Value]], None]
 
 
 def emit_transposed(scope: Scope, part: Part, columns: int) -> None:
-    """Emit what `part.sweep`, which packs a panel of `columns` columns, computes; `part.element` is its region. Columns past
-    the last one repeat it."""
+    """Emit what `part.sweep`, which packs a panel of `columns` columns, computes; `part.element` is its region. Columns
+    past the last one repeat it."""
     _Transposer(part, columns, scope.kernel.memory[part.buffer]).emit(scope)
 
 

@@ -1,119 +1,192 @@
-"""The pass `pack`: constant right operands of contractions in the order in which their tiles read them.
+"""The pass `pack`: constant operands of kernels in the order in which they are read.
 
-For each launch of a scheduled contraction whose right operand is computed from constants alone, the panels are computed
-now, by the kernel interpreter where they are more than a view of one constant, and the kernel's region becomes a load from
-them: [batch..., panels, k, columns], zero past the last column. The program's text shows the new constant and stays true.
+For each launch of a scheduled contraction, an operand that constants alone make is computed now: the right one as
+panels [batch..., panels, k, columns], zero past the last column; the left one, where it cannot be read in place, as
+rows [batch..., m, k]. In plain loops, a constant that is not contiguous across the lanes is copied so that it is. The
+kernel then loads from the new constant, so that the program's text shows it and stays true.
 
-Right operands that are not constant are packed by the kernel itself, panel by panel, where they cannot be read in place: a
-panel is needed again soon and by the same thread, so that memory and a launch for the packed whole would be in vain.
+Operands that are not constant are packed by the kernel itself, panel by panel and row by row, where they cannot be read
+in place: what is packed is needed again soon and by the same thread, so that memory and a launch for the packed whole
+would be in vain.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from typing import cast
 
 import numpy as np
 
-from onnxc.codegen.accesses import Accesses, kernel_symbols, linear_in
-from onnxc.codegen.interp import run_kernel
-from onnxc.codegen.llvm.contract_form import Axes, axes_of, clone_region, contraction_of, place_of
-from onnxc.codegen.llvm.contract_plan import single_load
+from onnxc.codegen.accesses import Accesses, accesses_of, dims_of, kernel_symbols, linear_in, where_of
+from onnxc.codegen.llvm.contract_form import Axes, axes_of, contraction_of, place_of
+from onnxc.codegen.llvm.contract_plan import plan_of
+from onnxc.codegen.llvm.prepack_arrays import Operand, alone, in_panels, in_rows, strided_copy
 from onnxc.codegen.llvm.prepare import is_contraction
 from onnxc.codegen.llvm.program import structure_of
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.dims import DimLike, floordiv, mod, sym, symbols_of
-from onnxc.ir.types import DType, Mem, Scalar, dtype_of
+from onnxc.ir.types import Mem, Scalar, dtype_of
 
 __all__ = ["pack"]
 
-_ALIGNMENT = 64
-# An operand is left to be packed at run time when its panels would take more bytes than its constants do by this factor:
-# a small table that is repeated many times is better read from cache.
+# An operand is left to be packed at run time when it would take more bytes than its constants do by this factor: a
+# small table that is repeated many times is better read from cache.
 _MOST_GROWTH = 8
+_SMALL = 1 << 16
 
 
 def pack(module: Module, target: Target) -> None:
-    """Pack the constant right operands of every launched contraction of `module`, whose kernels have schedules."""
+    """Pack the constant operands of every launched kernel of `module` that has a schedule."""
     packer = _Packer(module)
-    for op in list(module.main.body.ops):
-        if op.name == "p.launch":
+    launches = [op for op in module.main.walk() if op.name == "p.launch"]
+    times = Counter(_name(op.attrs["kernel"]) for op in launches)
+    for op in launches:
+        if times[_name(op.attrs["kernel"])] == 1:  # else what one launch's constants allow would not hold for another's
             packer.launch(op)
     packer.drop_unused()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Operand:
-    """A right operand that can be packed: its axes, all of known extent, and the arrays behind the arguments it reads."""
-
-    batch: Axes
-    n: Axes
-    k: Axes
-    arrays: dict[Value, np.ndarray]
-    constants: tuple[str, ...]
 
 
 class _Packer:
     def __init__(self, module: Module) -> None:
         self.module = module
-        self.made: dict[tuple, Value] = {}  # what was packed and how -> its p.const
+        self.made: dict[Hashable, Value] = {}  # what was packed and how -> its p.const
 
     def launch(self, op: Op) -> None:
         func = self.module.funcs[_name(op.attrs["kernel"])]
-        schedule = func.attrs.get("schedule")
-        if not is_contraction(func) or not isinstance(schedule, str):
+        text = func.attrs.get("schedule")
+        if not isinstance(text, str):
             return
-        operand = self.operand(func, op)
-        if operand is None:
-            return
-        columns = Schedule.parse(schedule).vectors * Schedule.parse(schedule).lanes
-        key = (operand.constants, _text(func, operand), columns)
-        if key not in self.made:
-            panels = _panels(func, operand, columns)
-            if panels is None:
-                return
-            self.made[key] = self.constant(panels, operand.constants[0], op)
-        _read_panels(func, operand, columns, self.made[key].type)  # type: ignore[arg-type]
-        op.set_operands([*op.inputs, self.made[key]])
+        schedule = Schedule.parse(text)
+        if is_contraction(func):
+            self.right(func, op, schedule)
+            self.left(func, op, schedule)
+        elif schedule.lanes > 1:
+            self.loads(func, op, schedule.vector)
         _drop_unused_arguments(func, op)
 
-    def operand(self, func: Func, launch: Op) -> _Operand | None:
-        """The kernel's right operand if it consists of constants and known extents; None when it has to wait."""
+    # ---- operands of contractions
+    # --------------------------------------------------------------------------------------
+
+    def right(self, func: Func, launch: Op, schedule: Schedule) -> None:
+        operand = self.operand(func, launch, 1)
+        if operand is None or _packed_already(contraction_of(func).regions[1], operand.own):
+            return
+        columns = schedule.vectors * schedule.lanes
+        column = place_of(operand.own)
+        index = (floordiv(column, columns), place_of(operand.k), mod(column, columns))
+        self.replace(func, launch, operand, ("panels", columns), index, lambda: in_panels(func, operand, columns))
+
+    def left(self, func: Func, launch: Op, schedule: Schedule) -> None:
+        if plan_of(func, schedule.vectors * schedule.lanes, schedule.lanes).rows is not None:
+            return
+        operand = self.operand(func, launch, 0)
+        if operand is not None:
+            index = (place_of(operand.own), place_of(operand.k))
+            self.replace(func, launch, operand, ("rows",), index, lambda: in_rows(func, operand))
+
+    def operand(self, func: Func, launch: Op, region: int) -> Operand | None:
+        """An operand that consists of constants and known extents; None when it has to wait for the run."""
         contraction = contraction_of(func)
-        region = contraction.regions[1]
-        batch, n, k = (axes_of(contraction, g) for g in ("batch", "n", "k"))
-        batch = [a for a in batch if _depends(region, a[0])]
-        if not all(isinstance(e, int) for _, e in (*batch, *n, *k)) or _packed_already(region, n):
+        block = contraction.regions[region]
+        batch, own, k = (axes_of(contraction, g) for g in ("batch", "mn"[region], "k"))
+        batch = [axis for axis in batch if _depends(block, axis[0])]
+        if not all(isinstance(extent, int) for _, extent in (*batch, *own, *k)):
             return None
         arrays: dict[Value, np.ndarray] = {}
-        names: list[str] = []
-        for argument in dict.fromkeys(v for inner in _ops(region) for v in inner.inputs if v in func.args):
-            name = _constant_name(launch.operand(func.args.index(argument)))
-            if name is None or symbols_of(argument.type.shape):  # type: ignore[attr-defined]
+        for argument in dict.fromkeys(v for op in _ops(block) for v in op.inputs if v in func.args):
+            array = self.array(launch.operand(func.args.index(argument)))
+            if array is None:
                 return None
-            arrays[argument] = self.module.constants[name]
-            names.append(name)
-        operand = _Operand(batch, n, k, arrays, tuple(names))
-        return operand if names and not kernel_symbols(_alone(func, operand, (1,), (0,))[0]) else None
+            arrays[argument] = array
+        operand = Operand(region, batch, own, k, arrays)
+        size = int(np.prod(operand.shape)) * 4
+        if not arrays or size > _MOST_GROWTH * max(sum(a.nbytes for a in arrays.values()), _SMALL):
+            return None
+        return None if kernel_symbols(alone(func, operand, (1,), (0,))) else operand
 
-    def constant(self, panels: np.ndarray, stem: str, before: Op) -> Value:
-        name = self.module.fresh_name(f"{stem}.panels")
-        self.module.constants[name] = panels
-        op = Op("p.const", (), [Mem(dtype_of(panels.dtype), panels.shape)], {"ref": Ref(name)}, names=[name])
-        block = self.module.main.body
-        block.insert(op, block.first)
+    def replace(
+        self, func: Func, launch: Op, operand: Operand, layout: Hashable, index: tuple[DimLike, ...], compute
+    ) -> None:  # type: ignore[no-untyped-def]
+        """The operand's region becomes a load, at `index` behind the batch axes, of what `compute` gives."""
+        names = tuple(self.name(launch.operand(func.args.index(a))) for a in operand.arrays)
+        key = (layout, names, structure_of(alone(func, operand, (1,), (0,))))
+        if key not in self.made:
+            array = compute()
+            if array is None:
+                return
+            self.made[key] = self.constant(array, f"{names[0]}.{layout[0]}")  # type: ignore[index]
+        memory = self.pass_to(func, launch, self.made[key])
+        region = contraction_of(func).regions[operand.region]
+        region.clear()
+        place = (*(sym(name) for name, _ in operand.batch), *index)
+        load = region.append(_load(memory, place))
+        region.append(Op("yield", [load.result]))
+
+    # ---- loads of plain loops
+    # -----------------------------------------------------------------------------------------
+
+    def loads(self, func: Func, launch: Op, across: str) -> None:
+        """Constants whose elements are apart across the lanes are copied with that axis last."""
+        accesses = Accesses(func)
+        for load in [op for op in accesses_of(func.body) if op.name == "k.load" and len(op.operands) == 1]:
+            array = (
+                self.array(launch.operand(func.args.index(load.operand(0)))) if load.operand(0) in func.args else None
+            )
+            flat = accesses.flat(load)
+            linear = linear_in(flat, across)
+            if array is None or linear is None or linear.stride in (0, 1) or where_of(load):
+                continue
+            inner = [
+                (a.name, a.extent) for a in accesses.axes.values() if a.name in symbols_of(flat) and a.name != across
+            ]
+            axes: Axes = [*inner, (across, accesses.axes[across].extent)]
+            if not all(isinstance(extent, int) for _, extent in axes) or symbols_of(flat) - {name for name, _ in axes}:
+                continue
+            self.move(func, launch, load, array, flat, axes)
+
+    def move(self, func: Func, launch: Op, load: Op, array: np.ndarray, flat: DimLike, axes: Axes) -> None:
+        place = place_of(axes)
+        key = ("loop", self.name(launch.operand(func.args.index(load.operand(0)))), _shape_of(flat, axes))
+        if key not in self.made:
+            copy = strided_copy(array, flat, axes)
+            if copy is None or copy.nbytes > _MOST_GROWTH * max(array.nbytes, _SMALL):
+                return
+            self.made[key] = self.constant(copy.reshape(-1), f"{key[1]}.lanes")
+        memory = self.pass_to(func, launch, self.made[key])
+        load.set_operands([memory])
+        load.attrs["index"] = (place,)
+
+    # ---- constants ---------------------------------------------------------------------------------------------------
+
+    def array(self, value: Value) -> np.ndarray | None:
+        name = _constant_name(value)
+        return None if name is None else self.module.constants[name]
+
+    def name(self, value: Value) -> str:
+        return _constant_name(value) or ""
+
+    def constant(self, array: np.ndarray, stem: str) -> Value:
+        name = self.module.fresh_name(stem)
+        self.module.constants[name] = array
+        op = Op("p.const", (), [Mem(dtype_of(array.dtype), array.shape)], {"ref": Ref(name)}, names=[name])
+        body = self.module.main.body
+        body.insert(op, body.first)
         return op.result
+
+    def pass_to(self, func: Func, launch: Op, constant: Value) -> Value:
+        """A new last argument of the kernel for `constant`."""
+        launch.set_operands([*launch.inputs, constant])
+        return func.body.add_arg(constant.type, "packed")
 
     def drop_unused(self) -> None:
         """Constants that only packed operands were made of."""
-        main = self.module.main.body
-        for op in list(main.reversed_ops()):
+        for op in list(self.module.main.walk())[::-1]:
             if op.name in ("p.const", "p.view") and not op.result.uses:
                 op.erase()
-        used = {_name(op.attrs["ref"]) for op in main.ops if op.name == "p.const"}
+        used = {value.name for op in self.module.walk() for value in op.attrs.values() if isinstance(value, Ref)}
         for name in [n for n in self.module.constants if n not in used]:
             del self.module.constants[name]
 
@@ -128,20 +201,18 @@ def _constant_name(value: Value) -> str | None:
     return _name(value.op.attrs["ref"]) if value.op is not None and value.op.name == "p.const" else None
 
 
-def _ops(region: Block) -> Iterable[Op]:
+def _ops(region: Block) -> Iterator[Op]:
     for op in region.ops:
         yield from op.walk()
 
 
 def _depends(region: Block, axis: str) -> bool:
-    dims: list[DimLike] = []
-    for op in _ops(region):
-        if op.name == "k.index":
-            dims.append(op.attrs["expr"])  # type: ignore[arg-type]
-        elif op.name == "k.load":
-            dims.extend(op.attrs["index"])  # type: ignore[arg-type]
-            dims.extend(d for c in op.attrs["where"] for d in c)  # type: ignore[union-attr, misc]
-    return axis in symbols_of(dims)
+    return any(axis in symbols_of(dims_of(op)) for op in _ops(region))
+
+
+def _load(memory: Value, index: tuple[DimLike, ...]) -> Op:
+    assert isinstance(memory.type, Mem)
+    return Op("k.load", [memory], [Scalar(memory.type.dtype)], {"index": index, "where": (), "other": 0})
 
 
 def _packed_already(region: Block, n: Axes) -> bool:
@@ -149,124 +220,26 @@ def _packed_already(region: Block, n: Axes) -> bool:
     first = region.first
     if first is None or first.name != "k.load" or not n:
         return False
-    index: tuple = first.attrs["index"]  # type: ignore[assignment]
-    width = first.operand(0).type.shape[-1:]  # type: ignore[attr-defined]
-    return len(index) > 1 and isinstance(width[0], int) and index[-1] == mod(sym(n[0][0]), width[0])
+    memory, index = cast(Mem, first.operand(0).type), cast("tuple[DimLike, ...]", first.attrs["index"])
+    width = memory.shape[-1] if memory.shape else 0
+    return len(index) > 1 and isinstance(width, int) and width > 0 and index[-1] == mod(place_of(n), width)
 
 
-def _text(func: Func, operand: _Operand) -> str:
-    """What the region computes, with its axes numbered: equal for operands of equal content."""
-    alone, _ = _alone(func, operand, (1,), (0,))
-    return structure_of(alone)
-
-
-# ---- computing panels ------------------------------------------------------------------------------------------------
-
-
-def _panels(func: Func, operand: _Operand, columns: int) -> np.ndarray | None:
-    """[batch..., panels, k, columns], zero past the last column; None where packing it would be no gain."""
-    batch = [int(e) for _, e in operand.batch]  # type: ignore[arg-type]
-    n, k = (math.prod(int(e) for _, e in axes) for axes in (operand.n, operand.k))  # type: ignore[arg-type]
-    accumulate: DType = contraction_of(func).attrs["accumulate"]  # type: ignore[assignment]
-    count = -(-n // columns)
-    size = math.prod(batch) * count * k * columns * accumulate.numpy.itemsize
-    if size > _MOST_GROWTH * max(sum(a.nbytes for a in operand.arrays.values()), 1 << 16):
-        return None
-    plain = _view(func, operand, [*batch, k, n])
-    if plain is None:
-        plain = _computed(func, operand, [*batch, k, n], accumulate)
-    if plain is None:
-        return None
-    panels = _zeros((*batch, count, k, columns), accumulate.numpy)
-    for p in range(count):
-        part = plain[..., p * columns : (p + 1) * columns]
-        panels[..., p, :, : part.shape[-1]] = part
-    return panels
-
-
-def _view(func: Func, operand: _Operand, shape: Sequence[int]) -> np.ndarray | None:
-    """The operand [batch..., k, n] as a view of a constant, where it is one."""
-    op = contraction_of(func)
-    load = single_load(op.regions[1], op.attrs["accumulate"])  # type: ignore[arg-type]
-    if load is None or load.attrs["where"] or 0 in shape:
-        return None
-    flat: DimLike = Accesses(func).flat(load)
-    axes = [*operand.batch, *operand.k, *operand.n]
-    strides: list[int] = []
-    for name, _ in axes:
-        linear = linear_in(flat, name)
-        if linear is None or not isinstance(linear.stride, int) or linear.stride < 0:
+def _shape_of(flat: DimLike, axes: Axes) -> Hashable:
+    """What decides a copy's content: the strides and extents in its order, and the offset."""
+    rest, strides = flat, []
+    for name, extent in axes:
+        linear = linear_in(rest, name)
+        if linear is None:
             return None
-        strides.append(linear.stride)
-        flat = linear.rest
-    if not isinstance(flat, int):
-        return None
-    (array,) = operand.arrays.values()
-    line = np.ascontiguousarray(array).reshape(-1)[flat:]
-    extents = [int(e) for _, e in axes]  # type: ignore[arg-type]
-    if sum((e - 1) * s for e, s in zip(extents, strides)) >= line.size:
-        return None
-    view = np.lib.stride_tricks.as_strided(line, extents, [s * line.itemsize for s in strides], writeable=False)
-    return view.reshape(shape)
-
-
-def _computed(func: Func, operand: _Operand, shape: Sequence[int], accumulate: DType) -> np.ndarray | None:
-    """The operand [batch..., k, n] by running its region; None when it records an error, which has to happen in a run."""
-    index = [*(sym(name) for name, _ in operand.batch), place_of(operand.k), place_of(operand.n)]
-    alone, arguments = _alone(func, operand, shape, index)
-    out = np.zeros(shape, accumulate.numpy)
-    arrays = [np.ascontiguousarray(operand.arrays[a]).reshape(tuple(a.type.shape)) for a in arguments]  # type: ignore
-    return None if run_kernel(alone, [*arrays, out], {}) else out
-
-
-def _alone(func: Func, operand: _Operand, shape: Sequence[int], index: Sequence[DimLike]) -> tuple[Func, list[Value]]:
-    """The region as a kernel that stores the operand's elements, and the arguments of `func` that it takes."""
-    op = contraction_of(func)
-    arguments = list(operand.arrays)
-    accumulate: DType = op.attrs["accumulate"]  # type: ignore[assignment]
-    types = [*(a.type for a in arguments), Mem(accumulate, tuple(shape))]
-    alone = Func("panels", types, [*(a.name for a in arguments), "out"], kind="kernel")
-    body = Block()
-    (element,) = clone_region(op.regions[1], body, values=dict(zip(arguments, alone.args)))
-    body.append(Op("k.store", [alone.args[-1], element], [], {"index": tuple(index), "where": (), "combine": None}))
-    axes = [*operand.batch, *operand.k, *operand.n]
-    alone.body.append(
-        Op("k.parallel", (), (), {"axes": tuple(sym(a) for a, _ in axes), "extents": tuple(e for _, e in axes)}, [body])
-    )
-    return alone, arguments
-
-
-def _zeros(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """Zeros at a multiple of a cache line."""
-    size = math.prod(shape) * dtype.itemsize
-    room = np.zeros(size + _ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % _ALIGNMENT
-    return room[start : start + size].view(dtype).reshape(tuple(shape))
-
-
-# ---- reading panels --------------------------------------------------------------------------------------------------
-
-
-def _read_panels(func: Func, operand: _Operand, columns: int, type: Mem) -> None:
-    """The region becomes a load from a new last argument."""
-    op = contraction_of(func)
-    region = op.regions[1]
-    argument = func.body.add_arg(type, "panels")
-    column = place_of(operand.n)
-    index = (
-        *(sym(name) for name, _ in operand.batch),
-        floordiv(column, columns),
-        place_of(operand.k),
-        mod(column, columns),
-    )
-    region.clear()
-    load = region.append(Op("k.load", [argument], [Scalar(type.dtype)], {"index": index, "where": (), "other": 0}))
-    region.append(Op("yield", [load.result]))
+        strides.append((linear.stride, extent))
+        rest = linear.rest
+    return (*strides, rest)
 
 
 def _drop_unused_arguments(func: Func, launch: Op) -> None:
-    """Arguments that only the packed region read; what the launch writes keeps its positions' meaning."""
-    writes = [int(i) for i in launch.attrs["writes"]]  # type: ignore[union-attr, arg-type]
+    """Arguments that only a packed operand read; what the launch writes keeps its positions' meaning."""
+    writes = [int(cast(int, i)) for i in cast("tuple[object, ...]", launch.attrs["writes"])]
     for i in range(len(func.args) - 1, -1, -1):
         if not func.args[i].uses and i not in writes:
             func.body.remove_arg(i)

@@ -26,7 +26,7 @@ def schedule(module: Module, target: Target) -> None:
 def _constant_arguments(module: Module) -> dict[str, frozenset[int]]:
     """For each kernel, the positions of the arguments that are constants at all of its launches."""
     found: dict[str, frozenset[int]] = {}
-    for op in module.main.body.ops:
+    for op in module.main.walk():
         if op.name == "p.launch":
             here = frozenset(i for i, v in enumerate(op.inputs) if _is_constant(v.op))
             kernel = op.attrs["kernel"]

@@ -1,8 +1,9 @@
-"""How a contraction is cut on a CPU target: its tile, the rows that share a panel, the depth of a block, the least work.
+"""How a contraction is cut on a CPU target: its tile, the rows that share a panel, the depth of a block, the least
+work.
 
-The schedule's fields: `rows` and `vectors` of `lanes` elements make the tile, `chunk` rows of the left operand pass over a
-panel together, `depth` steps of k are a block. A job is one panel of columns for one chunk of rows; a thread that takes
-neighbouring jobs takes neighbouring panels of the same rows, whose pointers or packed copies it makes once.
+The schedule's fields: `rows` and `vectors` of `lanes` elements make the tile, `chunk` rows of the left operand pass
+over a panel together, `depth` steps of k are a block. A job is one panel of columns for one chunk of rows; a thread
+that takes neighbouring jobs takes neighbouring panels of the same rows, whose pointers or packed copies it makes once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ __all__ = ["TILE_TYPES", "blocking_of", "chunks_of", "grain_of", "schedule_contr
 TILE_TYPES = {"f32": "f32", "f64": "f64", "i32": "i32", "u32": "i32", "i64": "i64", "u64": "i64"}
 """Accumulators that tiles hold -> the micro-kernels' type: integers of one width multiply and add alike."""
 
-# Packing a panel costs about as much as two dozen rows of products, so that more rows share one that is packed as it is used.
+# Packing a panel costs about as much as two dozen rows of products, so that more rows share one that is packed as it is
+# used.
 _PACKED_CHUNKS = 4
 
 # Waking a worker that sleeps costs about 10 us, so that less work than this many cycles of multiply-adds is not shared.
@@ -81,8 +83,8 @@ def _row_counts(height: int, chunk: int, rows: int) -> frozenset[int] | None:
 
 
 def chunks_of(height: DimLike, chunk: int, rows: int) -> tuple[DimLike, DimLike]:
-    """(how many chunks `height` rows make, how many rows each of them but the last has): equal chunks of at most `chunk`
-    rows in whole tiles. No chunk is empty: all but one of them together have less than `height` rows."""
+    """(how many chunks `height` rows make, how many rows each of them but the last has): equal chunks of at most
+    `chunk` rows in whole tiles. No chunk is empty: all but one of them together have less than `height` rows."""
     count = ceildiv(height, chunk)
     return count, ceildiv(ceildiv(height, dim_max(1, count)), rows) * rows
 

@@ -1,7 +1,7 @@
 """Contraction kernels through the backend against float64: operand layouts, convolutions, epilogues, types, odd sizes.
 
-Floats are held to the bound of any order of summation; integers wrap and are exact. Each kernel runs with its jobs in one
-range and cut at random places, on two threads' scratch, which is full of garbage.
+Floats are held to the bound of any order of summation; integers wrap and are exact. Each kernel runs with its jobs in
+one range and cut at random places, on two threads' scratch, which is full of garbage.
 """
 
 from __future__ import annotations
@@ -174,7 +174,8 @@ def test_nothing_is_touched_beyond_the_operands(form: str, target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_batches_whose_operands_share_them_and_do_not(target: str) -> None:
-    """Attention's two products: heads between rows and columns; the second reads [batch, row, head, column] in place."""
+    """Attention's two products: heads between rows and columns; the second reads [batch, row, head, column] in
+    place."""
     scores = contraction(
         "%q: mem<f32[B, S, H, D]>, %k: mem<f32[B, T, H, D]>, %mask: mem<f32[B, 1, S, T]>, %o: mem<f32[B, H, S, T]>",
         "batch = [[<b>, <B>], [<h>, <H>]], m = [[<i>, <S>]], n = [[<j>, <T>]], k = [[<l>, <D>]]",
@@ -448,7 +449,8 @@ def test_left_operand_that_is_computed(target: str) -> None:
     chosen = contraction(
         "%t: mem<f32[9, C]>, %id: mem<i64[B]>, %w: mem<f32[C, N]>, %o: mem<f32[B, N]>",
         "batch = [], m = [[<i>, <B>]], n = [[<j>, <N>]], k = [[<l>, <C>]]",
-        "%0 = k.load(%id) {index = [<i>]} : i64\n%1 = k.load(%t, %0) {index = [<$0>, <l>], where = [[<$0>, 0, 9]]} : f32\n%1",
+        "%0 = k.load(%id) {index = [<i>]} : i64\n"
+        "%1 = k.load(%t, %0) {index = [<$0>, <l>], where = [[<$0>, 0, 9]]} : f32\n%1",
         "%2 = k.load(%w) {index = [<l>, <j>]} : f32\n%2",
         "k.store(%o, %sum) {index = [<i>, <j>]}",
     )

@@ -1,4 +1,5 @@
-"""The passes `schedule` and `pack` on programs: panels hold what the kernel computed, the program stays true as text and run."""
+"""The passes `schedule` and `pack` on programs: panels hold what the kernel computed, the program stays true as text
+and run."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from onnxc.ops import load_all
 
 load_all()
 
-MATMUL = """func @NAME(%a: mem<f32[M, 12]>, %w: mem<TYPE[SHAPE]>, %bias: mem<f32[21]>, %o: mem<f32[M, 21]>) kind "kernel" {
+MATMUL = """func @NAME(%a: mem<f32[M, 12]>, %w: mem<TYPE[SHAPE]>, %bias: mem<f32[21]>, %o: mem<f32[M, 21]>)
+kind "kernel" {
   k.contract() {batch = [], m = [[<i>, <M>]], n = [[<j>, 21]], k = [[<l>, 12]], accumulate = !f32} () {
     %0 = k.load(%a) {index = [<i>, <l>]} : f32
     yield(%0)
