@@ -56,7 +56,7 @@ def _elements(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
 
 def _elements_ref(attrs: dict[str, Any], data: np.ndarray, indices: np.ndarray, updates: np.ndarray) -> np.ndarray:
     axis = attrs["axis"] % data.ndim
-    at = list(np.indices(indices.shape, sparse=True))
+    at: list[Any] = list(np.indices(indices.shape, sparse=True))
     at[axis] = check_range(indices, data.shape[axis], "ScatterElements")
     return _put(attrs, data, tuple(at), updates)
 

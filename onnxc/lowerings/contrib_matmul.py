@@ -1,0 +1,103 @@
+"""Matrix products of the domain com.microsoft: fused with their neighbours, or with weights of a few bits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxc.ir.core import Value
+from onnxc.ir.dims import ceildiv
+from onnxc.ir.types import F32, I32, U8, DType, dtype_named
+from onnxc.lowerings.context import Lowering
+from onnxc.lowerings.matmul import MatMul, contract
+from onnxc.lowerings.table import lowering
+
+__all__ = ["unpacked"]
+
+
+# ---- weights of a few bits -----------------------------------------------------------------------------------------
+def unpacked(b: Lowering, v: Value, bits: int) -> Value:
+    """The elements in bytes of 8 // bits elements each, low bits first, along the last axis."""
+    if bits not in (2, 4, 8) or b.dtype(v) != U8:
+        b.refuse(f"{bits} bits in elements of {b.dtype(v)}; 2, 4 or 8 in u8 are known")
+    if bits == 8:
+        return v
+    shape, each = b.shape(v), 8 // bits
+    array, mask = b.constant(v), (1 << bits) - 1
+    if array is not None:
+        parts = np.stack([(array >> (bits * i)) & mask for i in range(each)], -1)
+        narrow: DType = dtype_named(f"u{bits}")
+        return b.const(parts.reshape(*array.shape[:-1], -1).astype(narrow.numpy))
+    wide = b.reshape(b.cast(v, I32), (*shape, 1))
+    shifts = b.const(np.array([1 << (bits * i) for i in range(each)], np.int32))
+    one = b.map("mod", b.map("div", wide, shifts), b.scalar(mask + 1, I32))
+    return b.cast(b.reshape(one, (*shape[:-1], shape[-1] * each)), U8)
+
+
+def _per_block(b: Lowering, v: Value, rows: int, blocks: int, what: str) -> Value:
+    """A parameter of one element a block, as [rows, blocks, 1]."""
+    b.guard("eq", b.type(v).size, rows * blocks, f"there is not one {what} for each block")
+    return b.reshape(v, (rows, blocks, 1))
+
+
+@lowering("com.microsoft.MatMulNBits")
+def MatMulNBits(b: Lowering, A: Value, B: Value, scales: Value, zero_points: Value | None = None,
+                g_idx: Value | None = None, bias: Value | None = None, *, K: int, N: int, block_size: int,
+                bits: int = 4, accuracy_level: int = 0, weight_prepacked: int = 0) -> Value:
+    """A times the transposed weights [N, K], which are (B - zero point) * scale a block of `block_size` along K."""
+    if g_idx is not None:
+        b.refuse("groups that are given by g_idx are not supported yet")
+    if weight_prepacked:
+        b.refuse("weights in a device's own layout (weight_prepacked) are not known here")
+    blocks = ceildiv(K, block_size)
+    assert isinstance(blocks, int)                              # of ints
+    b.guard("eq", b.type(B).size, N * blocks * (block_size * bits // 8), "the weights are not N * K elements in blocks")
+    b.guard("eq", b.shape(A)[-1], K, "the inner dims of a matrix product differ")
+    q = unpacked(b, b.reshape(B, (N, blocks, block_size * bits // 8)), bits)
+    zero = _zero_points(b, zero_points, N, blocks, bits)
+    factor = b.cast(_per_block(b, scales, N, blocks, "scale"), F32)
+    weights = b.reshape(b.map("mul", b.map("sub", b.cast(q, F32), zero), factor), (N, blocks * block_size))
+    if blocks * block_size != K:
+        weights = b.value("t.slice", weights, starts=(0, 0), sizes=(N, K), steps=(1, 1))
+    letters = "abcdefgh"[:b.rank(A) - 1]
+    out = contract(b, b.cast(A, F32), weights, f"{letters}k,nk->{letters}n")
+    if bias is not None:
+        out = b.map("add", out, b.cast(bias, F32))
+    return b.cast(out, b.dtype(A))
+
+
+def _zero_points(b: Lowering, v: Value | None, rows: int, blocks: int, bits: int) -> Value:
+    """As [rows, blocks, 1] in f32. Those in bytes are packed, and each row starts with a byte of its own."""
+    if v is None:
+        return b.scalar(1 << (bits - 1), F32)
+    if b.dtype(v).is_float:
+        return b.cast(_per_block(b, v, rows, blocks, "zero point"), F32)
+    width = (blocks * bits + 7) // 8
+    b.guard("eq", b.type(v).size, rows * width, "there is not one zero point for each block")
+    whole = unpacked(b, b.reshape(v, (rows, width)), bits)
+    own = b.value("t.slice", whole, starts=(0, 0), sizes=(rows, blocks), steps=(1, 1))
+    return b.reshape(b.cast(own, F32), (rows, blocks, 1))
+
+
+# ---- fused with neighbours -----------------------------------------------------------------------------------------
+@lowering("com.microsoft.FusedMatMul")
+def FusedMatMul(b: Lowering, A: Value, B: Value, *, alpha: float = 1.0, transA: int = 0, transB: int = 0,
+                transBatchA: int = 0, transBatchB: int = 0) -> Value:
+    left, right = _turned(b, A, transA, transBatchA), _turned(b, B, transB, transBatchB)
+    out = MatMul(b, left, right)
+    return out if alpha == 1.0 else b.map("mul", out, b.scalar(alpha, out))
+
+
+def _turned(b: Lowering, v: Value, last: int, batch: int) -> Value:
+    """`batch` moves the first axis in front of the last one, then `last` swaps the last two."""
+    rank = b.rank(v)
+    order = list(range(rank))
+    if batch and rank > 2:
+        order = [*order[1:-1], 0, rank - 1]
+    if last and rank > 1:
+        order[-2:] = order[:-3:-1]
+    return b.transpose(v, order)
+
+
+@lowering("com.microsoft.TransposeMatMul")
+def TransposeMatMul(b: Lowering, A: Value, B: Value, *, alpha: float = 1.0, transA: int = 0, transB: int = 0) -> Value:
+    return FusedMatMul(b, A, B, alpha=alpha, transA=transA, transB=transB)
