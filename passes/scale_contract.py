@@ -59,13 +59,13 @@ def _scale_into_weights(m: Match) -> Value | None:
     spec = parse_spec(op.attrs["spec"])  # type: ignore[arg-type]
     shape = (1,) * (len(spec.out) - len(dims(scale))) + dims(scale)
     letters = dict(zip(spec.out, shape))
-    if any(d != 1 and c not in spec.n for c, d in letters.items()):
+    if any(d != 1 and c not in spec.rhs for c, d in letters.items()):
         return m.no("the scale is not one number a column")
     wide = m.builder.value("t.reshape", scale, shape=shape)
-    order = [spec.out.index(c) for c in spec.rhs if c in spec.n]
+    order = [spec.out.index(c) for c in spec.rhs if c in spec.out]
     rest = [i for i in range(len(shape)) if i not in order]
     columns = m.builder.value("t.transpose", wide, perm=tuple(rest + order))
-    target = tuple(letters[c] if c in spec.n else 1 for c in spec.rhs)
+    target = tuple(letters.get(c, 1) for c in spec.rhs)
     factor = m.builder.value("t.reshape", columns, shape=target)
     weights = m.builder.value("t.mul", op.operand(1), factor)
     return m.builder.value("t.contract", op.operand(0), weights, spec=op.attrs["spec"], to=op.attrs["to"])

@@ -156,7 +156,8 @@ def Softmax(b: Lowering, input: Value, *, axis: int = -1) -> Value:
 
     def body(x: Value) -> Value:
         raised = b.map("exp", b.map("sub", x, b.reduce(x, "max", [at])))
-        return b.map("div", raised, b.reduce(raised, "add", [at]))
+        # One division a row: an element is rounded twice, and divisions cost as much as the exponentials.
+        return b.map("mul", raised, b.map("recip", b.reduce(raised, "add", [at])))
     return b.wide(body, input)
 
 

@@ -116,9 +116,13 @@ def _products(b: Lowering, X: Value, W: Value, w: Windows, group: int) -> Value:
     order = (*range(2, n + 2), 1, 0)
     if group == 1:
         return contract(b, view, b.transpose(W, order), f"n{space}{kernel}c,{kernel}co->n{space}o")
+    # Weights lie with their groups innermost: a depthwise kernel reads them, as its input, along the channels.
     per_in, per_out = b.shape(W)[1], outs // group
+    taps = tuple(range(3, n + 3))
+    if per_in == 1 and per_out == 1:
+        weights = b.transpose(b.reshape(W, (outs, *w.size)), (*range(1, n + 1), 0))
+        return contract(b, view, weights, f"n{space}{kernel}g,{kernel}g->n{space}g")
     view = b.reshape(view, (*b.shape(view)[:-1], group, per_in))
-    weights = b.reshape(W, (group, per_out, per_in, *w.size))
-    weights = b.transpose(weights, (0, *range(3, n + 3), 2, 1))
-    out = contract(b, view, weights, f"n{space}{kernel}gc,g{kernel}co->n{space}go")
+    weights = b.transpose(b.reshape(W, (group, per_out, per_in, *w.size)), (*taps, 2, 0, 1))
+    out = contract(b, view, weights, f"n{space}{kernel}gc,{kernel}cgo->n{space}go")
     return b.reshape(out, (*b.shape(out)[:-2], outs))
