@@ -21,7 +21,7 @@ from onnxc.ir.registry import lookup
 from onnxc.ir.types import DType, Mem, Scalar, dtype_of
 from onnxc.ops.kernel import ARG_KINDS
 
-__all__ = ["KernelError", "bind_shapes", "identity", "run_kernel"]
+__all__ = ["KernelError", "bind_shapes", "identity", "run_kernel", "scratch_count"]
 
 
 class KernelError(RuntimeException):
@@ -35,10 +35,16 @@ def run_kernel(func: Func, arrays: Sequence[np.ndarray], dims: Mapping[str, int]
     the op when the kernel reads or writes out of bounds, or when an array does not fit its argument.
     """
     symbols = bind_shapes(func, arrays, dims)
-    run = _Run(dict(zip(func.args, arrays, strict=True)), symbols)
+    run = _Run(dict(zip(func.args, arrays, strict=True)), symbols, func.args[len(func.args) - scratch_count(func):])
     with np.errstate(all="ignore"):
         run.block(func.body)
     return list(run.errors)
+
+
+def scratch_count(func: Func) -> int:
+    """How many of a kernel's last arguments are scratch: memory that each outer point has of its own."""
+    count = func.attrs.get("scratch", 0)
+    return count if isinstance(count, int) else 0
 
 
 def bind_shapes(func: Func, arrays: Sequence[np.ndarray], dims: Mapping[str, int]) -> dict[str, int]:
@@ -95,8 +101,10 @@ def _element(v: Value) -> DType:
 class _Run:
     """State of one run: arrays of memories and values, and the positions of each axis in force, laid along its dim."""
 
-    def __init__(self, memory: Mapping[Value, np.ndarray], symbols: Mapping[str, int]) -> None:
+    def __init__(self, memory: dict[Value, np.ndarray], symbols: Mapping[str, int], scratch: Sequence[Value] = ()) -> None:
         self.memory = memory
+        self.scratch = {v: memory[v].shape for v in scratch}
+        self.points: list[int] = []                         # extents of the outer points, while there are any
         self.values: dict[Value, np.ndarray] = {}
         self.symbols: dict[str, np.ndarray] = {s: np.asarray(v, np.int64) for s, v in symbols.items()}
         self.extents: list[int] = []                        # of the dims in force, outermost first
@@ -172,6 +180,9 @@ class _Run:
     def place(self, op: Op, mem: Value, operands: Sequence[Value]) -> tuple[list[np.ndarray], np.ndarray]:
         """The index arrays and where the access happens; KernelError if it happens out of bounds."""
         index = [self.dim(d, operands) for d in _tuple(op, "index")]
+        if mem in self.scratch:                             # all points run at once: each has a row of its own
+            index = [*np.indices(self.points, sparse=True), *index]
+            index = [i.reshape(i.shape + (1,) * (len(self.extents) - i.ndim)) for i in index]
         happens = np.asarray(True)
         for expr, low, high in _tuple(op, "where"):
             value = self.dim(expr, operands)
@@ -240,9 +251,13 @@ class _Run:
         return out
 
     def op_parallel(self, op: Op) -> None:
-        self.nest(_tuple(op, "axes"), _tuple(op, "extents"), op.regions[0])
+        self.points = [self.extent(e) for e in _tuple(op, "extents")]
+        for v, shape in self.scratch.items():
+            self.memory[v] = np.full((*self.points, *shape), 0xA5, np.uint8).astype(_mem(v).dtype.numpy)
+        self.op_sweep(op)
 
-    op_sweep = op_parallel
+    def op_sweep(self, op: Op) -> None:
+        self.nest(_tuple(op, "axes"), _tuple(op, "extents"), op.regions[0])
 
     def op_reduce(self, op: Op) -> None:
         depth = len(self.extents)

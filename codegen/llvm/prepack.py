@@ -132,9 +132,8 @@ class _Packer:
         """Constants whose elements are apart across the lanes are copied with that axis last."""
         accesses = Accesses(func)
         for load in [op for op in accesses_of(func.body) if op.name == "k.load" and len(op.operands) == 1]:
-            array = (
-                self.array(launch.operand(func.args.index(load.operand(0)))) if load.operand(0) in func.args else None
-            )
+            position = func.args.index(load.operand(0)) if load.operand(0) in func.args else len(launch.operands)
+            array = self.array(launch.operand(position)) if position < len(launch.operands) else None
             flat = accesses.flat(load)
             linear = linear_in(flat, across)
             if array is None or linear is None or linear.stride in (0, 1) or where_of(load):
@@ -177,9 +176,10 @@ class _Packer:
         return op.result
 
     def pass_to(self, func: Func, launch: Op, constant: Value) -> Value:
-        """A new last argument of the kernel for `constant`."""
+        """A new argument of the kernel for `constant`: the last that launches pass, in front of the kernel's scratch."""
+        position = len(launch.inputs)
         launch.set_operands([*launch.inputs, constant])
-        return func.body.add_arg(constant.type, "packed")
+        return func.body.add_arg(constant.type, "packed", position)
 
     def drop_unused(self) -> None:
         """Constants that only packed operands were made of."""

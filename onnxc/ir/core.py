@@ -221,9 +221,13 @@ class Block:
             raise ValueError("the block has no terminator")
         return self._last
 
-    def add_arg(self, type: Type, name: str = "") -> Value:
-        self.args.append(Value(type, name, self, len(self.args)))
-        return self.args[-1]
+    def add_arg(self, type: Type, name: str = "", at: int | None = None) -> Value:
+        """A new argument: the last one, or that at position `at`."""
+        at = len(self.args) if at is None else at
+        self.args.insert(at, Value(type, name, self, at))
+        for j in range(at, len(self.args)):
+            self.args[j].index = j
+        return self.args[at]
 
     def remove_arg(self, i: int) -> None:
         """Drop the i-th argument, which must be unused."""
