@@ -18,6 +18,7 @@ import numpy as np
 from onnxc.config import config
 from onnxc.frontend import LoadedModel, import_model, load_model
 from onnxc.ir.core import Module
+from onnxc.ir.dims import DimLike
 from onnxc.ir.printer import print_module
 from onnxc.ir.rewrite import Fuel, RewriteLog
 from onnxc.ir.signature import ValueInfo, type_text
@@ -145,7 +146,11 @@ def emit(module: Module, options: CompileOptions, report: dict[str, Any] | None 
     return CompiledModel(
         program.object_bytes, tuple(np.ascontiguousarray(module.constants[n]) for n in program.constants), program.symbols,
         inputs, outputs, program.errors, program.kernels, program.steps, _signature(module, outputs), str(target),
-        tuple(sorted(target.features)), print_module(module), report)
+        tuple(sorted(target.features)), print_module(module), report, _run_symbols(module))
+
+
+def _run_symbols(module: Module) -> tuple[tuple[str, DimLike | None], ...]:
+    return tuple((name, bound) for name, bound in module.main.attrs.get("run_symbols") or ())  # type: ignore
 
 
 def _argument_types(module: Module) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -15,8 +15,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from onnxc.ir.core import Func, Module, Op, Value
-from onnxc.ir.dims import Bounds, Dim, DimLike, ceildiv, dim_max, evaluate, symbols_of
+from onnxc.ir.dims import Dim, DimLike, ceildiv, dim_max, evaluate, symbols_of
 from onnxc.ir.types import Mem
+from onnxc.ops.program import most_elements
 
 __all__ = ["PlanError", "check_plan", "plan_memory"]
 
@@ -56,15 +57,14 @@ def _rounded(size: DimLike) -> DimLike:
     return ceildiv(size, ALIGN) * ALIGN
 
 
-def _largest(size: DimLike, main: Func) -> DimLike:
-    """`size` with every run symbol at its bound; PlanError where a bound is not known, or the size does not grow with it."""
-    bounds: dict[str, DimLike] = dict(main.attrs.get("run_symbols") or ())  # type: ignore[arg-type]
-    unbounded = sorted(s for s in symbols_of(size) if bounds.get(s) == -1)
-    out = Bounds(bounds).eliminate(size, lowest=False) if not unbounded else size
-    left = unbounded or sorted(symbols_of(out) & bounds.keys())
-    if left:
-        raise PlanError(f"a buffer of {size} bytes: nothing bounds its size, as {', '.join(left)} comes from data")
-    return out
+def _bytes(alloc: Op, main: Func) -> DimLike:
+    """The most bytes that a buffer takes; PlanError where nothing bounds them."""
+    mem = alloc.result.type
+    assert isinstance(mem, Mem)
+    size = most_elements(mem.shape, main.attrs.get("run_symbols") or ())  # type: ignore[arg-type]
+    if size is None:
+        raise PlanError(f"%{alloc.result.name} of type {mem}: nothing that is known when a run starts bounds its size")
+    return mem.dtype.nbytes(size)
 
 
 def _roots(main: Func) -> dict[Value, frozenset[Op]]:
@@ -98,7 +98,7 @@ def _lives(main: Func) -> list[_Buffer]:
     """The buffers with the positions of their first and last use, in the order of the program's text."""
     roots = _roots(main)
     position: dict[Op, int] = {op: i for i, op in enumerate(main.walk())}
-    out = {op: _Buffer(op, _rounded(_largest(_mem(op).nbytes, main)), -1, -1) for op in position if op.name == "p.alloc"}
+    out = {op: _Buffer(op, _rounded(_bytes(op, main)), -1, -1) for op in position if op.name == "p.alloc"}
     for op, at in position.items():
         if op.name in ("p.alloc", "p.view", "p.row"):
             continue
@@ -131,12 +131,6 @@ def _loops_between(op: Op, alloc: Op) -> Iterator[Op]:
 
 def _last_inside(loop: Op) -> Op:
     return list(loop.walk())[-1]
-
-
-def _mem(alloc: Op) -> Mem:
-    t = alloc.result.type
-    assert isinstance(t, Mem)
-    return t
 
 
 def _pack(buffers: list[_Buffer]) -> int:
@@ -181,7 +175,7 @@ def check_plan(module: Module, dims: Mapping[str, int]) -> None:
             continue
         name = b.op.result.name
         start = evaluate(_dim(b.op.attrs["offset"]), dims)
-        stop = start + evaluate(_largest(_mem(b.op).nbytes, main), dims)
+        stop = start + evaluate(_bytes(b.op, main), dims)
         if start < 0 or start % ALIGN or stop > arena:
             raise PlanError(f"%{name} at [{start}, {stop}) does not lie in the arena of {arena} bytes")
         extents.append((b, start, stop))

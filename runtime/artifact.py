@@ -137,6 +137,7 @@ def _described(compiled: CompiledModel) -> dict[str, Any]:
     signature = compiled.signature
     return {
         "target": compiled.target, "features": sorted(compiled.features), "symbols": list(compiled.symbols),
+        "run_symbols": [[name, str(bound) if isinstance(bound, Dim) else bound] for name, bound in compiled.run_symbols],
         "inputs": [_type_to_json(t) for t in compiled.input_types],
         "outputs": [_type_to_json(t) for t in compiled.output_types],
         "errors": list(compiled.errors), "kernels": list(compiled.kernels), "steps": list(compiled.steps),
@@ -249,7 +250,7 @@ class _Reader:
             errors=_texts(manifest["errors"]), kernels=_texts(manifest["kernels"]), steps=_texts(manifest["steps"]),
             signature=_signature(manifest["signature"]), target=manifest["target"],
             features=_texts(manifest["features"]), text=bytes(self._part(parts["program"], "the program")).decode(),
-            report=dict(manifest["report"]))
+            report=dict(manifest["report"]), run_symbols=tuple(map(_run_symbol, manifest["run_symbols"])))
         if len(compiled.signature.inputs) != len(compiled.input_types) or \
                 len(compiled.signature.outputs) != len(compiled.output_types):
             raise self._damage("its signature has other numbers of inputs or outputs than its program")
@@ -291,6 +292,11 @@ def _dim(d: Any) -> DimLike:
     elif type(d) is int and d >= 0:
         return d
     raise ValueError(f"{d!r} is not a dimension")
+
+
+def _run_symbol(entry: Any) -> tuple[str, DimLike | None]:
+    name, bound = entry
+    return _text(name), parse_dim(bound) if isinstance(bound, str) else None if bound is None else int(bound)
 
 
 def _sizes(entry: Any) -> tuple[int, ...]:

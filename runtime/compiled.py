@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxc.ir.dims import DimLike
 from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import Tensor
 
@@ -32,6 +33,8 @@ class CompiledModel:
     `input_types` and `output_types` the inferred types, whose dims are expressions over those symbols; `errors` the message
     of each error code; `kernels` and `steps` the names in reports; `text` the program and its kernels as IR. `target` names
     what the code is for, `features` every instruction-set extension, by LLVM's names, that it may use.
+    `run_symbols` are dims that get their value during a run, each with the most that it can be (None: not known); the code
+    writes them behind the values of `symbols`, and output types may hold them.
     """
 
     object_bytes: bytes
@@ -47,3 +50,4 @@ class CompiledModel:
     features: tuple[str, ...]
     text: str
     report: dict[str, Any]
+    run_symbols: tuple[tuple[str, DimLike | None], ...] = ()

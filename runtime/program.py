@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import math
 import os
 import threading
 import weakref
@@ -19,8 +20,9 @@ import numpy.typing as npt
 
 from onnxc.config import config
 from onnxc.errors import Cancelled, Fail, InvalidArgument, RuntimeException
-from onnxc.ir.dims import product
-from onnxc.ir.types import dtype_of
+from onnxc.ir.dims import product, symbols_of
+from onnxc.ir.types import Tensor, dtype_of
+from onnxc.ops.program import at_most
 from onnxc.runtime.bind import DimBinder, shape_function
 from onnxc.runtime.compiled import CompiledModel
 from onnxc.runtime.loader import NativeModule
@@ -58,7 +60,10 @@ class NativeProgram:
         self._spin_ns, self._arenas_kept = spin_ns, 2 if keep_memory else 0
         names = [*(info.name for info in compiled.signature.inputs), *overridden]
         self._binder = DimBinder(compiled.symbols, compiled.input_types, names)
-        self._shapes_of = shape_function(compiled.output_types)
+        self._shapes_of = shape_function(_largest(compiled))
+        self._run_names = [name for name, _ in compiled.run_symbols]
+        told = {s for t in compiled.output_types for s in symbols_of(t.dims)} & set(self._run_names)
+        self._real_shapes = shape_function(compiled.output_types) if told else None
         self._outputs = [(info.name, t.dtype) for info, t in zip(compiled.signature.outputs, compiled.output_types,
                                                                  strict=True)]
         self._constant_table = (_I64 * max(1, len(compiled.constants)))(*[c.ctypes.data for c in compiled.constants])
@@ -91,13 +96,16 @@ class NativeProgram:
         binding = self._bindings.get(shapes) or self._bind(shapes)
         outputs = [self._empty(i, shape) for i, shape in enumerate(binding.shapes)]
         native = [pack(a, dtype) for a, dtype in zip(inputs, self._inputs, strict=True)] if self._packs else inputs
-        result = self._launch(binding, (*native, *outputs), cancel, 0 if times is None else times.ctypes.data)
+        result, found = self._launch(binding, (*native, *outputs), cancel, 0 if times is None else times.ctypes.data)
         if result:
             self._raise(result)
+        if self._real_shapes is not None:
+            return self._cut(outputs, self._real_shapes({**binding.dims, **dict(zip(self._run_names, found, strict=True))}))
         return self._unpacked(outputs, binding.shapes) if self._packs else outputs
 
-    def _launch(self, binding: _Binding, arrays: tuple[Array, ...], cancel: int, times: int) -> int:
-        """One call of native code on inputs and outputs, in memory that no other run has meanwhile."""
+    def _launch(self, binding: _Binding, arrays: tuple[Array, ...], cancel: int, times: int) -> tuple[int, list[int]]:
+        """One call of native code on inputs and outputs, in memory that no other run has meanwhile; also what symbols
+        became that get their value during the run."""
         arena = self._arenas.acquire(binding.arena) if binding.arena else None
         try:
             state = self._states.pop()
@@ -109,8 +117,10 @@ class NativeProgram:
             context[_POOL], context[_CANCEL], context[_PROFILE] = self._pool_pointer(), cancel, times
             for i, array in enumerate(arrays):
                 addresses[i] = array.ctypes.data
-            return self._run(state.context_at, binding.values_at, state.inputs_at, state.outputs_at,
-                             0 if arena is None else arena.ctypes.data, self._constants_at, self.threads)
+            table = binding.values if not self._run_names else state.table(binding.values)
+            result = self._run(state.context_at, ctypes.addressof(table), state.inputs_at, state.outputs_at,
+                               0 if arena is None else arena.ctypes.data, self._constants_at, self.threads)
+            return result, table[len(table) - len(self._run_names):] if self._real_shapes is not None else []
         finally:
             self._states.append(state)
             if arena is not None:
@@ -122,7 +132,8 @@ class NativeProgram:
         compiled = self.compiled
         values = self._binder.bind(shapes)
         sizes = (_I64 * (len(shapes) + len(self._outputs)))()
-        table = (_I64 * max(1, len(compiled.symbols)))(*[values[s] for s in compiled.symbols])
+        slots = len(compiled.symbols) + len(compiled.run_symbols)
+        table = (_I64 * max(1, slots))(*[values[s] for s in compiled.symbols])
         arena = self._plan(ctypes.addressof(table), ctypes.addressof(sizes), self.threads)
         if arena < 0:
             self._refuse(arena, values)
@@ -132,7 +143,7 @@ class NativeProgram:
         if list(sizes) != expected:
             raise RuntimeException(f"the program plans {list(sizes)} bytes for its inputs and outputs, where their "
                                    f"types take {expected}: the compiled model contradicts itself")
-        binding = _Binding(table, int(arena), output_shapes)
+        binding = _Binding(table, values, int(arena), output_shapes)
         with self._lock:
             while len(self._bindings) >= _MOST_BINDINGS:
                 del self._bindings[next(iter(self._bindings))]
@@ -142,7 +153,7 @@ class NativeProgram:
     def _refuse(self, code: int, values: dict[str, int]) -> NoReturn:
         dims = ", ".join(f"{name} = {value}" for name, value in values.items())
         if code < -1:
-            raise InvalidArgument(f"{self.compiled.errors[-2 - code]}" + (f" (with {dims})" if dims else ""))
+            raise InvalidArgument(_while_running(self.compiled.errors[-2 - code]) + (f" (with {dims})" if dims else ""))
         raise InvalidArgument(f"The model's tensors have negative sizes, or do not fit into memory, with {dims}.")
 
     def _empty(self, position: int, shape: Shape) -> Array:
@@ -155,6 +166,18 @@ class NativeProgram:
             # NumPy refuses a size beyond its index type with ValueError.
             raise MemoryError(f"no memory for output '{name}' of shape {list(shape)} and type {dtype}") from error
 
+    def _cut(self, outputs: list[Array], shapes: Sequence[Shape]) -> list[Array]:
+        """The outputs, which have room for the most elements, under the shapes that they turned out to have; copied where
+        most of the room would stay unused."""
+        found = []
+        for array, (_, dtype), shape in zip(outputs, self._outputs, shapes, strict=True):
+            if dtype.bits < 8:
+                found.append(unpack(array[:dtype.nbytes(product(shape))], dtype, shape))  # type: ignore[index]
+                continue
+            cut = array.reshape(-1)[:math.prod(shape)].reshape(shape)
+            found.append(cut if 2 * cut.size >= array.size else cut.copy())
+        return found
+
     def _unpacked(self, outputs: list[Array], shapes: Sequence[Shape]) -> list[Array]:
         return [unpack(a, dtype, shape) for a, (_, dtype), shape in zip(outputs, self._outputs, shapes, strict=True)]
 
@@ -164,7 +187,7 @@ class NativeProgram:
         errors = self.compiled.errors
         if result > len(errors):
             raise Fail(f"The program stopped with error {result}, which it has no message for.")
-        raise InvalidArgument(f"Non-zero status code returned while running {errors[result - 1]}")
+        raise InvalidArgument(_while_running(errors[result - 1]))
 
     # ---- what runs borrow --------------------------------------------------------------------------------------------
 
@@ -191,17 +214,17 @@ class NativeProgram:
 class _Binding:
     """What follows from the inputs' shapes: the symbols' values for native code, arena bytes, the outputs' shapes."""
 
-    __slots__ = ("arena", "shapes", "values", "values_at")
+    __slots__ = ("arena", "dims", "shapes", "values")
 
-    def __init__(self, values: Any, arena: int, shapes: tuple[Shape, ...]) -> None:
-        self.values, self.values_at = values, ctypes.addressof(values)
+    def __init__(self, values: Any, dims: dict[str, int], arena: int, shapes: tuple[Shape, ...]) -> None:
+        self.values, self.dims = values, dims
         self.arena, self.shapes = arena, shapes
 
 
 class _State:
     """The context and the address tables of one run at a time."""
 
-    __slots__ = ("addresses", "context", "context_at", "inputs_at", "outputs_at", "runs")
+    __slots__ = ("addresses", "context", "context_at", "inputs_at", "outputs_at", "own_table", "runs")
 
     def __init__(self, inputs: int, outputs: int) -> None:
         self.context = (_I64 * _CONTEXT_SLOTS)()
@@ -209,7 +232,33 @@ class _State:
         self.addresses = (_I64 * max(1, inputs + outputs))()
         self.inputs_at = ctypes.addressof(self.addresses)
         self.outputs_at = self.inputs_at + inputs * ctypes.sizeof(_I64)
+        self.own_table: Any = None
         self.runs = 0
+
+    def table(self, values: Any) -> Any:
+        """The table of symbols for a run that writes to it."""
+        if self.own_table is None:
+            self.own_table = type(values)()
+        ctypes.memmove(self.own_table, values, ctypes.sizeof(values))
+        return self.own_table
+
+
+def _largest(compiled: CompiledModel) -> list[Tensor]:
+    """The output types with the most elements that they can have."""
+    out = []
+    for t in compiled.output_types:
+        dims = [at_most(d, compiled.run_symbols) for d in t.dims]
+        if None in dims:
+            raise RuntimeException(f"nothing bounds the size of an output of type {t}: the compiled model contradicts itself")
+        out.append(Tensor(t.dtype, tuple(d for d in dims if d is not None)))
+    return out
+
+
+def _while_running(message: str) -> str:
+    """A program's error message, "node: what is wrong", as ONNX Runtime words those of its kernels."""
+    name, colon, text = message.partition(": ")
+    return f"Non-zero status code returned while running a node. Name:'{name if colon else ''}' Status Message: " \
+           f"{text if colon else message}"
 
 
 def _constant(array: Array) -> Array:

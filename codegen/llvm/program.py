@@ -10,6 +10,9 @@ the error with message i, or -1 when the cancel word was set. `inputs`, `outputs
 pointers, the last in the order of `Program.constants`; the arena is aligned to 64 bytes. Slots of the context are in
 `abi`.
 
+Where the program has run symbols, the table of symbols goes on with a slot for each of them, which `onnxc_run` writes: it
+then belongs to one run, and tells the real sizes of outputs afterwards. `onnxc_plan` takes their bounds instead.
+
 Building the module and compiling it are two functions, so that modules can be compiled elsewhere or not at all.
 """
 
@@ -24,20 +27,21 @@ from llvmlite import ir
 from onnxc.codegen.accesses import LOOPS, loop_axes
 from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import I32, I64, PTR, KernelCode, KernelError
+from onnxc.codegen.llvm.control import makers
 from onnxc.codegen.llvm.dims import CheckedDims, DimEmitter, constant
 from onnxc.codegen.llvm.emit import emit_kernel
 from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.pool import declare_pool, pool_ir
 from onnxc.codegen.llvm.target import Target
-from onnxc.ir.core import Func, Module, Op, Ref, Value
-from onnxc.ir.dims import DimLike, ceildiv, dim_max, provably_nonneg, sym
+from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
+from onnxc.ir.dims import DimLike, ceildiv, dim_max, product, provably_nonneg, sym
 from onnxc.ir.printer import print_func
 from onnxc.ir.types import Mem
+from onnxc.ops.program import STEPS, at_most
 
 __all__ = ["Program", "ProgramCode", "build_program", "emit_program", "structure_of"]
 
 _SLICES = 4             # chunks a thread gets where there is enough work: what one thread loses, another picks up
-_STEPS = ("p.launch", "p.copy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,7 @@ class ProgramCode:
     errors: tuple[str, ...]
     kernels: tuple[str, ...]
     steps: tuple[str, ...]
+    run_symbols: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Program:
     errors: tuple[str, ...]
     kernels: tuple[str, ...]
     steps: tuple[str, ...]
+    run_symbols: tuple[str, ...] = ()
 
 
 def emit_program(module: Module, target: Target) -> Program:
@@ -70,7 +76,7 @@ def emit_program(module: Module, target: Target) -> Program:
     code = build_program(module, target)
     text = str(code.module)
     return Program(target.compile(text, linked=[pool_ir(target)]), text, code.symbols, code.constants, code.errors,
-                   code.kernels, code.steps)
+                   code.kernels, code.steps, code.run_symbols)
 
 
 def build_program(module: Module, target: Target) -> ProgramCode:
@@ -104,12 +110,15 @@ class _ProgramEmitter:
         self.module = ir.Module("onnxc")
         self.pool = declare_pool(self.module)
         self.symbols = tuple(str(s) for s in main.attrs.get("symbols") or ())  # type: ignore[union-attr]
+        self.bounds: list[tuple[str, DimLike | None]] = list(main.attrs.get("run_symbols") or ())  # type: ignore[arg-type]
+        self.table = (*self.symbols, *(name for name, _ in self.bounds))      # the order of the table of symbols
         self.inputs = int(main.attrs.get("inputs") or 0)  # type: ignore[arg-type]
         self.guards: list[tuple] = list(main.attrs.get("guards") or ())  # type: ignore[arg-type]
         self.errors: list[str] = []
         self.codes: dict[str, KernelCode] = {}      # by kernel; kernels of one structure share theirs
-        self.steps = [op for op in main.body.ops if op.name in _STEPS]
-        self.constants = list(dict.fromkeys(_const_name(op) for op in main.body.ops if op.name == "p.const"))
+        self.steps = [op for op in main.body.ops if op.name in STEPS]
+        self.launches = [op for op in main.walk() if op.name == "p.launch"]
+        self.constants = list(dict.fromkeys(_const_name(op) for op in main.walk() if op.name == "p.const"))
 
     def build(self) -> ProgramCode:
         for *_, message in self.guards:
@@ -119,7 +128,7 @@ class _ProgramEmitter:
         self.emit_plan(guards)
         self.emit_run(guards)
         return ProgramCode(self.module, self.symbols, tuple(self.constants), tuple(self.errors), tuple(kernels),
-                           tuple(_step_name(op) for op in self.steps))
+                           tuple(_step_name(op) for op in self.steps), tuple(name for name, _ in self.bounds))
 
     def error(self, message: str) -> int:
         """The code of an error message; equal messages share one."""
@@ -133,15 +142,15 @@ class _ProgramEmitter:
         """Every kernel that is launched, those of one structure once; the names of those emitted."""
         by_structure: dict[str, KernelCode] = {}
         emitted: list[str] = []
-        for op in self.steps:
-            if op.name != "p.launch" or _kernel_name(op) in self.codes:
+        for op in self.launches:
+            if _kernel_name(op) in self.codes:
                 continue
             func = self.source.funcs.get(_kernel_name(op))
             if func is None:
                 raise KernelError(f"p.launch of @{_kernel_name(op)}: the module has no such kernel")
             structure = structure_of(func)
             if structure not in by_structure:
-                by_structure[structure] = emit_kernel(self.module, func, self.target, self.error, self.symbols)
+                by_structure[structure] = emit_kernel(self.module, func, self.target, self.error, self.table)
                 emitted.append(func.name)
             self.codes[func.name] = by_structure[structure]
         return emitted
@@ -167,7 +176,15 @@ class _ProgramEmitter:
         return function
 
     def symbol_values(self, b: ir.IRBuilder, table: ir.Value) -> dict[str, ir.Value]:
+        """The symbols that the inputs give."""
         return abi.load_symbols(b, table, self.symbols, frozenset(self.symbols))
+
+    def at_most(self, d: DimLike) -> DimLike:
+        """The most that a size can become, over symbols that the inputs give."""
+        out = at_most(d, self.bounds) if self.bounds else d
+        if out is None:
+            raise KernelError(f"a size of {d}: nothing that is known when a run starts bounds it")
+        return out
 
     # ---- onnxc_plan --------------------------------------------------------------------------------------------------
 
@@ -182,7 +199,7 @@ class _ProgramEmitter:
         size = CheckedDims(b, values)
         for i, argument in enumerate(self.main.args):
             b.store(self.checked_size(b, size, argument), abi.slot_pointer(b, sizes, i))
-        for op in self.main.body.ops:
+        for op in self.main.walk():
             if op.name == "p.alloc":
                 self.checked_size(b, size, op.result)
         total = size(self.arena() + self.scratch_room())
@@ -195,8 +212,8 @@ class _ProgramEmitter:
         assert isinstance(value.type, Mem)
         for d in value.type.shape:
             if not provably_nonneg(d):
-                size.failed = b.or_(size.failed, b.icmp_signed("<", size(d), constant(0)))
-        return size(value.type.nbytes)
+                size.failed = b.or_(size.failed, b.icmp_signed("<", size(self.at_most(d)), constant(0)))
+        return size(value.type.dtype.nbytes(product(map(self.at_most, value.type.shape))))
 
     def arena(self) -> DimLike:
         """Bytes of the planned buffers, and where the scratch of launches starts."""
@@ -205,7 +222,7 @@ class _ProgramEmitter:
 
     def scratch_room(self) -> DimLike:
         """Bytes of scratch that the launch with the most of it needs on all threads."""
-        pieces = {code.scratch for code in self.codes.values() if code.scratch != 0}
+        pieces = {self.at_most(code.scratch) for code in self.codes.values() if code.scratch != 0}
         return dim_max(0, *pieces) * sym(_THREADS) if pieces else 0
 
     # ---- onnxc_run ---------------------------------------------------------------------------------------------------
@@ -222,7 +239,7 @@ class _ProgramEmitter:
         _RunEmitter(self, function, b, frame).emit()
 
     def frame_slots(self) -> int:
-        return abi.FRAME_MEMORY + max((len(op.operands) for op in self.steps), default=0)
+        return abi.FRAME_MEMORY + max((len(op.operands) for op in self.launches), default=0)
 
 
 _THREADS = "threads."
@@ -235,7 +252,7 @@ class _RunEmitter:
         self.program, self.b, self.frame = program, builder, frame
         self.context, self.table, self.inputs, self.outputs, self.arena, self.constants, self.threads = function.args
         self.values = program.symbol_values(builder, self.table)
-        self.dim = DimEmitter(builder, {**self.values, _THREADS: self.threads})
+        self.values[_THREADS] = self.threads
         self.buffers: dict[Value, ir.Value] = {}
         self.pool = abi.load_slot(builder, self.context, abi.CONTEXT_POOL)
         self.cancel = abi.load_slot(builder, self.context, abi.CONTEXT_CANCEL)
@@ -247,22 +264,48 @@ class _RunEmitter:
         self.fill_frame(abi.FRAME_SYMBOLS, self.table)
         self.fill_frame(abi.FRAME_CONTEXT, self.context)
         self.fill_frame(abi.FRAME_SCRATCH, self.at(self.arena, self.program.arena()))
-        makers: dict[str, Callable[[Op], None]] = {
+        self.makers: dict[str, Callable[[Op], None]] = {
             "p.const": self.bind_const, "p.alloc": self.bind_alloc, "p.view": self.bind_view, "p.launch": self.launch,
-            "p.copy": self.copy}
-        step = 0
-        for op in self.program.main.body.ops:
-            if op.name == "return":
-                break
-            if op.name not in makers:
-                raise KernelError(f"{op.name} has no native code in a program")
-            if op.name in _STEPS:
-                self.timed(step, op, makers[op.name])
-                step += 1
-            else:
-                makers[op.name](op)
+            "p.copy": self.copy, **makers(self)}
+        self.block(self.program.main.body)
         self.leave_if_cancelled()
         b.ret(abi.load_slot(b, self.context, abi.CONTEXT_ERROR, I64))
+
+    @property
+    def dim(self) -> DimEmitter:
+        """Emits dims over the symbols that have a value here."""
+        return DimEmitter(self.b, self.values)
+
+    def block(self, block: Block) -> list[Value]:
+        """The steps of a block; what it yields. Symbols that get their value inside count only inside."""
+        top, outer = block is self.program.main.body, dict(self.values)
+        step = 0
+        for op in block.ops:
+            if op.name in ("return", "yield"):
+                break
+            if op.name not in self.makers:
+                raise KernelError(f"{op.name} has no native code in a program")
+            if top and op.name in STEPS:
+                self.timed(step, op, self.makers[op.name])
+                step += 1
+            else:
+                self.makers[op.name](op)
+        if not top:
+            self.values = outer
+        return list(block.terminator.inputs)
+
+    def define(self, symbol: str, value: ir.Value) -> None:
+        """Give a run symbol its value, for what is emitted after this and for kernels."""
+        self.values[symbol] = value
+        self.b.store(value, abi.slot_pointer(self.b, self.table, self.program.table.index(symbol)))
+
+    def recall(self, symbol: str) -> None:
+        """Take the value of a run symbol out of the table: several places may have given it."""
+        self.values[symbol] = abi.load_slot(self.b, self.table, self.program.table.index(symbol), I64)
+
+    def fail(self, message: str) -> None:
+        """End the run with an error."""
+        self.b.ret(constant(1 + self.program.error(message)))
 
     # ---- buffers -----------------------------------------------------------------------------------------------------
 
@@ -376,4 +419,4 @@ def _const_name(op: Op) -> str:
 
 
 def _step_name(op: Op) -> str:
-    return _kernel_name(op) if op.name == "p.launch" else "copy"
+    return _kernel_name(op) if op.name == "p.launch" else op.name.removeprefix("p.")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
 from onnxc.ir.builder import Builder, constant_of
 from onnxc.ir.core import Block, Module, Op, Value
-from onnxc.ir.dims import Dim, DimLike, Shape, dim_max
+from onnxc.ir.dims import Dim, DimLike, Shape, dim_max, sym, symbols_of
 from onnxc.ir.types import BOOL, I64, DType, Tensor, dtype_named
 from onnxc.ops.known import KnownValues
 from onnxc.ops.tensor import normal_axis
 
-__all__ = ["Guard", "Lowering", "Refused"]
+__all__ = ["Guard", "Lowering", "Refused", "RunSymbols"]
 
 Guard = tuple[str, DimLike, DimLike, str]      # ("eq" | "broadcast", left, right, message)
 
@@ -23,14 +24,33 @@ class Refused(Exception):
     """The op cannot be lowered in this form; the text is the reason."""
 
 
-class Lowering(Builder):
-    """Builds the tensor ops of one ONNX op, in front of it."""
+class RunSymbols:
+    """Names for dims that get their value during a run; `taken` are the names that there are."""
 
-    def __init__(self, module: Module, op: Op, known: KnownValues, guards: list[Guard], prefix: str = "") -> None:
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self.taken, self.made = set(taken), set[str]()
+
+    def fresh(self, stem: str) -> Dim:
+        n = 0
+        while f"{stem}{n}" in self.taken:
+            n += 1
+        self.taken.add(f"{stem}{n}")
+        self.made.add(f"{stem}{n}")
+        return sym(f"{stem}{n}")
+
+
+class Lowering(Builder):
+    """Builds the tensor ops of one ONNX op, in front of it. `lower_block` lowers the ops of a region."""
+
+    def __init__(self, module: Module, op: Op, known: KnownValues, guards: list[Guard], symbols: RunSymbols | None = None,
+                 lower_block: Callable[[Block], None] | None = None) -> None:
         if op.block is None:
             raise ValueError(f"{op.name} is in no block")
         super().__init__(module, op.block, op, op.loc)
         self.node, self._known, self._guards = op, known, guards
+        self.symbols = RunSymbols() if symbols is None else symbols
+        self.lower_block = lower_block
+        self.inner = isinstance(op.block.parent, Op)  # whether what is built may not run, or runs several times
         self.first_inlined: Op | None = None         # the first op that `inline` brought and that is not lowered yet
 
     @property
@@ -101,6 +121,10 @@ class Lowering(Builder):
             return
         if isinstance(left, int) and isinstance(right, int):
             self.refuse(f"{message}: {left} and {right}")
+        if self.inner or symbols_of((left, right)) & self.symbols.made:
+            self.op("t.require", (), {"kind": kind, "left": left, "right": right,
+                                      "message": f"{self.loc or self.node.name}: {message}"})
+            return
         self._guards.append((kind, left, right, f"{self.loc or self.node.name}: {message}"))
 
     def extent(self, d: DimLike, what: str) -> DimLike:
@@ -128,6 +152,33 @@ class Lowering(Builder):
             self.insert(op)
             self.first_inlined = self.first_inlined or op
         return out
+
+    def inside(self, block: Block) -> Lowering:
+        """The same, building at the end of `block`."""
+        other = copy.copy(self)
+        other.block, other.before, other.inner = block, None, True
+        return other
+
+    def loop(self, extent: DimLike, inits: Sequence[Value], captured: Sequence[Value],
+             body: Callable[[Lowering, Dim, list[Value], list[Value]], tuple[Sequence[Value], Sequence[Value]]],
+             ) -> list[Value]:
+        """A loop of `extent` iterations. `body(builder, iteration, carried, captured)` builds one and gives the next
+        carried values, of the types of `inits`, and rows; the results are the last carried values and the rows stacked."""
+        i = self.symbols.fresh("it")
+        block = Block([v.type for v in (*inits, *captured)], [v.name for v in (*inits, *captured)])
+        b = self.inside(block)
+        following, rows = body(b, i, block.args[:len(inits)], [b.sunk(v, arg) for v, arg in
+                                                               zip(captured, block.args[len(inits):], strict=True)])
+        b.op("yield", [*following, *rows], types=())
+        types = [Tensor(self.dtype(r), (extent, *self.shape(r))) for r in rows]
+        return self.op("t.loop", [*inits, *captured], {"symbol": str(i), "extent": extent, "carried": len(inits),
+                                                       "row_types": tuple(r.type for r in rows)},
+                       [*(v.type for v in inits), *types], [block]).results
+
+    def sunk(self, v: Value, arg: Value) -> Value:
+        """A captured value inside of a region: constants stand there as constants, others are its argument."""
+        op = v.op
+        return arg if op is None or op.name != "t.const" else self.op("t.const", (), op.attrs, [v.type]).result
 
     # ---- making ----------------------------------------------------------------------------------------------------
     def scalar(self, value: float | int | bool, like: Value | DType) -> Value:

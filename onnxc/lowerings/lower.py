@@ -13,9 +13,10 @@ from typing import Any
 
 from onnxc.errors import UnsupportedModel, UnsupportedNode
 from onnxc.ir.core import Block, Func, Module, Op, Value
+from onnxc.ir.dims import symbols_of
 from onnxc.ir.registry import TypeInferenceError
 from onnxc.ir.types import Tensor, Type
-from onnxc.lowerings.context import Guard, Lowering, Refused
+from onnxc.lowerings.context import Guard, Lowering, Refused, RunSymbols
 from onnxc.lowerings.table import LowerFn, lowering_of
 from onnxc.ops import load_all
 from onnxc.ops.known import KnownValues
@@ -47,6 +48,8 @@ class _Pass:
         self.known = KnownValues(module)
         self.guards: list[Guard] = []
         self.poisoned: set[Value] = set()
+        self.symbols = RunSymbols(s for t in (a.type for a in func.args) if isinstance(t, Tensor) and t.shape is not None
+                                  for s in symbols_of(t.shape))
 
     def run(self) -> None:
         self.block(self.func.body)
@@ -73,7 +76,7 @@ class _Pass:
         if any(v in self.poisoned for v in op.inputs):
             self.poisoned.update(op.results)
             return None
-        b = Lowering(self.module, op, self.known, self.guards)
+        b = Lowering(self.module, op, self.known, self.guards, self.symbols, self.block)
         try:
             results = self.apply(b, op, fn)
         except (Refused, TypeInferenceError) as e:

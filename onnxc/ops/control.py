@@ -3,7 +3,7 @@
 A *run symbol* is a dim symbol that gets its value during a run: the number of a loop's iteration, how often a loop ran,
 how many elements were found. The op that gives it names it (`symbol`, `defines`); after that op, in its block and in the
 regions inside, the symbol stands in types and attributes like any other dim. `bounds` are the most that the symbols of
-`defines` can become, as dims, -1 where that is not known.
+`defines` can become, as dims, none where that is not known.
 
 Ops with the trait "step" are steps of the program of their own: fusion leaves them alone, and what they take and give is
 in memory. The `ref` of an op with `defines` gives the values of these symbols behind its results.
@@ -32,9 +32,9 @@ def is_step(op: Op) -> bool:
     return row is not None and row.has("step")
 
 
-def defined_symbols(op: Op) -> list[tuple[str, DimLike]]:
-    """The run symbols that an op gives their value, with the most that they can be (-1: not known)."""
-    out: list[tuple[str, DimLike]] = []
+def defined_symbols(op: Op) -> list[tuple[str, DimLike | None]]:
+    """The run symbols that an op gives their value, with the most that they can be (None: not known)."""
+    out: list[tuple[str, DimLike | None]] = []
     attrs: dict[str, Any] = op.attrs
     if op.name == "t.loop":
         out.append((attrs["symbol"], attrs["extent"] - 1))
@@ -139,7 +139,7 @@ def _read_dim(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
 
 def _read_dim_ref(attrs: dict[str, Any], x: np.ndarray) -> tuple[int, ...]:
     value, (bound,) = int(x.reshape(())), attrs["bounds"]
-    if value < 0 or 0 <= bound < value:
+    if value < 0 or (bound is not None and value > bound):
         raise ValueError(attrs["message"])
     return (value,)
 

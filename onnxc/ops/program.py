@@ -12,7 +12,7 @@ left is 1 or right); `arena`, the bytes of the arena once memory is planned.
 - `p.copy(%from, %to)`: copy all bytes of one buffer to another of the same size.
 
 Run symbols get their value during the run; from then on everything reads them like other symbols. `run_symbols` of `@main`
-lists them as [name, bound], the bound a dim over symbols before it (-1: not known). Buffers have the real dims; memory is
+lists them as [name, bound], the bound a dim over symbols before it (none: not known). Buffers have the real dims; memory is
 planned for the bounds.
 
 - `p.row(%mem) {at}`: row number `at` along the first axis, the same bytes.
@@ -24,7 +24,7 @@ planned for the bounds.
 - `p.if(%cond) () {... yield(%mem...)} () {... yield(%mem...)}`: runs one region; the results are the buffers it yields.
 - `p.set {symbol, value}`: gives a run symbol the value of a dim.
 - `p.read(%mem) {symbol, bound, message}`: gives a run symbol the value of an i32 or i64 scalar; below 0 or above the bound
-  (-1: none) it ends the run with an error.
+  (if any) it ends the run with an error.
 - `p.require {kind, left, right, message}`: a guard at this place; it ends the run with an error.
 """
 
@@ -34,12 +34,29 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from onnxc.ir.core import Op
-from onnxc.ir.dims import sym
+from onnxc.ir.dims import Bounds, DimLike, Shape, product, sym, symbols_of
 from onnxc.ir.registry import REQUIRED, TypeInferenceError, register
 from onnxc.ir.types import BOOL, I32, I64, Mem, Type
 
+__all__ = ["STEPS", "at_most", "most_elements"]
+
 STEPS = ("p.launch", "p.copy", "p.loop", "p.if", "p.set", "p.read", "p.require")
 """What a program does, as opposed to what it names."""
+
+
+def at_most(d: DimLike, run_symbols: Sequence[tuple[str, DimLike | None]]) -> DimLike | None:
+    """`d` with every run symbol at its bound; None where a bound is not known, or `d` does not simply grow or fall with it."""
+    bounds = dict(run_symbols)
+    if any(s in bounds and bounds[s] is None for s in symbols_of(d)):
+        return None
+    out = Bounds({s: b for s, b in bounds.items() if b is not None}).eliminate(d, lowest=False)
+    return None if symbols_of(out) & bounds.keys() else out
+
+
+def most_elements(shape: Shape, run_symbols: Sequence[tuple[str, DimLike | None]]) -> DimLike | None:
+    """The most elements that a buffer of this shape can have, over the dims that a run starts with; None if not known."""
+    dims = [at_most(d, run_symbols) for d in shape]
+    return None if None in dims else product(d for d in dims if d is not None)
 
 
 def _row(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
@@ -99,7 +116,7 @@ register("p.loop", "mems*", "results*", attrs={"symbol": REQUIRED, "extent": REQ
          traits="control", regions=1, check=_loop, doc="run a region again and again")
 register("p.if", "cond", "results*", traits="control", regions=2, check=_if, doc="run one of two regions")
 register("p.set", "", "", attrs={"symbol": REQUIRED, "value": REQUIRED}, traits="write", doc="give a run symbol its value")
-register("p.read", "mem", "", attrs={"symbol": REQUIRED, "bound": -1, "message": ""}, traits="write", check=_read,
+register("p.read", "mem", "", attrs={"symbol": REQUIRED, "bound": None, "message": ""}, traits="write", check=_read,
          doc="make an element of memory a run symbol")
 register("p.require", "", "", attrs={"kind": "eq", "left": REQUIRED, "right": REQUIRED, "message": ""}, traits="write",
          doc="end the run with an error unless the guard holds")
