@@ -1,0 +1,199 @@
+"""Metadata, session options, run options, providers and enums, on both engines where they agree."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+import onnxc
+from tests.session import models
+
+OPTIONS = ["graph_optimization_level", "intra_op_num_threads", "inter_op_num_threads", "execution_mode",
+           "enable_cpu_mem_arena", "enable_mem_pattern", "enable_mem_reuse", "log_severity_level", "log_verbosity_level",
+           "logid", "use_deterministic_compute", "use_per_session_threads"]
+
+
+# ---- metadata --------------------------------------------------------------------------------------------------------
+
+def test_inputs_and_outputs_are_described_verbatim(engine):
+    model = models.model(
+        [models.node("Identity", "x", "y"), models.node("Identity", "s", "t")],
+        [models.value("x", [2, "past + 1", None, 0]), models.value("s", [], models.INT64)],
+        [models.value("y", [2, "past + 1", None, 0]), models.value("t", [], models.INT64)])
+    session = engine.session(model)
+    x, s = session.get_inputs()
+    assert (x.name, x.type, x.shape) == ("x", "tensor(float)", [2, "past + 1", None, 0])
+    assert (s.name, s.type, s.shape) == ("s", "tensor(int64)", [])
+    assert str(x) == "NodeArg(name='x', type='tensor(float)', shape=[2, 'past + 1', None, 0])"
+    assert [o.name for o in session.get_outputs()] == ["y", "t"]
+    assert session.get_inputs() is session.get_inputs()
+    assert session.get_outputs() is session.get_outputs()
+    del session
+    assert x.shape[0] == 2
+    with pytest.raises(AttributeError):
+        x.name = "other"
+    with pytest.raises(TypeError, match="No constructor defined"):
+        type(x)()
+
+
+def test_an_outputs_missing_shape_is_inferred(engine):
+    model = models.model([models.node("Transpose", "x", "y")], [models.value("x", [2, 3])], [models.value("y", None)])
+    assert engine.session(model).get_outputs()[0].shape == [3, 2]
+
+
+def test_the_models_texts(engine):
+    model = models.sums(producer_name="maker", model_version=7, doc_string="what it does", domain="org.example")
+    model.graph.doc_string = "how"
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "names", "{0: 'cat'}"
+    session = engine.session(model)
+    meta = session.get_modelmeta()
+    assert meta is session.get_modelmeta()
+    assert (meta.producer_name, meta.version, meta.description, meta.domain) == ("maker", 7, "what it does", "org.example")
+    assert (meta.graph_name, meta.graph_description) == ("g", "how")
+    assert meta.custom_metadata_map == {"names": "{0: 'cat'}"}
+    with pytest.raises(TypeError, match="No constructor defined"):
+        type(meta)()
+
+
+# ---- session options -------------------------------------------------------------------------------------------------
+
+def test_defaults(engine):
+    options = engine.api.SessionOptions()
+    found = {name: getattr(options, name) for name in OPTIONS}
+    assert {name: int(v) if not isinstance(v, str) else v for name, v in found.items()} == {
+        "graph_optimization_level": 99, "intra_op_num_threads": 0, "inter_op_num_threads": 0, "execution_mode": 0,
+        "enable_cpu_mem_arena": 1, "enable_mem_pattern": 1, "enable_mem_reuse": 1, "log_severity_level": -1,
+        "log_verbosity_level": 0, "logid": "", "use_deterministic_compute": 0, "use_per_session_threads": 1}
+
+
+@pytest.mark.parametrize(("name", "bad"), [
+    ("graph_optimization_level", 99), ("execution_mode", "sequential"), ("intra_op_num_threads", 1.5),
+    ("inter_op_num_threads", "2"), ("logid", 3), ("enable_mem_pattern", "yes"), ("log_severity_level", None)])
+def test_values_of_another_type_are_refused(engine, name, bad):
+    with pytest.raises(TypeError):
+        setattr(engine.api.SessionOptions(), name, bad)
+
+
+def test_unknown_attributes_and_constructor_arguments_are_refused(engine):
+    with pytest.raises(AttributeError):
+        engine.api.SessionOptions().gpu_mem_limit = 1
+    with pytest.raises(TypeError):
+        engine.api.SessionOptions(intra_op_num_threads=1)
+
+
+def test_configuration_entries(engine):
+    options = engine.api.SessionOptions()
+    options.add_session_config_entry("some.key", "1")
+    options.add_session_config_entry("some.key", "2")
+    assert options.get_session_config_entry("some.key") == "2"
+    with pytest.raises(RuntimeError, match="does not have configuration with key: other"):
+        options.get_session_config_entry("other")
+    with pytest.raises(RuntimeError):
+        options.add_session_config_entry("", "1")
+    with pytest.raises(RuntimeError):
+        options.add_session_config_entry("k" * 1025, "1")
+    with pytest.raises(TypeError):
+        options.add_session_config_entry("key", 1)
+
+
+def test_a_session_copies_its_options(engine):
+    options = engine.api.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = engine.session(models.sums(), options)
+    options.intra_op_num_threads = 2
+    assert session.get_session_options().intra_op_num_threads == 1
+    assert session.get_session_options() is session.get_session_options()
+    with pytest.raises((TypeError, AttributeError)):
+        engine.session(models.sums(), {"intra_op_num_threads": 1})
+
+
+def test_a_fixed_dimension_shows_and_is_checked(engine):
+    options = engine.api.SessionOptions()
+    options.add_free_dimension_override_by_name("N", 2)
+    options.add_free_dimension_override_by_name("unknown", 5)
+    session = engine.session(models.sums(), options)
+    assert [i.shape for i in session.get_inputs()] == [[2, 3], [2, 3]]
+    x = np.ones((2, 3), np.float32)
+    assert session.run(["z"], {"x": x, "y": x})[0].sum() == 12
+    with pytest.raises(engine.errors.InvalidArgument, match="index: 0 Got: 1 Expected: 2"):
+        session.run(None, {"x": x[:1], "y": x})
+
+
+def test_run_options(engine):
+    options = engine.api.RunOptions()
+    assert (options.terminate, options.log_severity_level, options.log_verbosity_level, options.logid) == \
+        (False, -1, 0, "")
+    options.logid = "call 7"
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    assert options.get_run_config_entry("memory.enable_memory_arena_shrinkage") == "cpu:0"
+    with pytest.raises(RuntimeError):
+        options.get_run_config_entry("other")
+
+
+# ---- module ----------------------------------------------------------------------------------------------------------
+
+def test_enums(engine):
+    level, mode = engine.api.GraphOptimizationLevel, engine.api.ExecutionMode
+    assert [int(getattr(level, f"ORT_{n}")) for n in ("DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_LAYOUT",
+                                                      "ENABLE_ALL")] == [0, 1, 2, 3, 99]
+    assert level(99) == level.ORT_ENABLE_ALL
+    assert (mode.ORT_SEQUENTIAL.name, int(mode.ORT_PARALLEL)) == ("ORT_SEQUENTIAL", 1)
+
+
+def test_devices(engine):
+    assert engine.api.get_available_providers()[-1] == "CPUExecutionProvider"
+    assert engine.api.get_device() in ("CPU", "GPU")
+    assert engine.api.get_all_providers() == onnxc.get_all_providers()
+
+
+def test_severity(engine):
+    engine.api.set_default_logger_severity(3)
+    with pytest.raises(RuntimeError, match="Invalid logging severity"):
+        engine.api.set_default_logger_severity(5)
+    with pytest.raises(TypeError):
+        engine.api.set_default_logger_severity("3")
+
+
+def test_providers(engine):
+    session = engine.session(models.sums(), providers=[("CPUExecutionProvider", {"arena_extend_strategy": 1})])
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    assert session.get_provider_options() == {"CPUExecutionProvider": {}}
+    assert session.get_providers() is session.get_providers()
+    assert engine.session(models.sums(), providers=[]).get_providers() == ["CPUExecutionProvider"]
+
+
+def test_a_known_provider_that_is_absent_only_warns(engine):
+    with pytest.warns(UserWarning, match="is not in available provider names"):
+        session = engine.session(models.sums(), providers=["RknpuExecutionProvider", "CPUExecutionProvider"])
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    with pytest.warns(UserWarning, match="Duplicate provider"):
+        engine.session(models.sums(), providers=["CPUExecutionProvider"] * 2)
+    session.set_providers(["CPUExecutionProvider"])
+    assert session.run(["z"], {"x": np.ones((1, 3), np.float32), "y": np.ones((1, 3), np.float32)})[0].sum() == 6
+
+
+def test_without_the_cpu_there_is_no_device(engine):
+    options = engine.api.SessionOptions()
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    with pytest.raises(engine.errors.InvalidArgument, match="Conflicting session configuration"):
+        engine.session(models.sums(), options)
+
+
+def test_models_are_opened_by_path(engine, tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(models.sums().SerializeToString())
+    for form in (path, str(path)):
+        session = engine.api.InferenceSession(form, providers=["CPUExecutionProvider"])
+        assert os.fspath(session._model_path) == str(path)
+    assert engine.session(models.sums())._model_path is None
+
+
+def test_every_public_name_is_there():
+    for name in onnxc.__all__:
+        assert getattr(onnxc, name) is not None
+    assert set(onnxc.__all__) <= set(dir(onnxc))
+    with pytest.raises(AttributeError, match="nope"):
+        _ = onnxc.nope

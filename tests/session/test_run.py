@@ -1,0 +1,273 @@
+"""`run`: names, feeds and results by ONNX Runtime's contract. Every row here also holds for ONNX Runtime itself."""
+
+from __future__ import annotations
+
+import collections
+import gc
+import types
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.session import models
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+Y = np.full((2, 3), 10, np.float32)
+
+
+@pytest.fixture(scope="module")
+def sums(engine):
+    return engine.session(models.sums())
+
+
+def feed(**changes):
+    return {"x": X, "y": Y, **changes}
+
+
+# ---- output names ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("names", [None, [], (), ""])
+def test_no_names_mean_all_outputs_in_order(sums, names):
+    z, w = sums.run(names, feed())
+    np.testing.assert_array_equal(z, X + Y)
+    np.testing.assert_array_equal(w, -(X + Y))
+
+
+@pytest.mark.parametrize("form", [list, tuple])
+def test_names_choose_and_order(sums, form):
+    w, z = sums.run(form(["w", "z"]), feed())
+    np.testing.assert_array_equal(z, X + Y)
+    np.testing.assert_array_equal(w, -(X + Y))
+
+
+def test_a_subset_and_a_name_twice(sums):
+    assert len(sums.run(["w"], feed())) == 1
+    first, second = sums.run(["w", "w"], feed())
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_bare_name_is_not_a_list_of_letters(sums):
+    with pytest.raises(TypeError):
+        sums.run("z", feed())
+
+
+@pytest.mark.parametrize("name", ["nope", "", "x", "Z"])
+def test_an_unknown_output_name_is_refused(engine, sums, name):
+    with pytest.raises(engine.errors.InvalidArgument, match=f"Invalid output name:{name}"):
+        sums.run([name], feed())
+
+
+# ---- input names -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("mapping", [dict, collections.OrderedDict, collections.UserDict,
+                                     lambda pairs: types.MappingProxyType(dict(pairs))])
+def test_any_mapping_is_a_feed(sums, mapping):
+    z, _ = sums.run(None, mapping([("y", Y), ("x", X)]))
+    np.testing.assert_array_equal(z, X + Y)
+
+
+@pytest.mark.parametrize("feed", [None, [X, Y]], ids=["none", "list"])
+def test_what_is_no_mapping_has_no_keys(sums, feed):
+    with pytest.raises(AttributeError):
+        sums.run(None, feed)
+
+
+def test_missing_inputs_are_listed_beside_those_fed(sums):
+    with pytest.raises(ValueError, match=r"Required inputs \(\['y'\]\) are missing from input feed \(\['x'\]\)\."):
+        sums.run(None, {"x": X})
+
+
+def test_an_input_that_no_node_uses_is_required(engine):
+    session = engine.session(models.unused())
+    assert [i.name for i in session.get_inputs()] == ["x", "u"]
+    with pytest.raises(ValueError, match=r"\['u'\]"):
+        session.run(None, {"x": X[0]})
+    (y,) = session.run(None, {"x": X[0], "u": X[0, :0]})
+    np.testing.assert_array_equal(y, -X[0])
+
+
+def test_an_unknown_input_name_is_refused_unless_it_holds_none(engine, sums):
+    with pytest.raises(engine.errors.InvalidArgument, match="Invalid input name: q"):
+        sums.run(None, feed(q=X))
+    with pytest.raises(RuntimeError):
+        sums.run(None, feed(q=[1.0]))
+    assert len(sums.run(None, feed(q=None))) == 2
+
+
+# ---- element types, ranks and sizes ----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("bad", "named"), [(X.astype(np.float64), "double"), (X.astype(np.int32), "int32"),
+                                            (X > 0, "bool"), (X.astype(np.float16), "float16"),
+                                            (X.astype(object), "string"), (X.astype(str), "string")])
+def test_a_wrong_element_type_is_named_with_the_right_one(engine, sums, bad, named):
+    text = rf"Unexpected input data type. Actual: \(tensor\({named}\)\) , expected: \(tensor\(float\)\)"
+    with pytest.raises(engine.errors.InvalidArgument, match=text):
+        sums.run(None, feed(y=bad))
+
+
+@pytest.mark.parametrize("bad", [np.zeros(3, np.float32), np.zeros((2, 3, 1), np.float32), np.array(1, np.float32)])
+def test_a_wrong_rank_is_refused(engine, sums, bad):
+    text = (f"Invalid rank for input: y Got: {bad.ndim} Expected: 2 "
+            "Please fix either the inputs/outputs or the model.")
+    with pytest.raises(engine.errors.InvalidArgument, match=text):
+        sums.run(None, feed(y=bad))
+
+
+def test_every_wrong_size_is_listed(engine):
+    fixed = engine.session(models.copies(models.FLOAT, [2, "N", 3]))
+    with pytest.raises(engine.errors.InvalidArgument) as refused:
+        fixed.run(None, {"x": np.zeros((5, 4, 7), np.float32)})
+    assert ("Got invalid dimensions for input: x for the following indices\n index: 0 Got: 5 Expected: 2\n"
+            " index: 2 Got: 7 Expected: 3\n Please fix either the inputs/outputs or the model.") in str(refused.value)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 7, 1000])
+def test_an_open_dimension_takes_any_size(sums, rows):
+    x = np.random.default_rng(rows).standard_normal((rows, 3), np.float32)
+    z, w = sums.run(None, {"x": x, "y": x})
+    np.testing.assert_array_equal(z, x + x)
+    assert w.shape == (rows, 3)
+
+
+NUMBERS = [("FLOAT", np.float32), ("DOUBLE", np.float64), ("FLOAT16", np.float16), ("BOOL", np.bool_),
+           *((f"{sign}INT{bits}", np.dtype(f"{sign}int{bits}".lower()).type)
+             for sign in ("", "U") for bits in (8, 16, 32, 64))]
+
+
+@pytest.mark.parametrize(("element", "dtype"), NUMBERS, ids=lambda v: v if isinstance(v, str) else "")
+def test_every_plain_element_type_passes_through(engine, element, dtype):
+    session = engine.session(models.copies(getattr(onnx.TensorProto, element)))
+    low, high = (0, 1) if dtype is np.bool_ else (np.finfo(dtype).min, np.finfo(dtype).max) \
+        if np.issubdtype(dtype, np.floating) else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    x = np.array([low, high, 1, 0, high], dtype)
+    (y,) = session.run(None, {"x": x})
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, x)
+
+
+# ---- forms of a value ------------------------------------------------------------------------------------------------
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("form", [
+    lambda a: np.asfortranarray(a), lambda a: a[::-1], lambda a: a[:, ::-1], lambda a: np.repeat(a, 2, 0)[::2],
+    lambda a: np.stack([a, a], -1)[..., 1], lambda a: np.broadcast_to(a[:1], a.shape), lambda a: np.asmatrix(a),
+    lambda a: np.ma.masked_array(a, a > 2), lambda a: _readonly(a), lambda a: _unaligned(a), lambda a: a.T.copy().T,
+], ids=["fortran", "rows reversed", "columns reversed", "row stride", "element stride", "broadcast", "matrix", "masked",
+        "read only", "unaligned", "transposed"])
+def test_arrays_of_every_layout_are_read_right(sums, form):
+    x = form(X)
+    before = np.array(x)
+    z, _ = sums.run(None, feed(x=x))
+    np.testing.assert_array_equal(z, np.asarray(x) + Y)
+    np.testing.assert_array_equal(np.asarray(x), before)
+
+
+def _readonly(a):
+    b = a.copy()
+    b.flags.writeable = False
+    return b
+
+
+def _unaligned(a):
+    b = np.zeros(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
+    b[...] = a
+    assert not b.flags.aligned
+    return b
+
+
+def test_scalars_are_arrays_of_rank_0(engine):
+    session = engine.session(models.copies(models.INT64, []))
+    (y,) = session.run(None, {"x": np.array(7)})
+    assert isinstance(y, np.ndarray)
+    assert (y.shape, int(y)) == ((), 7)
+
+
+@pytest.mark.parametrize(("given", "expected"), [([1.5, 2], [1, 2]), ([np.int8(3), 4], [3, 4]), ([], []),
+                                                 ([True, False], [1, 0])])
+def test_a_list_takes_the_declared_element_type(engine, given, expected):
+    (y,) = engine.session(models.copies(models.INT64)).run(None, {"x": given})
+    assert y.dtype == np.int64
+    assert y.tolist() == expected
+
+
+def test_a_list_of_rows_and_of_arrays(sums):
+    z, _ = sums.run(None, {"x": X.tolist(), "y": list(Y)})
+    np.testing.assert_array_equal(z, X + Y)
+
+
+@pytest.mark.parametrize("bad", [
+    [[1.0, 2.0], [3.0]], [["a"]], (1.0, 2.0), range(3), "abc", 1.0, np.float32(1), object(),
+    X.astype(complex), X.astype("datetime64[s]"), X.astype(np.longdouble),
+], ids=["ragged", "letters", "tuple", "range", "text", "float", "float32", "object", "complex", "dates",
+        "longdouble"])
+def test_what_makes_no_tensor_is_a_runtime_error(sums, bad):
+    with pytest.raises(RuntimeError):
+        sums.run(None, feed(x=bad))
+
+
+# ---- results ---------------------------------------------------------------------------------------------------------
+
+def test_results_are_arrays_of_the_callers_own(engine):
+    session = engine.session(models.copies(models.FLOAT, ["N", 3]))
+    (first,) = session.run(None, {"x": X})
+    (second,) = session.run(None, {"x": X})
+    for result in (first, second):
+        assert type(result) is np.ndarray
+        assert result.flags.c_contiguous
+        assert result.flags.writeable
+        assert not np.shares_memory(result, X)
+    assert not np.shares_memory(first, second)
+    first[:] = 5
+    np.testing.assert_array_equal(second, X)
+    del session
+    gc.collect()
+    np.testing.assert_array_equal(second, X)
+
+
+def test_a_result_without_axes_is_an_array(engine):
+    (y,) = engine.session(models.total()).run(None, {"x": X})
+    assert isinstance(y, np.ndarray)
+    assert (y.shape, float(y)) == ((), 15.0)
+
+
+def test_arguments_have_names(sums):
+    assert len(sums.run(output_names=["z"], input_feed=feed(), run_options=None)) == 1
+
+
+# ---- overridable initializers ----------------------------------------------------------------------------------------
+
+def test_an_initializer_that_is_an_input_may_be_fed(engine):
+    session = engine.session(models.overridable())
+    assert [i.name for i in session.get_inputs()] == ["x"]
+    assert [(i.name, i.shape) for i in session.get_overridable_initializers()] == [("w", [3])]
+    plain, = session.run(None, {"x": X})
+    np.testing.assert_array_equal(plain, X * [1, 2, 3])
+    other, = session.run(None, {"x": X, "w": np.array([3, 0, 1], np.float32)})
+    np.testing.assert_array_equal(other, X * [3, 0, 1])
+    np.testing.assert_array_equal(session.run(None, {"x": X})[0], plain)
+    with pytest.raises(engine.errors.InvalidArgument, match="w"):
+        session.run(None, {"x": X, "w": np.zeros(4, np.float32)})
+
+
+def test_before_ir_version_4_it_is_a_constant(engine):
+    session = engine.session(models.overridable(ir_version=3))
+    assert session.get_overridable_initializers() == []
+    with pytest.raises(engine.errors.InvalidArgument, match="Invalid input name: w"):
+        session.run(None, {"x": X, "w": np.zeros(3, np.float32)})
+
+
+# ---- stopping --------------------------------------------------------------------------------------------------------
+
+def test_terminate_stops_runs_until_it_is_set_back(engine, sums):
+    options = engine.api.RunOptions()
+    options.terminate = True
+    with pytest.raises(engine.errors.Fail, match="Exiting due to terminate flag being set to true"):
+        sums.run(None, feed(), options)
+    options.terminate = False
+    assert len(sums.run(None, feed(), options)) == 2
+
+
+def test_run_options_of_another_type_are_refused(sums):
+    with pytest.raises(TypeError):
+        sums.run(None, feed(), {"terminate": True})
