@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from llvmlite import ir
 
@@ -66,7 +67,13 @@ def emit_contract(
     """Add a prepared contraction to `module`; see `emit.emit_kernel`, which calls this for kernels that are one."""
     if not is_contraction(func):
         raise KernelError(f"kernel @{func.name} is no contraction")
+    func = normal_form(func)
     schedule = Schedule.parse(str(func.attrs["schedule"]))
+    if not schedule.rows or not schedule.vectors or schedule.chunk % schedule.rows or not schedule.depth:
+        raise KernelError(
+            f"kernel @{func.name}: the schedule '{schedule}' of a contraction needs rows, vectors, depth and a chunk "
+            f"that is a multiple of rows; without a schedule they are chosen"
+        )
     return _ContractEmitter(module, func, target, schedule, errors, symbols).emit()
 
 
@@ -98,7 +105,7 @@ class _ContractEmitter:
     ) -> None:
         self.func, self.target, self.schedule, self.errors, self.order = func, target, schedule, errors, order
         self.op = contraction_of(func)
-        self.accumulate: DType = self.op.attrs["accumulate"]  # type: ignore[assignment]
+        self.accumulate = cast(DType, self.op.attrs["accumulate"])
         self.blocking: Blocking = blocking_of(func, schedule)
         self.tile = self.blocking.tile
         self.plan: Plan = plan_of(func, self.blocking.columns, self.tile.lanes)
@@ -251,7 +258,8 @@ class _ContractEmitter:
         kernel = self._kernel(part, self.base)
         (name, _), *_ = self.plan.n or [(INSIDE, 1)]
         region = part.sweep.regions[0]
-        assert part.total is not None
+        total = part.total
+        assert total is not None
 
         def row(b: ir.IRBuilder, m: ir.Value) -> dict[str, ir.Value]:
             return decode(b, m, self.plan.m, self._dims(b))
@@ -259,7 +267,7 @@ class _ContractEmitter:
         def consume(
             b: ir.IRBuilder, axes: dict[str, ir.Value], n: ir.Value, value: ir.Value, mask: ir.Value | None
         ) -> None:
-            values = {part.total: Element(value, self.accumulate)}
+            values = {total: Element(value, self.accumulate)}
             scope = Scope(b, kernel, values, {**self._axes(), **axes, name: n}, self.tile.lanes, name, mask)
             emit_block(scope, region)
 
@@ -314,7 +322,8 @@ def _least(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
 
 def _within(b: ir.IRBuilder, dim: DimEmitter, expr: DimLike, low: DimLike, high: DimLike) -> ir.Value:
     """low <= expr < high: for known widths one unsigned comparison."""
-    if isinstance(high - low, int):
-        return b.icmp_unsigned("<", dim(expr - low), i64(max(high - low, 0)))  # type: ignore[call-overload]
+    width = high - low
+    if isinstance(width, int):
+        return b.icmp_unsigned("<", dim(expr - low), i64(max(width, 0)))
     value = dim(expr)
     return b.and_(b.icmp_signed(">=", value, dim(low)), b.icmp_signed("<", value, dim(high)))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import cast
 
 from onnxc.codegen.accesses import Accesses, Condition, linear_in, recombine
 from onnxc.codegen.clone import clone_func, clone_op
@@ -66,7 +67,8 @@ def contraction_of(func: Func) -> Op:
 
 def axes_of(op: Op, group: str) -> Axes:
     """The (name, extent) pairs of one of the op's four lists."""
-    return [(str(axis), extent) for axis, extent in op.attrs[group]]  # type: ignore[union-attr, misc]
+    pairs = cast("tuple[tuple[Dim, DimLike], ...]", op.attrs[group])
+    return [(str(axis), extent) for axis, extent in pairs]
 
 
 def extent_of(axes: Axes) -> DimLike:
@@ -183,14 +185,13 @@ class _Form:
     def order_k(self) -> None:
         """Puts the k axes in the order in which the left operand lies in memory, as far as that is plain to see: from
         the last one back, the axis that moves as far as the axes behind it are long together."""
-        (load, *others) = [op for op in self.ops if op.name == "k.load" and self.region_of(op) == self.order[0]] or [
-            None
-        ]
-        if load is None or others:
+        loads = [op for op in self.ops if op.name == "k.load" and self.region_of(op) == self.order[0]]
+        if len(loads) != 1:
             return
-        rest, ordered, step = list(self.groups["k"]), [], 1  # type: ignore[var-annotated]
+        rest, step = list(self.groups["k"]), cast("DimLike", 1)
+        ordered: Axes = []
         while rest:
-            fitting = [a for a in rest if self.stride(load, a[0]) == step]
+            fitting = [a for a in rest if self.stride(loads[0], a[0]) == step]
             if not fitting:
                 break
             rest.remove(fitting[-1])
@@ -275,7 +276,7 @@ class _Form:
                 expr = simplify(expr, bounds)
                 if not (provably_nonneg(expr - low, bounds) and provably_less(expr, high, bounds)):
                     kept.append((expr, low, high))
-            x.where = kept  # type: ignore[assignment]
+            x.where = kept
 
     # ---- the kernel --------------------------------------------------------------------------------------------------
 
@@ -332,5 +333,5 @@ def _substituted(value: Attr, mapping: dict[str, DimLike]) -> Attr:
     if isinstance(value, tuple):
         return tuple(_substituted(v, mapping) for v in value)
     if isinstance(value, Dim):
-        return substitute(value, mapping)  # type: ignore[arg-type]
+        return substitute(value, mapping)
     return value

@@ -66,7 +66,7 @@ def generic_form(func: Func) -> Func:
     """The kernel as k.parallel over batch, m and n, in the order of the result's memory where that is plain, around a
     k.reduce over k."""
     op = contraction_of(func)
-    accumulate: DType = op.attrs["accumulate"]  # type: ignore[assignment]
+    accumulate = cast(DType, op.attrs["accumulate"])
     attrs = {k: v for k, v in func.attrs.items() if k != "normal"}
     copy = Func(func.name, [a.type for a in func.args], [a.name for a in func.args], (), "kernel", attrs)
     values: dict[Value, Value] = dict(zip(func.args, copy.args, strict=True))

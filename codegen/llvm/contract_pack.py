@@ -8,6 +8,8 @@ else.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import cast
 
 from onnxc.codegen.accesses import Accesses, accesses_of, dependent_values, linear_in, loop_axes
 from onnxc.codegen.clone import clone_op
@@ -44,6 +46,10 @@ class Part:
     def vectorised(self) -> dict[Op, str]:
         """For the emitter: the sweep's axis across lanes."""
         return {self.sweep: self.across} if self.across and self.schedule.lanes > 1 else {}
+
+
+Fill = Callable[[Block, Block, Value, dict[Value, Value]], None]
+"""(loop body, region, buffer, values): copies the region into the body."""
 
 
 def row_part(func: Func, target: Target) -> Part:
@@ -113,8 +119,8 @@ def epilogue_part(func: Func, target: Target, lanes: int) -> Part:
     return dataclasses.replace(part, total=totals[0], across=n[0][0], schedule=Schedule(vector=n[0][0], lanes=lanes))
 
 
-def _part(func: Func, op: Op, target: Target, outer: Axes, inner: Axes, region: int, size: DimLike, fill) -> Part:  # type: ignore[no-untyped-def]
-    accumulate: DType = op.attrs["accumulate"]  # type: ignore[assignment]
+def _part(func: Func, op: Op, target: Target, outer: Axes, inner: Axes, region: int, size: DimLike, fill: Fill) -> Part:
+    accumulate = cast(DType, op.attrs["accumulate"])
     copy = Func(func.name, [a.type for a in func.args], [a.name for a in func.args], kind="kernel")
     arguments = dict(zip(func.args, copy.args, strict=True))
     buffer = copy.body.add_arg(Mem(accumulate, (size,)), "buffer")

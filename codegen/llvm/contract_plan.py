@@ -8,6 +8,7 @@ find is packed into scratch as the job goes (`contract_pack`).
 from __future__ import annotations
 
 import dataclasses
+from typing import cast
 
 from onnxc.codegen.accesses import Accesses, Condition, linear_in
 from onnxc.codegen.llvm.contract_form import Axes, axes_of, contraction_of, extent_of
@@ -100,7 +101,7 @@ def _rows_in_place(op: Op, accesses: Accesses, k: Axes) -> tuple[Rows | None, in
     flat, where = accesses.flat(load), accesses.conditions(load)
     if where and load.attrs["other"] != 0:
         return None, 0
-    split, step = len(k), 1  # type: ignore[var-annotated]
+    split, step = len(k), cast("DimLike", 1)
     while split:
         name, extent = k[split - 1]
         linear = linear_in(flat, name)

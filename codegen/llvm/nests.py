@@ -266,7 +266,7 @@ def _limits(scope: Scope, region: Block, condition: Condition, axis: str) -> tup
     linear = linear_in(expr, axis)
     if linear is None or not isinstance(linear.stride, int) or axis in symbols_of((low, high)):
         return None
-    inner = inner_axes(scope, region)
+    inner = inner_axes(scope, region) | _axes_around(scope, axis)
     span = scope.kernel.accesses.range_of(linear.rest, inner)
     used = symbols_of((low, high, *(span or ())))
     if span is None or any(s.startswith("$") for s in used) or inner & used:
@@ -276,6 +276,12 @@ def _limits(scope: Scope, region: Block, condition: Condition, axis: str) -> tup
         return ceildiv(low - least, linear.stride), ceildiv(high - most, linear.stride)
     step = -linear.stride
     return floordiv(most - high, step) + 1, floordiv(least - low, step) + 1
+
+
+def _axes_around(scope: Scope, axis: str) -> set[str]:
+    """The other axes of a vector axis's own loop, where their positions are not known yet: the nest loops over them."""
+    axes = scope.kernel.accesses.axes
+    return {a.name for a in axes.values() if a.loop is axes[axis].loop and a.name != axis and a.name not in scope.axes}
 
 
 def _is_inside(loop: Op, region: Block) -> bool:

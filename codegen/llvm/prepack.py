@@ -13,7 +13,7 @@ would be in vain.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import cast
 
 import numpy as np
@@ -108,8 +108,14 @@ class _Packer:
         return None if kernel_symbols(alone(func, operand, (1,), (0,))) else operand
 
     def replace(
-        self, func: Func, launch: Op, operand: Operand, layout: Hashable, index: tuple[DimLike, ...], compute
-    ) -> None:  # type: ignore[no-untyped-def]
+        self,
+        func: Func,
+        launch: Op,
+        operand: Operand,
+        layout: tuple[Hashable, ...],
+        index: tuple[DimLike, ...],
+        compute: Callable[[], np.ndarray | None],
+    ) -> None:
         """The operand's region becomes a load, at `index` behind the batch axes, of what `compute` gives."""
         names = tuple(self.name(launch.operand(func.args.index(a))) for a in operand.arrays)
         key = (layout, names, structure_of(alone(func, operand, (1,), (0,))))
@@ -117,7 +123,7 @@ class _Packer:
             array = compute()
             if array is None:
                 return
-            self.made[key] = self.constant(array, f"{names[0]}.{layout[0]}")  # type: ignore[index]
+            self.made[key] = self.constant(array, f"{names[0]}.{layout[0]}")
         memory = self.pass_to(func, launch, self.made[key])
         region = contraction_of(func).regions[operand.region]
         region.clear()
@@ -176,7 +182,8 @@ class _Packer:
         return op.result
 
     def pass_to(self, func: Func, launch: Op, constant: Value) -> Value:
-        """A new argument of the kernel for `constant`: the last that launches pass, in front of the kernel's scratch."""
+        """A new argument of the kernel for `constant`: the last that launches pass, in front of the kernel's
+        scratch."""
         position = len(launch.inputs)
         launch.set_operands([*launch.inputs, constant])
         return func.body.add_arg(constant.type, "packed", position)

@@ -8,6 +8,8 @@ that takes neighbouring jobs takes neighbouring panels of the same rows, whose p
 
 from __future__ import annotations
 
+from typing import cast
+
 from onnxc.codegen.llvm.contract_form import axes_of, contraction_of, extent_of
 from onnxc.codegen.llvm.contract_loops import Blocking, rows_met
 from onnxc.codegen.llvm.contract_plan import plan_of
@@ -36,7 +38,7 @@ _FMAS_A_CYCLE = 2
 def schedule_contraction(func: Func, target: Target) -> Schedule:
     """The schedule of a contraction in normal form."""
     op = contraction_of(func)
-    accumulate: DType = op.attrs["accumulate"]  # type: ignore[assignment]
+    accumulate = cast(DType, op.attrs["accumulate"])
     dtype = TILE_TYPES[accumulate.name]
     height, columns = extent_of(axes_of(op, "m")), extent_of(axes_of(op, "n"))
     blocking = blocking_for(target, dtype, n=columns if isinstance(columns, int) else None)
@@ -59,7 +61,7 @@ def schedule_contraction(func: Func, target: Target) -> Schedule:
 def blocking_of(func: Func, schedule: Schedule) -> Blocking:
     """The engine's blocking for a scheduled contraction: sizes of tile that its extents rule out are left out."""
     op = contraction_of(func)
-    accumulate: DType = op.attrs["accumulate"]  # type: ignore[assignment]
+    accumulate = cast(DType, op.attrs["accumulate"])
     dtype = TILE_TYPES[accumulate.name]
     tile = Microkernel(dtype, schedule.rows, schedule.vectors, schedule.lanes, schedule.rows)
     width = tile.vectors * tile.lanes
@@ -74,12 +76,10 @@ def blocking_of(func: Func, schedule: Schedule) -> Blocking:
 
 def _row_counts(height: int, chunk: int, rows: int) -> frozenset[int] | None:
     """The sizes of tile that chunks of equal size meet; see `chunks_of`."""
-    count, step = chunks_of(height, chunk, rows)
-    if not count:
+    step = cast(int, chunks_of(height, chunk, rows)[1])
+    if not step:
         return None
-    return frozenset().union(
-        *(rows_met(min(int(step), height - m0), chunk, rows) for m0 in range(0, height, int(step)))
-    )
+    return frozenset().union(*(rows_met(min(step, height - m0), chunk, rows) for m0 in range(0, height, step)))
 
 
 def chunks_of(height: DimLike, chunk: int, rows: int) -> tuple[DimLike, DimLike]:

@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 
 from onnxc.codegen.interp import run_kernel
+from onnxc.codegen.llvm.abi import KernelError
 from onnxc.codegen.llvm.contract import prepare_contraction
+from onnxc.codegen.llvm.schedule_contract import blocking_of
 from onnxc.codegen.llvm.target import Target
+from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Func
 from onnxc.ir.parser import parse_func
 from onnxc.ir.printer import print_func
@@ -475,3 +478,50 @@ def test_nan_and_infinity_of_one_row_stay_in_it(target: str) -> None:
     a[3, 2], a[5, 0] = np.nan, np.inf
     with np.errstate(invalid="ignore"):
         run(func, target, [a, b, o], {"M": 9, "N": 40, "K": 7}, atol=bound(7))
+
+
+# ---- schedules -------------------------------------------------------------------------------------------------------
+
+
+def tiles_met(height: int, chunk: int, rows: int) -> set[int]:
+    """The heights of tile that a run meets: chunks as the kernel cuts them, tiles as the engine cuts a chunk."""
+    count = -(-height // chunk)
+    share = -(-height // max(1, count))
+    step = -(-share // rows) * rows
+    met = set()
+    for index in range(count):
+        size = min(height - index * step, step)
+        assert size > 0, f"chunk {index} of {count} is empty"
+        tiles = -(-size // rows)
+        met |= {size // tiles + (tile < size % tiles) for tile in range(tiles)}
+    return met
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3", "x86-64", "aarch64-neon"])
+def test_known_extents_have_every_size_of_tile_that_they_meet(target: str) -> None:
+    """Calling a size that was not emitted would be undefined behaviour."""
+    for height in (*range(3, 120), 191, 193, 383, 577, 960, 1153, 1921, 12544):
+        for columns in (3, 7, 40, 64, 200):
+            func = product("a", "b", "o", (height, columns, 40))
+            prepared = prepare_contraction(func, Target.parse(target))
+            schedule = Schedule.parse(str(prepared.attrs["schedule"]))
+            blocking = blocking_of(prepared, schedule)
+            assert tiles_met(height, schedule.chunk, schedule.rows) <= (blocking.row_counts or set())
+            width = schedule.vectors * schedule.lanes
+            met = {-(-min(width, columns - n0) // schedule.lanes) for n0 in range(0, columns, width)}
+            assert blocking.vector_counts is None or met <= blocking.vector_counts
+
+
+def test_symbolic_extents_have_every_size_of_tile() -> None:
+    prepared = prepare_contraction(product("a", "b", "o"), Target.host())
+    blocking = blocking_of(prepared, Schedule.parse(str(prepared.attrs["schedule"])))
+    assert blocking.row_counts is None and blocking.vector_counts is None
+
+
+def test_a_schedule_that_lacks_something_is_refused() -> None:
+    func = product("a", "b", "o")
+    func.attrs["schedule"] = "rows=4 vectors=2 lanes=4 chunk=6 depth=8"
+    with pytest.raises(KernelError, match="chunk"):
+        NativeKernel(func, Target.host())
+    func.attrs["schedule"] = "rows=3 vectors=2 lanes=4 chunk=6 depth=8"
+    run(func, "host", product_arrays("a", "b", "o", 20, 19, 30), {"M": 20, "N": 19, "K": 30}, atol=bound(30))
