@@ -31,7 +31,7 @@ __all__ = ["LOOPS", "Accesses", "Axis", "Condition", "Linear", "accesses_of", "d
            "element_of", "flat_index", "index_of", "kernel_symbols", "linear_in", "loop_axes", "recombine",
            "row_major_strides", "where_of"]
 
-LOOPS = ("k.parallel", "k.sweep", "k.reduce", "k.scan", "k.contract")
+LOOPS = ("k.parallel", "k.sweep", "k.reduce", "k.scan", "k.iterate", "k.contract")
 Condition = tuple[DimLike, DimLike, DimLike]
 """(expr, low, high): low <= expr < high."""
 
@@ -56,7 +56,7 @@ class Linear:
 
 def loop_axes(loop: Op) -> list[tuple[str, DimLike]]:
     """The (name, extent) pairs that a loop op introduces, outermost first."""
-    if loop.name == "k.scan":
+    if loop.name in ("k.scan", "k.iterate"):
         return [(_name(loop.attrs["axis"]), loop.attrs["extent"])]  # type: ignore[list-item]
     if loop.name == "k.contract":
         return [(_name(a), e) for key in ("batch", "m", "n", "k") for a, e in loop.attrs[key]]  # type: ignore
@@ -203,6 +203,10 @@ def _mark(op: Op, axis: str, found: set[Value]) -> None:
             found.update(region.args)
         for inner in region.ops:
             _mark(inner, axis, found)
+        if op.name == "k.iterate" and (_yields(region, found) or any(v in found for v in op.inputs)) \
+                and not found.issuperset(region.args):
+            found.update(region.args)
+            _mark(op, axis, found)
     depends = any(v in found for v in op.inputs) or axis in symbols_of(dims_of(op))
     if op.regions and op.name == "k.reduce":
         depends = depends or _yields(op.regions[0], found)

@@ -40,7 +40,7 @@ class _Plan:
         self.func, self.changed = func, False
         accesses = Accesses(func)
         self.loops = {op: loop_axes(op) for op in func.walk() if op.name in _LOOPS}
-        self.scans = [extent for op in func.walk() if op.name == "k.scan" for _, extent in loop_axes(op)]
+        self.scans = [extent for op in func.walk() if op.name in ("k.scan", "k.iterate") for _, extent in loop_axes(op)]
         self.ops: dict[Op, _Indexed] = {}
         for op in func.walk():
             if op.name in ("k.load", "k.store"):

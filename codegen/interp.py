@@ -290,6 +290,16 @@ class _Run:
             running = following
         self.symbols.pop(axis, None)
 
+    def op_iterate(self, op: Op) -> None:
+        axis, region = str(op.attrs["axis"]), op.regions[0]
+        depth = len(self.extents)
+        carried = [self.get(v) for v in op.inputs]
+        for position in range(self.extent(op.attrs["extent"])):  # type: ignore[arg-type]
+            self.symbols[axis] = np.full((1,) * depth, position, np.int64)
+            self.values.update(zip(region.args, carried, strict=True))
+            carried = self.block(region)
+        self.symbols.pop(axis, None)
+
     def op_contract(self, op: Op) -> None:
         batch, m, n, k = (list(zip(*_tuple(op, group), strict=True)) or [(), ()] for group in ("batch", "m", "n", "k"))
         (lhs,) = self.nest(batch[0] + m[0] + k[0], batch[1] + m[1] + k[1], op.regions[0])

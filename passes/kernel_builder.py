@@ -349,6 +349,12 @@ def _iota(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
     return d.cast(d.index_value(index[op.attrs["axis"]]), element_type(op.attrs["dtype"]))
 
 
+def _bitcast(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
+    source, to = op.operand(0).type.dtype, op.attrs["to"]  # type: ignore[attr-defined]
+    v = d.cast(d.at(op.operand(0), index, where), source, **({"saturate": False} if source.is_float else {}))
+    return d.cast(v if source == to else d.emit("s.bitcast", (v,), {"to": to}), element_type(to))  # type: ignore[arg-type]
+
+
 def _cast(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
     to = op.attrs["to"]
     extra = {k: v for k, v in op.attrs.items() if k != "to"}
@@ -478,6 +484,7 @@ def _gather_nd(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Val
 _VIEWS = ("t.broadcast", "t.reshape", "t.transpose", "t.slice")
 _CASES: dict[str, Callable[[Demand, Op, Index, Where, Any], Value]] = {
     "t.const": _const, "t.dims": _dims, "t.iota": _iota, "t.cast": _cast,
+    "t.bitcast": _bitcast,
     "t.broadcast": _broadcast, "t.reshape": _reshape, "t.transpose": _transpose, "t.slice": _slice,
     "t.window": _window, "t.pad": _pad, "t.concat": _concat, "t.reduce": _reduce, "t.argreduce": _argreduce,
     "t.gather": _gather, "t.gather_elements": _gather_elements, "t.gather_nd": _gather_nd,

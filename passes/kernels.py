@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from onnxc.ir.core import Block, Func, Module, Op, Value
 from onnxc.ir.dims import Dim, DimLike
 from onnxc.ir.registry import lookup
-from onnxc.ir.types import Mem, Scalar, Tensor
+from onnxc.ir.types import I64, Mem, Scalar, Tensor
 from onnxc.ops.fold import parse_spec
 from onnxc.passes.indexing import Index, reshape_index
 from onnxc.passes.kernel_builder import Demand, NotFusable, element_type
@@ -55,6 +57,8 @@ def build_kernels(g: Group) -> list[Func]:
     root = g.root.op
     if root is not None and root.name == "t.scan":
         return [_scan_kernel(g, root)]
+    if root is not None and root.name == "t.topk":
+        return [_topk_kernel(g, root)]
     if root is not None and root.name == "t.concat":
         return _concat_kernels(g, root)
     if root is not None and root.name in ("t.scatter_elements", "t.scatter_nd"):
@@ -184,6 +188,51 @@ def _scan_kernel(g: Group, op: Op) -> Func:
     d.scopes[-1].block.append(Op("k.scan", (), (), {
         "axis": axes[scan_axis], "extent": shape[scan_axis], "kind": op.attrs["kind"], "exclusive": op.attrs["exclusive"]},
         [first, second]))
+    return frame.finish(_loop("k.parallel", [axes[i] for i in rest], [shape[i] for i in rest], d.close()))
+
+
+def _topk_kernel(g: Group, op: Op) -> Func:
+    """In each row, k times: of the keys that come after the one found before, in the order of falling keys and growing
+    positions, the largest, and then the first position that has it."""
+    frame = _Frame(g)
+    d, keys = frame.demand, op.operand(0)
+    shape = _dims(keys)
+    axis = int(op.attrs["axis"]) % len(shape)  # type: ignore[arg-type]
+    axes = [d.axis() for _ in shape]
+    rest = [i for i in range(len(shape)) if i != axis]
+    dtype = element_type(keys.type.dtype)  # type: ignore[attr-defined]
+    least, most = int(np.iinfo(dtype.numpy).min), int(np.iinfo(dtype.numpy).max)
+    d.open([axes[i] for i in rest], [shape[i] for i in rest])
+    inits = [d.const(most, dtype), d.const(-1, I64)]
+    region = Block([Scalar(dtype), Scalar(I64)], ["last", "at"])
+    d.open([axes[axis]], [op.attrs["k"]], region)  # type: ignore[list-item]
+
+    def folded(kind: str, wanted: Value | None) -> Value:
+        """Over the elements behind the last one: the largest key, or the first position of the `wanted` key."""
+        position = d.axis("r")
+        d.open([position], [shape[axis]])
+        index: Index = tuple(position if i == axis else 0 if e == 1 else a
+                             for i, (a, e) in enumerate(zip(axes, shape, strict=True)))
+        key, here = d.at(keys, index), d.index_value(position)
+        behind = d.apply("and", d.apply("eq", key, region.args[0]), d.apply("gt", here, region.args[1]))
+        left = d.apply("or", d.apply("lt", key, region.args[0]), behind)
+        if wanted is None:
+            result = d.apply("select", left, key, d.const(least, dtype))
+        else:
+            found = d.apply("and", left, d.apply("eq", key, wanted))
+            result = d.apply("select", found, here, d.const(int(np.iinfo(np.int64).max), I64))
+        d.scopes[-1].block.append(Op("yield", [result]))
+        fold = Op("k.reduce", (), [result.type], {"axes": (position,), "extents": (shape[axis],), "kinds": (kind,)},
+                  [d.close()])
+        d.scopes[-1].block.append(fold)
+        return fold.result
+
+    best = folded("max", None)
+    at = folded("min", best)
+    d.store(frame.out, at, tuple(axes))
+    region.append(Op("yield", [best, at]))
+    d.close()
+    d.scopes[-1].block.append(Op("k.iterate", inits, (), {"axis": axes[axis], "extent": op.attrs["k"]}, [region]))
     return frame.finish(_loop("k.parallel", [axes[i] for i in rest], [shape[i] for i in rest], d.close()))
 
 

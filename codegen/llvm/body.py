@@ -13,7 +13,7 @@ from onnxc.codegen.llvm.dims import constant
 from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.memory import emit_load, emit_store
 from onnxc.codegen.llvm.nests import Form, forms_for, scalar_nest, vector_axis, vector_nest
-from onnxc.codegen.llvm.reduce import emit_reduce, emit_scan
+from onnxc.codegen.llvm.reduce import emit_iterate, emit_reduce, emit_scan
 from onnxc.codegen.llvm.registers import Element, const
 from onnxc.codegen.llvm.scope import Scope
 from onnxc.ir.core import Block, Op, Value
@@ -46,7 +46,8 @@ def _emit_op(scope: Scope, op: Op) -> list[Element]:
         return [Element(scope.dim(cast("DimLike", op.attrs["expr"]), operands), I64)]
     if op.name == "k.reduce":
         return emit_reduce(scope, op)
-    effects = {"k.store": emit_store, "k.scan": emit_scan, "k.sweep": _emit_sweep, "k.require": _emit_require}
+    effects = {"k.store": emit_store, "k.scan": emit_scan, "k.iterate": emit_iterate,
+               "k.sweep": _emit_sweep, "k.require": _emit_require}
     if op.name not in effects:
         raise KernelError(f"kernel @{scope.kernel.func.name}: {op.name} cannot stand inside k.parallel")
     effects[op.name](scope, op)

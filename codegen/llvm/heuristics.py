@@ -39,7 +39,7 @@ def schedule_kernel(func: Func, target: Target) -> Schedule:
     if parallel is None:
         return Schedule()
     outer = [n for n, _ in loop_axes(parallel)]
-    inner = [n for n in accesses.axes if n not in outer and accesses.axes[n].loop.name != "k.scan"]
+    inner = [n for n in accesses.axes if n not in outer and accesses.axes[n].loop.name not in ("k.scan", "k.iterate")]
     best, best_cost = Schedule(), _cost(accesses, parallel, Schedule())
     for name in [*reversed(outer), *reversed(inner)]:
         candidate = Schedule(vector=name, lanes=_lanes(accesses, name, target), unroll=_UNROLL)

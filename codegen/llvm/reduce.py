@@ -1,4 +1,4 @@
-"""k.reduce and k.scan: folding yielded values, across loops and across lanes.
+"""k.reduce, k.scan and k.iterate: folding yielded values, across loops and across lanes.
 
 A float sum over the vector axis is kept in one partial sum a lane and added up at the end by halves: its order is
 fixed by the schedule and the extent, but is not that of the loop. Everything else folds exactly.
@@ -26,7 +26,7 @@ from onnxc.ir.types import BOOL, DType, Scalar
 from onnxc.ir.types import I64 as INDEX
 from onnxc.ops.kernel import ARG_KINDS
 
-__all__ = ["combine", "emit_reduce", "emit_scan", "identity"]
+__all__ = ["combine", "emit_iterate", "emit_reduce", "emit_scan", "identity"]
 
 _LAST = (1 << 63) - 1
 
@@ -327,3 +327,21 @@ def emit_scan(scope: Scope, op: Op) -> None:
 
     start = _repeat(identity(kind, dtype).value, lanes)
     counted_loop(scope.builder, axis, ir.Constant(I64, 0), scope.dim(extent), 1, [start], iteration)
+
+
+# ---- k.iterate -------------------------------------------------------------------------------------------------------
+
+def emit_iterate(scope: Scope, op: Op) -> None:
+    """A k.iterate: a counted loop whose carried values are vectors where any of them differs from lane to lane."""
+    region = op.regions[0]
+    (axis, extent), = loop_axes(op)
+    types = [element_of(v) for v in region.args]
+    lanes = _lanes_of(scope, op, region.args)
+
+    def iteration(_: ir.IRBuilder, index: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+        given = {v: Element(x, t) for v, x, t in zip(region.args, carried, types, strict=True)}
+        following = scope.kernel.block(scope.within(axes={axis: index}, values=given), region)
+        return [splat(scope.builder, e.value, lanes) for e in following]
+
+    starts = [splat(scope.builder, scope.values[v].value, lanes) for v in op.inputs]
+    counted_loop(scope.builder, axis, ir.Constant(I64, 0), scope.dim(extent), 1, starts, iteration)

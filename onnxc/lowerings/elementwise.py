@@ -94,6 +94,8 @@ def BitCast(b: Lowering, input: Value, *, to: int) -> Value:
     target = element_type(b, to)
     if target.bits != b.dtype(input).bits:
         b.refuse(f"{b.dtype(input)} and {target} differ in width")
+    if b.dtype(input) == BOOL:
+        return b.cast(input, target)
     return input if target == b.dtype(input) else b.value("t.bitcast", input, to=target)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from onnxc.ir.dims import DimLike, Shape
 from onnxc.ir.registry import REQUIRED, TypeInferenceError, register
-from onnxc.ir.types import Tensor, Type, dtype_named, dtype_of
+from onnxc.ir.types import BOOL, Tensor, Type, dtype_named, dtype_of
 from onnxc.ops.conversion import convert
 from onnxc.ops.scalar import SCALARS, ScalarOp, result_dtype
 
@@ -70,5 +70,18 @@ for _row in SCALARS.values():
     if not _row.unchecked:
         _register(_row)
 
+
+def _infer_bitcast(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
+    t, to = types[0], attrs["to"]
+    if not isinstance(t, Tensor) or t.dtype.bits != to.bits or to.bits < 8 or BOOL in (t.dtype, to):
+        raise TypeInferenceError(f"t.bitcast of {t} to {to}: the widths must be equal and whole bytes, and bool has no "
+                                 "bits to share")
+    return [Tensor(to, t.shape)]
+
+
 register("t.cast", "x", attrs={"to": REQUIRED, "saturate": True}, traits="pure elementwise", infer=_infer_cast,
          ref=lambda attrs, x: convert(x, attrs["to"], attrs["saturate"]), doc="convert elements (see s.cast)")
+register("t.bitcast", "x", attrs={"to": REQUIRED}, traits="pure elementwise", infer=_infer_bitcast,
+         ref=lambda attrs, x: np.ascontiguousarray(x).view(attrs["to"].numpy).reshape(np.shape(x)),
+         doc="the same bits as another type of the same width; a signalling NaN of a type narrower than f32 comes out "
+             "quiet")

@@ -15,7 +15,10 @@ from onnxc.frontend import loaded_proto
 from onnxc.frontend.inline import expand
 from onnxc.ir.core import Module
 from onnxc.ir.interp import InterpreterError, bind_dims, run_func
+from onnxc.ir.parser import parse_module
+from onnxc.ir.printer import print_module
 from onnxc.ir.types import Mem, Tensor
+from onnxc.ir.verify import verify
 from onnxc.lowerings.lower import lower
 from onnxc.passes.plan_memory import check_plan
 from onnxc.runtime.program import NativeProgram
@@ -43,6 +46,7 @@ class Ways:
         lower(self.tensors, expand)
         self.program = import_to_ir(loaded_proto(model), options)
         lower_to_program(self.program, options)
+        verify(parse_module(print_module(self.program), self.program.constants), 2)
         self.native = NativeProgram(emit(self.program, options), threads=2)
 
     def by_reference(self, *inputs: Any) -> list[np.ndarray]:
