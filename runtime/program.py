@@ -100,7 +100,8 @@ class NativeProgram:
         if result:
             self._raise(result)
         if self._real_shapes is not None:
-            return self._cut(outputs, self._real_shapes({**binding.dims, **dict(zip(self._run_names, found, strict=True))}))
+            values = {**binding.dims, **dict(zip(self._run_names, found, strict=True))}
+            return self._cut(outputs, self._real_shapes(values))
         return self._unpacked(outputs, binding.shapes) if self._packs else outputs
 
     def _launch(self, binding: _Binding, arrays: tuple[Array, ...], cancel: int, times: int) -> tuple[int, list[int]]:
@@ -167,8 +168,8 @@ class NativeProgram:
             raise MemoryError(f"no memory for output '{name}' of shape {list(shape)} and type {dtype}") from error
 
     def _cut(self, outputs: list[Array], shapes: Sequence[Shape]) -> list[Array]:
-        """The outputs, which have room for the most elements, under the shapes that they turned out to have; copied where
-        most of the room would stay unused."""
+        """The outputs, which have room for the most elements, under the shapes that they turned out to have; copied
+        where most of the room would stay unused."""
         found = []
         for array, (_, dtype), shape in zip(outputs, self._outputs, shapes, strict=True):
             if dtype.bits < 8:
@@ -249,7 +250,8 @@ def _largest(compiled: CompiledModel) -> list[Tensor]:
     for t in compiled.output_types:
         dims = [at_most(d, compiled.run_symbols) for d in t.dims]
         if None in dims:
-            raise RuntimeException(f"nothing bounds the size of an output of type {t}: the compiled model contradicts itself")
+            raise RuntimeException(f"nothing bounds the size of an output of type {t}: the compiled model contradicts "
+                                   "itself")
         out.append(Tensor(t.dtype, tuple(d for d in dims if d is not None)))
     return out
 

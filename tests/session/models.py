@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,6 +74,6 @@ def softmaxes() -> onnx.ModelProto:
 def chain(steps: int, width: int = 32) -> onnx.ModelProto:
     """Work that takes at least `steps` launches: as many products with one matrix, x: float[N, width]."""
     names = ["x", *(f"h{i}" for i in range(steps))]
-    nodes = [node("MatMul", f"{a} w", b) for a, b in zip(names, names[1:])]
+    nodes = [node("MatMul", f"{a} w", b) for a, b in itertools.pairwise(names)]
     weights = np.random.default_rng(1).standard_normal((width, width)).astype(np.float32) / np.float32(width) ** 0.5
     return model(nodes, [value("x", ["N", width])], [value(names[-1], ["N", width])], [constant("w", weights)])

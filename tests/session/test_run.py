@@ -148,21 +148,6 @@ def test_every_plain_element_type_passes_through(engine, element, dtype):
 
 # ---- forms of a value ------------------------------------------------------------------------------------------------
 
-@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
-@pytest.mark.parametrize("form", [
-    lambda a: np.asfortranarray(a), lambda a: a[::-1], lambda a: a[:, ::-1], lambda a: np.repeat(a, 2, 0)[::2],
-    lambda a: np.stack([a, a], -1)[..., 1], lambda a: np.broadcast_to(a[:1], a.shape), lambda a: np.asmatrix(a),
-    lambda a: np.ma.masked_array(a, a > 2), lambda a: _readonly(a), lambda a: _unaligned(a), lambda a: a.T.copy().T,
-], ids=["fortran", "rows reversed", "columns reversed", "row stride", "element stride", "broadcast", "matrix", "masked",
-        "read only", "unaligned", "transposed"])
-def test_arrays_of_every_layout_are_read_right(sums, form):
-    x = form(X)
-    before = np.array(x)
-    z, _ = sums.run(None, feed(x=x))
-    np.testing.assert_array_equal(z, np.asarray(x) + Y)
-    np.testing.assert_array_equal(np.asarray(x), before)
-
-
 def _readonly(a):
     b = a.copy()
     b.flags.writeable = False
@@ -174,6 +159,21 @@ def _unaligned(a):
     b[...] = a
     assert not b.flags.aligned
     return b
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("form", [
+    np.asfortranarray, lambda a: a[::-1], lambda a: a[:, ::-1], lambda a: np.repeat(a, 2, 0)[::2],
+    lambda a: np.stack([a, a], -1)[..., 1], lambda a: np.broadcast_to(a[:1], a.shape), np.asmatrix,
+    lambda a: np.ma.masked_array(a, a > 2), _readonly, _unaligned, lambda a: a.T.copy().T,
+], ids=["fortran", "rows reversed", "columns reversed", "row stride", "element stride", "broadcast", "matrix", "masked",
+        "read only", "unaligned", "transposed"])
+def test_arrays_of_every_layout_are_read_right(sums, form):
+    x = form(X)
+    before = np.array(x)
+    z, _ = sums.run(None, feed(x=x))
+    np.testing.assert_array_equal(z, np.asarray(x) + Y)
+    np.testing.assert_array_equal(np.asarray(x), before)
 
 
 def test_scalars_are_arrays_of_rank_0(engine):
