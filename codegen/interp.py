@@ -109,6 +109,7 @@ class _Run:
         self.symbols: dict[str, np.ndarray] = {s: np.asarray(v, np.int64) for s, v in symbols.items()}
         self.extents: list[int] = []                        # of the dims in force, outermost first
         self.errors: dict[str, None] = {}
+        self.active: np.ndarray = np.asarray(True)          # the points whose loop that may end early has not ended
 
     def block(self, block: Block) -> list[np.ndarray]:
         """Run a block's ops; the values that it yields."""
@@ -183,7 +184,7 @@ class _Run:
         if mem in self.scratch:                             # all points run at once: each has a row of its own
             index = [*np.indices(self.points, sparse=True), *index]
             index = [i.reshape(i.shape + (1,) * (len(self.extents) - i.ndim)) for i in index]
-        happens = np.asarray(True)
+        happens = self.active.reshape(self.active.shape + (1,) * (len(self.extents) - self.active.ndim))
         for expr, low, high in _tuple(op, "where"):
             value = self.dim(expr, operands)
             happens = happens & (self.dim(low, operands) <= value) & (value < self.dim(high, operands))
@@ -225,7 +226,8 @@ class _Run:
         self.values[op.result] = self.dim(op.attrs["expr"], op.inputs)  # type: ignore[arg-type]
 
     def op_require(self, op: Op) -> None:
-        if not np.all(self.full(self.get(op.operand(0)))):
+        inactive = ~self.active.reshape(self.active.shape + (1,) * (len(self.extents) - self.active.ndim))
+        if not np.all(self.full(self.get(op.operand(0)) | inactive)):
             self.errors[str(op.attrs["message"])] = None
 
     # ---- loops -------------------------------------------------------------------------------------------------------
@@ -297,7 +299,15 @@ class _Run:
         for position in range(self.extent(op.attrs["extent"])):  # type: ignore[arg-type]
             self.symbols[axis] = np.full((1,) * depth, position, np.int64)
             self.values.update(zip(region.args, carried, strict=True))
-            carried = self.block(region)
+            if not op.attrs["conditional"]:
+                carried = self.block(region)
+                continue
+            outer, here = self.active, self.active & carried[0]
+            if not here.any():
+                break
+            self.active = here
+            carried = [np.where(here, new, old) for new, old in zip(self.block(region), carried, strict=True)]
+            self.active = outer
         self.symbols.pop(axis, None)
 
     def op_contract(self, op: Op) -> None:

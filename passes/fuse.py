@@ -23,9 +23,9 @@ __all__ = ["fuse", "symbols_in"]
 _VIEWS = ("t.broadcast", "t.reshape", "t.transpose", "t.slice")
 _FOLDS = ("t.reduce", "t.argreduce")
 _SCATTERS = ("t.scatter_elements", "t.scatter_nd")
-_ALWAYS = ("t.scan", "t.topk", "t.concat", *_SCATTERS)         # kernels of their own shape
+_ALWAYS = ("t.scan", "t.topk", "t.concat", "t.compact", "t.nms", *_SCATTERS)         # kernels of their own shape
 _FORK_OPS = 64                                       # ops within which an epilogue that forks has to join again
-_REPEATING = ("t.window", "t.gather", "t.gather_nd", "t.gather_elements", "t.topk", "t.concat", "t.pad")   # read their operand anywhere
+_REPEATING = ("t.window", "t.gather", "t.gather_nd", "t.gather_elements", "t.topk", "t.concat", "t.pad", "t.nms")   # read their operand anywhere
 
 
 def fuse(module: Module) -> None:

@@ -18,8 +18,12 @@ from onnxc.ir.types import I64, Mem, Scalar, Tensor
 from onnxc.ops.fold import parse_spec
 from onnxc.passes.indexing import Index, reshape_index
 from onnxc.passes.kernel_builder import Demand, NotFusable, element_type
+from onnxc.passes.selection import compact_body, nms_body
 
 __all__ = ["Group", "build_kernels"]
+
+
+_SELECTIONS = {"t.compact": compact_body, "t.nms": nms_body}
 
 
 class Group:
@@ -59,6 +63,9 @@ def build_kernels(g: Group) -> list[Func]:
         return [_scan_kernel(g, root)]
     if root is not None and root.name == "t.topk":
         return [_topk_kernel(g, root)]
+    if root is not None and root.name in _SELECTIONS:
+        frame = _Frame(g)
+        return [frame.finish(_SELECTIONS[root.name](frame.demand, root, frame.out))]
     if root is not None and root.name == "t.concat":
         return _concat_kernels(g, root)
     if root is not None and root.name in ("t.scatter_elements", "t.scatter_nd"):

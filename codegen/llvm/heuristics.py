@@ -41,7 +41,9 @@ def schedule_kernel(func: Func, target: Target) -> Schedule:
     outer = [n for n, _ in loop_axes(parallel)]
     inner = [n for n in accesses.axes if n not in outer and accesses.axes[n].loop.name not in ("k.scan", "k.iterate")]
     best, best_cost = Schedule(), _cost(accesses, parallel, Schedule())
-    for name in [*reversed(outer), *reversed(inner)]:
+    # Points whose loops end at different times cannot share a vector.
+    apart = any(op.name == "k.iterate" and op.attrs["conditional"] for op in func.walk())
+    for name in [*(() if apart else reversed(outer)), *reversed(inner)]:
         candidate = Schedule(vector=name, lanes=_lanes(accesses, name, target), unroll=_UNROLL)
         for schedule in [candidate, *(_tiled(candidate, along) for along in outer if along != name and name in outer)]:
             cost = _cost(accesses, parallel, schedule)

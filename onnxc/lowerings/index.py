@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from onnxc.ir.core import Value
 from onnxc.ir.dims import DimLike
-from onnxc.ir.types import BOOL, I64
+from onnxc.ir.types import I64
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.table import lowering
 
@@ -71,21 +69,3 @@ def ReverseSequence(b: Lowering, input: Value, sequence_lens: Value, *, batch_ax
     source = b.map("select", b.map("lt", step, lengths), back, step)
     whole = b.reshape(b.broadcast_to(source, shape[:2]), (*shape[:2], *[1] * (rank - 2)))
     return b.value("t.gather_elements", input, b.broadcast_to(whole, shape), axis=time)
-
-
-@lowering
-def Compress(b: Lowering, input: Value, condition: Value, *, axis: int | None = None) -> Value:
-    mask = b.constant(condition)
-    if mask is None or b.dtype(condition) != BOOL:
-        b.refuse("how many elements stay depends on data; the condition has to be constant")
-    flat = b.reshape(input, (b.type(input).size,)) if axis is None else input
-    kept = b.const(mask.nonzero()[0])
-    return b.value("t.gather", flat, kept, axis=0 if axis is None else b.axis(axis, input))
-
-
-@lowering
-def NonZero(b: Lowering, X: Value) -> Value:
-    data = b.constant(X)
-    if data is None:
-        b.refuse("how many elements are not zero depends on data, which is not supported yet")
-    return b.const(np.array(np.nonzero(np.atleast_1d(data)), np.int64))

@@ -13,8 +13,9 @@ stand in index expressions. A kernel body holds scalar ops (`s.*`), the loops be
   grow in the order of the axes; of no elements the position is 0.
 - `k.scan {axis, extent, kind, exclusive} () {... yield(v)} (%acc) {...}`: prefix fold along one axis in order; the second
   region runs for each position with the running value (before its own element when exclusive).
-- `k.iterate(%init...) {axis, extent} (%carried...) {... yield(next...)}`: a loop in order, run for its stores, whose
+- `k.iterate(%init...) {axis, extent, conditional} (%carried...) {... yield(next...)}`: a loop in order, run for its stores, whose
   region takes the operands in the first iteration and what it yielded in the one before in all others.
+  Iterations see what earlier ones stored. With `conditional` the first value is a bool: the loop ends where it is false.
 - `k.load(%mem, %i0, ...) {index, where, other}`: the element at `index`, one dim a memory dim, over axis symbols, dim
   symbols, and `$0`, `$1` ... for the i64 operands after the memory. `where` is a list of [expr, low, high]: the load
   happens only if low <= expr < high for all of them and gives `other` elsewhere. Indices are in range wherever it happens.
@@ -136,7 +137,8 @@ register("k.reduce", "", "results*", attrs={"axes": REQUIRED, "extents": REQUIRE
          regions=1, check=_reduce, doc="fold yielded values over axes")
 register("k.scan", "", "", attrs={"axis": REQUIRED, "extent": REQUIRED, "kind": "add", "exclusive": False}, traits="loop",
          regions=2, check=_scan, doc="prefix fold along an axis")
-register("k.iterate", "inits*", "", attrs={"axis": REQUIRED, "extent": REQUIRED}, traits="loop", regions=1, check=_iterate,
+register("k.iterate", "inits*", "", attrs={"axis": REQUIRED, "extent": REQUIRED, "conditional": False},
+         traits="loop", regions=1, check=_iterate,
          doc="a loop in order that carries values from one iteration to the next")
 register("k.load", "mem, indices*", attrs={"index": REQUIRED, "where": (), "other": 0}, traits="read", infer=_element,
          doc="read one element")
