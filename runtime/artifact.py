@@ -137,7 +137,7 @@ def _described(compiled: CompiledModel) -> dict[str, Any]:
     signature = compiled.signature
     return {
         "target": compiled.target, "features": sorted(compiled.features), "symbols": list(compiled.symbols),
-        "run_symbols": [[name, str(bound) if isinstance(bound, Dim) else bound] for name, bound in compiled.run_symbols],
+        "run_symbols": [[name, str(most) if isinstance(most, Dim) else most] for name, most in compiled.run_symbols],
         "inputs": [_type_to_json(t) for t in compiled.input_types],
         "outputs": [_type_to_json(t) for t in compiled.output_types],
         "errors": list(compiled.errors), "kernels": list(compiled.kernels), "steps": list(compiled.steps),

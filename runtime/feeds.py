@@ -1,7 +1,7 @@
 """From what a caller feeds to arrays in the form that a compiled program reads: names, element types, ranks, sizes.
 
-The rules and texts are those of ONNX Runtime's `run`; where its text leaves out the input's name, ours has it, and
-arrays in the other byte order are read as what they say. Whether inputs agree with each other is the program's to check.
+The rules and texts are those of ONNX Runtime's `run`; where its text leaves out the input's name, ours has it. Arrays
+in the other byte order are read as what they say. Whether inputs agree with each other is the program's to check.
 """
 
 from __future__ import annotations
