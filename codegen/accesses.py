@@ -13,13 +13,12 @@ from typing import cast
 from onnxc.ir.core import Block, Func, Op, Value
 from onnxc.ir.dims import (
     Bounds,
-    Call,
-    Dim,
     DimLike,
     Shape,
     product,
     provably_less,
     provably_nonneg,
+    recombine,
     simplify,
     substitute,
     sym,
@@ -97,27 +96,6 @@ def flat_index(access: Op, bounds: Bounds) -> DimLike:
         raise TypeError(f"{access.name} of {mem}, which is no memory")
     strides = row_major_strides(mem.shape)
     return recombine(sum((simplify(i, bounds) * s for i, s in zip(index_of(access), strides, strict=True)), 0))
-
-
-def recombine(d: DimLike) -> DimLike:
-    """`d` with c*n*(x // n) + c*(x % n) put back together as c*x: what views through other shapes leave behind."""
-    if isinstance(d, int):
-        return d
-    for mono, coef in d.terms:
-        for atom in mono:
-            if isinstance(atom, Call) and atom.fn == "mod":
-                x, n = atom.args
-                rest = product(Dim((((a,), 1),)) for a in mono if a is not atom)
-                remainder = Dim((((atom,), 1),)) * rest * coef
-                quotient = Dim((((Call("floordiv", (x, n)),), 1),)) * rest * coef * n
-                folded = d - remainder - quotient + x * rest * coef
-                if _size(folded) < _size(d):
-                    return recombine(folded)
-    return d
-
-
-def _size(d: DimLike) -> int:
-    return len(d.terms) if isinstance(d, Dim) else int(d != 0)
 
 
 def linear_in(d: DimLike, axis: str) -> Linear | None:

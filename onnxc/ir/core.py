@@ -14,7 +14,7 @@ from typing import Any, Union
 import numpy as np
 
 from onnxc.ir.dims import Dim
-from onnxc.ir.types import DType, Type
+from onnxc.ir.types import DType, Mem, Shape, Tensor, Type
 
 __all__ = ["Attr", "Block", "Func", "Module", "Op", "Ref", "Use", "Value"]
 
@@ -49,6 +49,25 @@ class Value:
     def op(self) -> Op | None:
         """The op that makes this value; None for a block argument."""
         return self.owner if isinstance(self.owner, Op) else None
+
+    @property
+    def tensor(self) -> Tensor:
+        """The type, which must be a tensor's."""
+        if not isinstance(self.type, Tensor):
+            raise TypeError(f"{self!r} is not a tensor")
+        return self.type
+
+    @property
+    def mem(self) -> Mem:
+        """The type, which must be that of memory."""
+        if not isinstance(self.type, Mem):
+            raise TypeError(f"{self!r} is not memory")
+        return self.type
+
+    @property
+    def dims(self) -> Shape:
+        """The shape of a tensor of known rank."""
+        return self.tensor.dims
 
     @property
     def users(self) -> list[Op]:
@@ -112,6 +131,10 @@ class Op:
         if len(self.results) != 1:
             raise ValueError(f"{self.name} has {len(self.results)} results, not one")
         return self.results[0]
+
+    def attr(self, name: str) -> Any:
+        """An attribute that the op's row has, in the type that the row gives it."""
+        return self.attrs[name]
 
     def operand(self, i: int) -> Value:
         """The i-th operand, which must be present."""
@@ -282,12 +305,13 @@ class Block:
 
 
 class Func:
-    """A named function. `kind`: "graph" (tensor level), "kernel" or "program". `attrs` holds what its level needs (schedule ...)."""
+    """A named function. `kind`: "graph" (tensor level), "kernel" or "program". `attrs` holds what its level needs."""
 
     __slots__ = ("attrs", "body", "kind", "name", "result_types")
 
     def __init__(self, name: str, arg_types: Iterable[Type] = (), arg_names: Sequence[str] = (),
-                 result_types: Iterable[Type] = (), kind: str = "graph", attrs: Mapping[str, Attr] | None = None) -> None:
+                 result_types: Iterable[Type] = (), kind: str = "graph",
+                 attrs: Mapping[str, Attr] | None = None) -> None:
         self.name, self.kind = name, kind
         self.body = Block(arg_types, arg_names)
         self.body.parent = self

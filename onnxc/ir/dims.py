@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Union
 
 __all__ = ["Bounds", "Dim", "DimLike", "Shape", "ceildiv", "dim_max", "dim_min", "evaluate", "floordiv", "mod",
-           "parse_dim", "product", "provably_less", "provably_nonneg", "simplify", "substitute", "sym", "symbols_of"]
+           "parse_dim", "product", "provably_less", "provably_nonneg", "recombine", "simplify", "substitute", "sym",
+           "symbols_of", "weight"]
 
 DimLike = Union[int, "Dim"]
 Shape = tuple[DimLike, ...]
@@ -494,6 +495,44 @@ def _peel(a: DimLike, n: DimLike, bounds: Bounds) -> tuple[DimLike, DimLike]:
     if not provably_nonneg(r, bounds) and provably_nonneg(r + n, bounds):
         return q - 1, r + n
     return q, r
+
+
+def recombine(d: DimLike) -> DimLike:
+    """`d` with c*n*(x // n) + c*(x % n) put back together as c*x: what views through other shapes leave behind."""
+    if isinstance(d, int):
+        return d
+    for mono, coef in d.terms:
+        for atom in mono:
+            if not isinstance(atom, Call) or atom.fn != "mod":
+                continue
+            x, n = atom.args
+            rest = product(Dim((((a,), 1),)) for a in mono if a is not atom) * coef
+            apart = d - Dim((((atom,), 1),)) * rest
+            for quotient in _quotients(x, n):
+                folded = apart - quotient * n * rest + x * rest
+                if weight(folded) < weight(d):
+                    return recombine(folded)
+    return d
+
+
+def _quotients(x: DimLike, n: DimLike) -> Iterator[DimLike]:
+    """The forms in which x // n may stand: as it is, and with two divisions in one."""
+    yield Dim((((Call("floordiv", (x, n)),), 1),))
+    if isinstance(x, Dim) and len(x.terms) == 1 and x.terms[0][1] == 1 and len(x.terms[0][0]) == 1:
+        inner = x.terms[0][0][0]
+        if isinstance(inner, Call) and inner.fn == "floordiv":
+            yield floordiv(inner.args[0], inner.args[1] * n)
+
+
+def weight(d: DimLike) -> int:
+    """How many operations it takes to compute `d`, roughly."""
+    return 0 if isinstance(d, int) else _weight(d)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _weight(d: Dim) -> int:
+    calls = (a for mono, _ in d.terms for a in mono if isinstance(a, Call))
+    return sum(len(mono) for mono, _ in d.terms) + sum(weight(x) for call in calls for x in call.args)
 
 
 # A dim is short; text from outside is held to that, because products of sums grow without bound.
