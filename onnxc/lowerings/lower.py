@@ -16,7 +16,7 @@ from onnxc.ir.core import Block, Func, Module, Op, Value
 from onnxc.ir.dims import symbols_of
 from onnxc.ir.registry import TypeInferenceError
 from onnxc.ir.types import Tensor, Type
-from onnxc.lowerings.context import Guard, Lowering, Refused, RunSymbols
+from onnxc.lowerings.context import Guard, Lowering, Poisoned, Refused, RunSymbols
 from onnxc.lowerings.table import LowerFn, lowering_of
 from onnxc.ops import load_all
 from onnxc.ops.known import KnownValues
@@ -65,6 +65,13 @@ class _Pass:
                 following = self.node(op) or following
             op = following
 
+    def inner_block(self, block: Block) -> None:
+        """Lower a region for the node that has it."""
+        before = len(self.bad)
+        self.block(block)
+        if len(self.bad) > before:
+            raise Poisoned
+
     def node(self, op: Op) -> Op | None:
         """Lower one op; gives the op to go on with when that is not the next one."""
         fn = lowering_of(op.name)
@@ -76,9 +83,12 @@ class _Pass:
         if any(v in self.poisoned for v in op.inputs):
             self.poisoned.update(op.results)
             return None
-        b = Lowering(self.module, op, self.known, self.guards, self.symbols, self.block)
+        b = Lowering(self.module, op, self.known, self.guards, self.symbols, self.inner_block)
         try:
             results = self.apply(b, op, fn)
+        except Poisoned:
+            self.poisoned.update(op.results)
+            return None
         except (Refused, TypeInferenceError) as e:
             self.refuse(op, str(e))
             return None
@@ -127,7 +137,9 @@ def _bind(fn: LowerFn, op: Op) -> tuple[list[Value | None], dict[str, Any]]:
     if len(inputs) > len(fixed) and not variadic:
         raise Refused(f"{len(inputs)} inputs given, at most {len(fixed)} are known")
     for i, p in enumerate(fixed):
-        if p.default is p.empty and (i >= len(inputs) or inputs[i] is None):
+        # An optional input in front of required ones cannot have a default; its annotation tells.
+        required = p.default is p.empty and not str(p.annotation).endswith("| None")
+        if required and (i >= len(inputs) or inputs[i] is None):
             raise Refused(f"the required input '{p.name}' is missing")
     known = {p.name for p in params if p.kind is p.KEYWORD_ONLY}
     unknown = attrs.keys() - known

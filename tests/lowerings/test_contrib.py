@@ -37,7 +37,8 @@ def test_inputs_and_attributes_are_those_of_the_schema(name: str) -> None:
     assert [p.name for p in inputs] == [i.name for i in schema.inputs]
     for p, i in zip(inputs, schema.inputs, strict=True):
         kind = str(i.option).rpartition(".")[2]
-        assert (p.default is None) == (kind == "Optional"), p.name
+        assert str(p.annotation).endswith("| None") == (kind == "Optional"), p.name
+        assert p.default in (None, p.empty), p.name
         assert (p.kind is p.VAR_POSITIONAL) == (kind == "Variadic"), p.name
     attributes = {p.name: p for p in ours if p.kind is p.KEYWORD_ONLY}
     assert attributes.keys() == schema.attributes.keys()
@@ -45,13 +46,14 @@ def test_inputs_and_attributes_are_those_of_the_schema(name: str) -> None:
         assert (p.default is p.empty) == schema.attributes[key].required, key
 
 
-def model(op: str, inputs: Arrays, constants: Arrays, outputs: int = 1, **attrs: Any) -> onnx.ModelProto:
-    """One node: `inputs` in order, with symbols for dims, then `constants`; None is absent."""
+def model(op: str, inputs: Arrays, constants: Arrays, outputs: int = 1,
+          **attrs: Any) -> onnx.ModelProto:
+    """One node: `inputs` in order, with symbols for dims, then further `constants`; None is absent."""
     named = {**inputs, **constants}
-    node = helper.make_node(op, [k if v is not None else "" for k, v in named.items()], [f"y{i}" for i in range(outputs)],
-                            domain="com.microsoft", **attrs)
+    node = helper.make_node(op, [k if v is not None else "" for k, v in named.items()],
+                            [f"y{i}" for i in range(outputs)], domain="com.microsoft", **attrs)
     infos = [helper.make_tensor_value_info(k, TYPES[v.dtype], [f"{k}{i}" for i in range(v.ndim)])
-             for k, v in inputs.items() if v is not None]
+             for k, v in inputs.items() if v is not None and k not in constants]
     results = [onnx.ValueInfoProto(name=f"y{i}") for i in range(outputs)]
     initializers = [numpy_helper.from_array(v, k) for k, v in constants.items() if v is not None]
     graph = helper.make_graph([node], "g", infos, results, initializers)
@@ -59,14 +61,14 @@ def model(op: str, inputs: Arrays, constants: Arrays, outputs: int = 1, **attrs:
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
-def check(op: str, inputs: Arrays, constants: Arrays | None = None, outputs: int = 1, tolerance: float = 1e-5,
-          **attrs: Any) -> None:
-    """Equal to ONNX Runtime within `tolerance` of the largest element; integers may differ by `tolerance` where it is 1."""
+def check(op: str, inputs: Arrays, constants: Arrays | None = None, outputs: int = 1,
+          tolerance: float = 1e-5, **attrs: Any) -> None:
+    """Equal to ONNX Runtime within `tolerance` of the largest element; integers may differ by a `tolerance` of 1."""
     m = model(op, inputs, constants or {}, outputs, **attrs)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     text = m.SerializeToString()
-    feeds = {k: v for k, v in inputs.items() if v is not None}
+    feeds = {k: v for k, v in inputs.items() if v is not None and k not in (constants or {})}
     wanted = ort.InferenceSession(text, options, providers=["CPUExecutionProvider"]).run(None, feeds)
     found = onnxc.InferenceSession(text).run(None, feeds)
     for have, want in zip(found, wanted, strict=True):
@@ -109,3 +111,112 @@ def test_a_product_of_transposed_factors(trans_a: int, trans_b: int, batch_a: in
 
     factors = {"A": floats(*shape(3, 4, trans_a, batch_a)), "B": floats(*shape(4, 6, trans_b, batch_b), seed=1)}
     check("FusedMatMul", factors, alpha=0.5, transA=trans_a, transB=trans_b, transBatchA=batch_a, transBatchB=batch_b)
+
+
+# ---- chains --------------------------------------------------------------------------------------------------------
+X, W = floats(2, 3, 8), floats(8, seed=1)
+ACTIVATIONS = {"Relu": (), "Tanh": (), "Sigmoid": (), "LeakyRelu": (0.3,), "HardSigmoid": (0.3, 0.4),
+               "Clip": (-0.5, 0.7)}
+
+
+@pytest.mark.parametrize(("op", "inputs", "attrs"), [
+    ("Gelu", {"X": X}, {}), ("BiasGelu", {"A": X, "B": W}, {}), ("FastGelu", {"X": X}, {}),
+    ("FastGelu", {"X": X, "bias": W}, {}), ("QuickGelu", {"X": X}, {}), ("QuickGelu", {"X": X}, {"alpha": 0.5})])
+def test_activations(op: str, inputs: Arrays, attrs: dict[str, Any]) -> None:
+    check(op, inputs, **attrs)
+
+
+@pytest.mark.parametrize("bias", [W, None])
+@pytest.mark.parametrize("skip", [floats(2, 3, 8, seed=2), floats(1, 3, 8, seed=2)])
+def test_norms_of_sums(skip: np.ndarray, bias: np.ndarray | None) -> None:
+    own = {"gamma": floats(8, seed=3)}
+    check("SkipLayerNormalization", {"input": X, "skip": skip}, {**own, "beta": W, "bias": bias}, 1, epsilon=1e-5)
+    check("SkipSimplifiedLayerNormalization", {"input": X, "skip": skip}, {**own, "bias": bias}, 1, epsilon=1e-5)
+
+
+@pytest.mark.parametrize("segments", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_embeddings(segments: bool, masked: bool) -> None:
+    ids = np.array([[1, 4, 0], [2, 2, 3]], np.int32)
+    tables = {"word_embedding": floats(5, 8), "position_embedding": floats(6, 8, seed=1),
+              "segment_embedding": floats(2, 8, seed=2) if segments else None, "gamma": W, "beta": floats(8, seed=4)}
+    kinds = np.array([[0, 1, 1], [0, 0, 0]], np.int32)
+    inputs = {"input_ids": ids, "segment_ids": kinds if segments else None, **tables,
+              "mask": np.array([[1, 1, 0], [1, 0, 0]], np.int32) if masked else None}
+    check("EmbedLayerNormalization", inputs, tables, outputs=2, epsilon=1e-6)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_products_with_an_activation(name: str) -> None:
+    params = ACTIVATIONS[name]
+    convolution = {"X": floats(1, 3, 7, 7), "W": floats(4, 3, 3, 3, seed=1), "B": floats(4, seed=2)}
+    given = {"activation_params": list(params)} if params else {}
+    check("FusedConv", convolution, {"W": convolution["W"]}, activation=name, pads=[1, 1, 1, 1], **given)
+    named = dict(zip(("activation_alpha", "activation_beta"), params, strict=False))
+    if name in ("Relu", "Tanh", "Sigmoid", "LeakyRelu", "HardSigmoid"):
+        check("FusedGemm", {"A": floats(3, 4), "B": floats(5, 4, seed=1), "C": floats(5, seed=2)}, transB=1,
+              activation=name, **named)
+
+
+def test_a_sum_behind_a_convolution() -> None:
+    weights = {"W": floats(4, 3, 1, 1, seed=1), "B": floats(4, seed=2)}
+    inputs = {"X": floats(1, 3, 5, 5), **weights, "Z": floats(1, 4, 5, 5, seed=3)}
+    check("FusedConv", inputs, weights, activation="Relu")
+
+
+# ---- quantised -----------------------------------------------------------------------------------------------------
+def scalar(value: float, dtype: type = np.float32) -> np.ndarray:
+    return np.array(value, dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("op", ["QLinearAdd", "QLinearMul"])
+def test_sums_and_products_of_bytes(op: str, dtype: type) -> None:
+    """One step apart where ONNX Runtime rounds a product of other factors."""
+    a, b = bytes_of(2, 3, 40, dtype=dtype), bytes_of(3, 40, seed=1, dtype=dtype)
+    check(op, {"A": a, "A_scale": scalar(0.05), "A_zero_point": scalar(7, dtype), "B": b, "B_scale": scalar(0.02),
+               "B_zero_point": scalar(5, dtype), "C_scale": scalar(0.1), "C_zero_point": scalar(9, dtype)}, tolerance=1)
+
+
+@pytest.mark.parametrize(("op", "attrs"), [("QLinearLeakyRelu", {"alpha": 0.2}), ("QLinearSigmoid", {}),
+                                           ("QLinearSoftmax", {"opset": 13, "axis": -1})])
+def test_functions_of_bytes(op: str, attrs: dict[str, Any]) -> None:
+    zero = "x_zero_point" if op == "QLinearSoftmax" else "X_zero_point"
+    out = ("y_scale", "y_zero_point") if op == "QLinearSoftmax" else ("Y_scale", "Y_zero_point")
+    inputs = {"X": bytes_of(4, 30)}
+    constants = {"X_scale": scalar(0.03), zero: scalar(120, np.uint8),
+                 out[0]: scalar(0.00390625 if "max" in op else 0.02), out[1]: scalar(0 if "max" in op else 100, np.uint8)}
+    check(op, inputs, constants, tolerance=1, **attrs)
+
+
+def test_pools_parts_and_choices_of_bytes() -> None:
+    x, y = bytes_of(1, 3, 6, 6), bytes_of(1, 3, 6, 6, seed=1)
+    own = {"x_scale": scalar(0.03), "x_zero_point": scalar(100, np.uint8)}
+    out = {"y_scale": scalar(0.02), "y_zero_point": scalar(90, np.uint8)}
+    check("QLinearGlobalAveragePool", {"X": x, **own, **out}, tolerance=1, channels_last=0)
+    check("QLinearAveragePool", {"X": x}, {**own, **out}, tolerance=1, kernel_shape=[3, 3], pads=[1, 1, 1, 1],
+          strides=[2, 2])
+    parts = {"a": x, "a_scale": scalar(0.03), "a_zero": scalar(100, np.uint8),
+             "b": y, "b_scale": scalar(0.07), "b_zero": scalar(12, np.uint8)}
+    check("QLinearConcat", {}, {"Y_scale": scalar(0.05), "Y_zero_point": scalar(3, np.uint8), **parts}, tolerance=1, axis=1)
+    result = {"z_scale": scalar(0.04), "z_zero_point": scalar(50, np.uint8)}
+    check("QLinearWhere", {"condition": bytes_of(6, 6) > 128, "X": x}, {**own, "Y": y, **out, **result}, tolerance=1)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+@pytest.mark.parametrize("vector", [True, False])
+def test_integer_products(kind: type, vector: bool) -> None:
+    """Sums are exact integers; only scaling them rounds. Zero points and scales for all, or for each column."""
+    n = (6,) if vector else ()
+    a, weights = bytes_of(5, 12), bytes_of(12, 6, seed=1, dtype=kind)
+    scale = np.full(n, 0.01, F32) * (1 + np.arange(6, dtype=F32) if vector else F32(1))
+    scale = np.asarray(scale, F32)
+    zero = np.asarray(bytes_of(*n, seed=2, dtype=kind) // 16 if vector else kind(3))
+    check("MatMulIntegerToFloat", {"A": a}, {"B": weights, "a_scale": scalar(0.02), "b_scale": scale,
+                                             "a_zero_point": scalar(111, np.uint8), "b_zero_point": zero,
+                                             "bias": floats(6)})
+    check("DynamicQuantizeMatMul", {"A": floats(5, 12)}, {"B": weights, "b_scale": scale, "b_zero_point": zero})
+    gemm = {"a_scale": scalar(0.02), "a_zero_point": scalar(111, np.uint8), "B": weights, "b_scale": scale,
+            "b_zero_point": zero, "C": np.arange(6, dtype=np.int32) * 100}
+    check("QGemm", {"A": a}, {**gemm}, alpha=0.5)
+    check("QGemm", {"A": a}, {**gemm, "y_scale": scalar(0.3), "y_zero_point": scalar(100, np.uint8)}, tolerance=1)
