@@ -9,15 +9,20 @@ from typing import Any, NoReturn
 import numpy as np
 
 from onnxc.ir.builder import Builder, constant_of
-from onnxc.ir.core import Block, Module, Op, Value
+from onnxc.ir.core import Block, Func, Module, Op, Value
 from onnxc.ir.dims import Dim, DimLike, Shape, dim_max, sym, symbols_of
 from onnxc.ir.types import BOOL, I64, DType, Tensor, dtype_named
 from onnxc.ops.known import KnownValues
+from onnxc.ops.program import at_most
 from onnxc.ops.tensor import normal_axis
 
-__all__ = ["Guard", "Lowering", "Refused", "RunSymbols"]
+__all__ = ["Guard", "Lowering", "Poisoned", "Refused", "RunSymbols"]
 
 Guard = tuple[str, DimLike, DimLike, str]      # ("eq" | "broadcast", left, right, message)
+
+
+class Poisoned(Exception):
+    """An op inside a region of the node has been refused already."""
 
 
 class Refused(Exception):
@@ -28,15 +33,26 @@ class RunSymbols:
     """Names for dims that get their value during a run; `taken` are the names that there are."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
-        self.taken, self.made = set(taken), set[str]()
+        self.taken = set(taken)
+        self.made: dict[str, DimLike | None] = {}        # name -> bound (None: not known), in the order of making
 
-    def fresh(self, stem: str) -> Dim:
+    def fresh(self, stem: str, bound: DimLike | None) -> Dim:
+        """A new symbol that will be at most `bound`."""
         n = 0
         while f"{stem}{n}" in self.taken:
             n += 1
         self.taken.add(f"{stem}{n}")
-        self.made.add(f"{stem}{n}")
+        self.made[f"{stem}{n}"] = bound
         return sym(f"{stem}{n}")
+
+    def at_most(self, d: DimLike) -> DimLike | None:
+        """The most that a dim can become, over the dims of inputs; None when that is not known."""
+        return at_most(d, list(self.made.items()))
+
+    def is_younger(self, d: DimLike, than: Dim) -> bool:
+        """Whether a dim holds `than`, or a symbol that was made after it."""
+        names = list(self.made)
+        return bool(symbols_of(d) & set(names[names.index(str(than)):]))
 
 
 class Lowering(Builder):
@@ -50,7 +66,7 @@ class Lowering(Builder):
         self.node, self._known, self._guards = op, known, guards
         self.symbols = RunSymbols() if symbols is None else symbols
         self.lower_block = lower_block
-        self.inner = isinstance(op.block.parent, Op)  # whether what is built may not run, or runs several times
+        self.inner = not isinstance(op.block.parent, Func)  # whether what is built may not run, or runs several times
         self.first_inlined: Op | None = None         # the first op that `inline` brought and that is not lowered yet
 
     @property
@@ -121,7 +137,7 @@ class Lowering(Builder):
             return
         if isinstance(left, int) and isinstance(right, int):
             self.refuse(f"{message}: {left} and {right}")
-        if self.inner or symbols_of((left, right)) & self.symbols.made:
+        if self.inner or symbols_of((left, right)) & self.symbols.made.keys():
             self.op("t.require", (), {"kind": kind, "left": left, "right": right,
                                       "message": f"{self.loc or self.node.name}: {message}"})
             return
@@ -164,7 +180,7 @@ class Lowering(Builder):
              ) -> list[Value]:
         """A loop of `extent` iterations. `body(builder, iteration, carried, captured)` builds one and gives the next
         carried values, of the types of `inits`, and rows; the results are the last carried values and the rows stacked."""
-        i = self.symbols.fresh("it")
+        i = self.symbols.fresh("it", extent - 1)
         block = Block([v.type for v in (*inits, *captured)], [v.name for v in (*inits, *captured)])
         b = self.inside(block)
         following, rows = body(b, i, block.args[:len(inits)], [b.sunk(v, arg) for v, arg in

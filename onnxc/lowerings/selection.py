@@ -17,7 +17,7 @@ def _kept(b: Lowering, mask: Value) -> Value:
     """The positions at which a mask of one axis holds, in order: as many as data says."""
     n = b.shape(mask)[0]
     ones = b.cast(mask, I64)
-    size = b.symbols.fresh("u")
+    size = b.symbols.fresh("u", n)
     b.op("t.read_dim", [b.reduce(ones, "add", [0], keepdims=False)], {"defines": (str(size),), "bounds": (n,)})
     places = b.value("t.scan", ones, kind="add", axis=0, exclusive=True, reverse=False)
     return b.value("t.compact", mask, places, b.iota(n), size=size)
