@@ -46,13 +46,13 @@ def test_inputs_and_attributes_are_those_of_the_schema(name: str) -> None:
         assert (p.default is p.empty) == schema.attributes[key].required, key
 
 
-def model(op: str, inputs: Arrays, constants: Arrays, outputs: int = 1,
+def model(op: str, inputs: Arrays, constants: Arrays, outputs: int = 1, static: bool = False,
           **attrs: Any) -> onnx.ModelProto:
     """One node: `inputs` in order, with symbols for dims, then further `constants`; None is absent."""
     named = {**inputs, **constants}
     node = helper.make_node(op, [k if v is not None else "" for k, v in named.items()],
                             [f"y{i}" for i in range(outputs)], domain="com.microsoft", **attrs)
-    infos = [helper.make_tensor_value_info(k, TYPES[v.dtype], [f"{k}{i}" for i in range(v.ndim)])
+    infos = [helper.make_tensor_value_info(k, TYPES[v.dtype], v.shape if static else [f"{k}{i}" for i in range(v.ndim)])
              for k, v in inputs.items() if v is not None and k not in constants]
     results = [onnx.ValueInfoProto(name=f"y{i}") for i in range(outputs)]
     initializers = [numpy_helper.from_array(v, k) for k, v in constants.items() if v is not None]
@@ -62,9 +62,9 @@ def model(op: str, inputs: Arrays, constants: Arrays, outputs: int = 1,
 
 
 def check(op: str, inputs: Arrays, constants: Arrays | None = None, outputs: int = 1,
-          tolerance: float = 1e-5, **attrs: Any) -> None:
+          tolerance: float = 1e-5, static: bool = False, **attrs: Any) -> None:
     """Equal to ONNX Runtime within `tolerance` of the largest element; integers may differ by a `tolerance` of 1."""
-    m = model(op, inputs, constants or {}, outputs, **attrs)
+    m = model(op, inputs, constants or {}, outputs, static, **attrs)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     text = m.SerializeToString()
@@ -185,7 +185,8 @@ def test_functions_of_bytes(op: str, attrs: dict[str, Any]) -> None:
     out = ("y_scale", "y_zero_point") if op == "QLinearSoftmax" else ("Y_scale", "Y_zero_point")
     inputs = {"X": bytes_of(4, 30)}
     constants = {"X_scale": scalar(0.03), zero: scalar(120, np.uint8),
-                 out[0]: scalar(0.00390625 if "max" in op else 0.02), out[1]: scalar(0 if "max" in op else 100, np.uint8)}
+                 out[0]: scalar(0.00390625 if "max" in op else 0.02),
+                 out[1]: scalar(0 if "max" in op else 100, np.uint8)}
     check(op, inputs, constants, tolerance=1, **attrs)
 
 
@@ -198,7 +199,8 @@ def test_pools_parts_and_choices_of_bytes() -> None:
           strides=[2, 2])
     parts = {"a": x, "a_scale": scalar(0.03), "a_zero": scalar(100, np.uint8),
              "b": y, "b_scale": scalar(0.07), "b_zero": scalar(12, np.uint8)}
-    check("QLinearConcat", {}, {"Y_scale": scalar(0.05), "Y_zero_point": scalar(3, np.uint8), **parts}, tolerance=1, axis=1)
+    joint = {"Y_scale": scalar(0.05), "Y_zero_point": scalar(3, np.uint8)}
+    check("QLinearConcat", {}, {**joint, **parts}, tolerance=1, axis=1)
     result = {"z_scale": scalar(0.04), "z_zero_point": scalar(50, np.uint8)}
     check("QLinearWhere", {"condition": bytes_of(6, 6) > 128, "X": x}, {**own, "Y": y, **out, **result}, tolerance=1)
 
@@ -220,3 +222,70 @@ def test_integer_products(kind: type, vector: bool) -> None:
             "b_zero_point": zero, "C": np.arange(6, dtype=np.int32) * 100}
     check("QGemm", {"A": a}, {**gemm}, alpha=0.5)
     check("QGemm", {"A": a}, {**gemm, "y_scale": scalar(0.3), "y_zero_point": scalar(100, np.uint8)}, tolerance=1)
+
+
+# ---- attention -----------------------------------------------------------------------------------------------------
+def caches(positions: int, pairs: int) -> dict[str, np.ndarray]:
+    angle = np.arange(positions)[:, None] / 10.0 ** np.arange(pairs)
+    return {"cos_cache": np.cos(angle).astype(F32), "sin_cache": np.sin(angle).astype(F32)}
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize(("shape", "attrs", "pairs"), [
+    ((2, 3, 16), {}, 4), ((2, 2, 3, 8), {}, 4), ((2, 3, 16), {"num_heads": 2, "rotary_embedding_dim": 4}, 2)])
+@pytest.mark.parametrize("position", [np.array([2]), np.array([[0, 1, 5], [3, 4, 2]])])
+def test_rotary_positions(position: np.ndarray, shape: tuple[int, ...], attrs: dict[str, int], pairs: int,
+                          interleaved: int) -> None:
+    """The last axis is static, as it is in models."""
+    tables = caches(9, pairs)
+    check("RotaryEmbedding", {"input": floats(*shape), "position_ids": position, **tables}, tables, static=True,
+          interleaved=interleaved, **attrs)
+
+
+MASKS = {"none": None, "lengths": np.array([5, 3], np.int32),
+         "keys": np.array([[1, 1, 0, 1, 1], [1, 0, 1, 1, 0]], np.int32)}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("causal", [0, 1])
+def test_heads_of_attention(mask: str, causal: int) -> None:
+    inputs = {"query": floats(2, 5, 12), "key": floats(2, 5, 12, seed=1), "value": floats(2, 5, 12, seed=2),
+              "bias": floats(36, seed=3), "key_padding_mask": MASKS[mask], "attention_bias": floats(1, 3, 5, 5, seed=4)}
+    check("MultiHeadAttention", inputs, num_heads=3, unidirectional=causal, static=True)
+
+
+def test_heads_with_a_past() -> None:
+    inputs = {"query": floats(2, 3, 12), "key": floats(2, 3, 12, seed=1), "value": floats(2, 3, 12, seed=2),
+              "bias": None, "key_padding_mask": None, "attention_bias": None, "past_key": floats(2, 3, 4, 4, seed=5),
+              "past_value": floats(2, 3, 4, 4, seed=6)}
+    check("MultiHeadAttention", inputs, outputs=3, num_heads=3, scale=0.3, static=True)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("causal", [0, 1])
+def test_attention_with_its_projections(mask: str, causal: int) -> None:
+    own = {"weights": floats(6, 36, seed=1) / 3, "bias": floats(36, seed=2)}
+    check("Attention", {"input": floats(2, 5, 6), **own, "mask_index": MASKS[mask]}, own, num_heads=3,
+          unidirectional=causal, static=True)
+    if mask == "none":
+        past = {"mask_index": None, "past": floats(2, 2, 3, 4, 4, seed=5)}
+        inputs = {"input": floats(2, 5, 6), **own, **past}
+        check("Attention", inputs, own, outputs=2, num_heads=3, unidirectional=causal, static=True)
+
+
+@pytest.mark.parametrize("rotary", [0, 1])
+@pytest.mark.parametrize(("attrs", "packed"), [({}, False), ({}, True), ({"local_window_size": 2}, False),
+                                               ({"softcap": 1.5}, False), ({"scale": 0.2}, False)])
+@pytest.mark.parametrize("step", ["prompt", "decode", "room"])
+def test_grouped_queries(step: str, attrs: dict[str, Any], packed: bool, rotary: int) -> None:
+    """A prompt without a past; one position behind a cache that is full, or that has room for it."""
+    length, held, total = {"prompt": (4, 0, 4), "decode": (1, 5, 6), "room": (1, 8, 6)}[step]
+    tables = caches(16, 8)
+    q, k, v = floats(2, length, 64), floats(2, length, 32, seed=1), floats(2, length, 32, seed=2)
+    given = {"query": np.concatenate([q, k, v], -1), "key": None, "value": None} if packed else \
+        {"query": q, "key": k, "value": v}
+    own = {"total_sequence_length": np.array(total, np.int32), **(tables if rotary else {})}
+    inputs = {**given, "past_key": floats(2, 2, held, 16, seed=3), "past_value": floats(2, 2, held, 16, seed=4),
+              "seqlens_k": np.full(2, total - 1, np.int32), **own}
+    check("GroupQueryAttention", inputs, own, 3, num_heads=4, kv_num_heads=2, do_rotary=rotary,
+          static=True, **attrs)
