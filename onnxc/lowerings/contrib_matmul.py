@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxc.ir.core import Value
-from onnxc.ir.dims import ceildiv
+from onnxc.ir.dims import DimLike, ceildiv
 from onnxc.ir.types import F32, I32, U8, DType, dtype_named
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.matmul import MatMul, contract
@@ -101,3 +101,40 @@ def _turned(b: Lowering, v: Value, last: int, batch: int) -> Value:
 @lowering("com.microsoft.TransposeMatMul")
 def TransposeMatMul(b: Lowering, A: Value, B: Value, *, alpha: float = 1.0, transA: int = 0, transB: int = 0) -> Value:
     return FusedMatMul(b, A, B, alpha=alpha, transA=transA, transB=transB)
+
+
+# ---- rows of quantised tables --------------------------------------------------------------------------------------
+@lowering("com.microsoft.GatherBlockQuantized")
+def GatherBlockQuantized(b: Lowering, data: Value, indices: Value, scales: Value, zero_points: Value | None = None, *,
+                         bits: int = 4, block_size: int = 128, gather_axis: int = 0, quantize_axis: int = 1) -> Value:
+    """Rows of a table, dequantised a block along the last axis; elements in u8 are packed as MatMulNBits has them."""
+    if b.axis(gather_axis, data) != 0 or b.axis(quantize_axis, data) != b.rank(data) - 1 or b.rank(data) < 2:
+        b.refuse("only rows (gather_axis 0) that are quantised along the last axis are supported")
+    in_bytes = b.dtype(data) == U8
+    default = 1 << (bits - 1) if in_bytes else 0
+
+    def rows(v: Value) -> Value:
+        return b.value("t.gather", v, indices, axis=0)
+
+    def elements(v: Value, count: DimLike) -> Value:
+        whole = unpacked(b, v, bits) if in_bytes else v
+        own = (*b.shape(whole)[:-1], count)
+        return b.cast(b.value("t.slice", whole, starts=(0,) * len(own), sizes=own, steps=(1,) * len(own)), F32)
+
+    count = b.shape(data)[-1] * (8 // bits if in_bytes else 1)
+    factor = b.cast(rows(scales), F32)
+    blocks = b.shape(factor)[-1]
+    b.guard("eq", blocks, ceildiv(count, block_size), "there is not one scale for each block")
+    zero = b.scalar(default, F32) if zero_points is None else elements(rows(zero_points), blocks)
+    spread = [v if b.rank(v) == 0 else _repeated(b, v, block_size, count) for v in (zero, factor)]
+    out = b.map("mul", b.map("sub", elements(rows(data), count), spread[0]), spread[1])
+    return b.cast(out, b.dtype(scales))
+
+
+def _repeated(b: Lowering, v: Value, block: int, count: DimLike) -> Value:
+    """Each element of the last axis `block` times, the first `count` of them."""
+    lead, blocks = b.shape(v)[:-1], b.shape(v)[-1]
+    wide = b.broadcast_to(b.reshape(v, (*lead, blocks, 1)), (*lead, blocks, block))
+    flat = b.reshape(wide, (*lead, blocks * block))
+    sizes = (*lead, count)
+    return b.value("t.slice", flat, starts=(0,) * len(sizes), sizes=sizes, steps=(1,) * len(sizes))

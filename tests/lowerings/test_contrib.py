@@ -289,3 +289,12 @@ def test_grouped_queries(step: str, attrs: dict[str, Any], packed: bool, rotary:
               "seqlens_k": np.full(2, total - 1, np.int32), **own}
     check("GroupQueryAttention", inputs, own, 3, num_heads=4, kv_num_heads=2, do_rotary=rotary,
           static=True, **attrs)
+
+
+@pytest.mark.parametrize(("bits", "zero"), [(4, True), (4, False), (8, True), (8, False)])
+def test_rows_of_a_quantised_table(bits: int, zero: bool) -> None:
+    blocks, block = 3, 16
+    table = {"data": bytes_of(7, blocks * block * bits // 8)}
+    own = {"scales": floats(7, blocks), "zero_points": bytes_of(7, (blocks * bits + 7) // 8, seed=2) if zero else None}
+    check("GatherBlockQuantized", {**table, "indices": np.array([[0, 6], [3, -1]]), **own}, {**table, **own}, bits=bits,
+          block_size=block, gather_axis=0, quantize_axis=1)
