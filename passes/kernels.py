@@ -239,7 +239,8 @@ def _topk_kernel(g: Group, op: Op) -> Func:
     d.store(frame.out, at, tuple(axes))
     region.append(Op("yield", [best, at]))
     d.close()
-    d.scopes[-1].block.append(Op("k.iterate", inits, (), {"axis": axes[axis], "extent": op.attrs["k"]}, [region]))
+    d.scopes[-1].block.append(Op("k.iterate", inits, (), {
+        "axis": axes[axis], "extent": op.attrs["k"], "conditional": False}, [region]))
     return frame.finish(_loop("k.parallel", [axes[i] for i in rest], [shape[i] for i in rest], d.close()))
 
 
