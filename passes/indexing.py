@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from onnxc.ir.dims import Bounds, DimLike, Shape, dim_max, dim_min, floordiv, mod, product, provably_less, provably_nonneg, simplify
+from onnxc.ir.dims import Bounds, DimLike, Shape, dim_max, dim_min, floordiv, mod, product, provably_less, provably_nonneg, recombine, simplify
 
 __all__ = ["Index", "Where", "broadcast_index", "inside", "pad_index", "reshape_index", "slice_index", "window_index"]
 
@@ -37,6 +37,7 @@ def reshape_index(index: Index, old: Shape, new: Shape, bounds: Bounds, exists: 
         flat: DimLike = 0
         for i, d in zip(part, new_dims):
             flat = flat * d + i
+        flat = recombine(flat)
         out.extend(_delinearise(flat, old_dims if exists else at_least_one(old_dims, bounds), bounds))
     return tuple(out)
 

@@ -16,13 +16,17 @@ import numpy as np
 
 from onnxc.ir.builder import constant_of
 from onnxc.ir.core import Block, Func, Module, Op, Value
-from onnxc.ir.dims import Bounds, Dim, DimLike, simplify, substitute, sym, symbols_of
+from onnxc.ir.dims import Bounds, Dim, DimLike, simplify, substitute, sym, symbols_of, weight
 from onnxc.ir.registry import lookup
 from onnxc.ir.types import BOOL, I64, DType, Mem, Scalar, Tensor, dtype_named
 from onnxc.passes.indexing import (Index, Where, broadcast_index, inside, pad_index, reshape_index, slice_index,
                                    window_index)
 
 __all__ = ["Demand", "NotFusable", "Scope", "element_type"]
+
+
+_HEAVIEST = 48          # operations in the index of one element: beyond that, copying what is read costs less
+_PLACES = 2             # places of one loop at which a value is computed again rather than kept in memory
 
 
 class NotFusable(Exception):
@@ -45,6 +49,7 @@ class Scope:
     block: Block
     upper: dict[str, DimLike]
     memo: dict[Any, Value] = dataclasses.field(default_factory=dict)
+    places: dict[Value, set[Index]] = dataclasses.field(default_factory=dict)     # where each value was computed
 
 
 class Demand:
@@ -182,10 +187,24 @@ class Demand:
                 return scope.memo[key]
         inner = self.scopes[depth + 1:]
         del self.scopes[depth + 1:]
+        self._check_effort(value, index)
         result = self._element(value, index, where, other)
         self.scopes[depth].memo[key] = result
         self.scopes.extend(inner)
         return result
+
+    def _check_effort(self, value: Value, index: Index) -> None:
+        """NotFusable where this kernel computes a value too often, or at an index that takes longer than a load."""
+        op = value.op
+        if op is None or not op.inputs or self.leaf(value) is not None or value in self.bound:
+            return
+        if sum(map(weight, index)) > _HEAVIEST:
+            raise NotFusable(value, "views make its index too heavy")
+        if op.name not in _VIEWS:
+            places = self.scopes[-1].places.setdefault(value, set())
+            places.add(index)
+            if len(places) > _PLACES:
+                raise NotFusable(value, f"it is computed at more than {_PLACES} places of one loop")
 
     def _element(self, value: Value, index: Index, where: Where, other: Any) -> Value:
         if value.type.size == 0:  # type: ignore[attr-defined]

@@ -20,10 +20,13 @@ from onnxc.passes.indexing import Index, reshape_index
 from onnxc.passes.kernel_builder import Demand, NotFusable, element_type
 from onnxc.passes.selection import compact_body, nms_body
 
-__all__ = ["Group", "build_kernels"]
+__all__ = ["MOST_FOLDS", "Group", "build_kernels"]
 
 
 _SELECTIONS = {"t.compact": compact_body, "t.nms": nms_body}
+
+
+MOST_FOLDS = 4         # in one kernel: softmax and norms have two, and each is a loop that computes all before it again
 
 
 class Group:
@@ -112,6 +115,8 @@ def _point_kernel(g: Group, value: Value, offset: tuple[int, DimLike] | None, su
     folds = list(zip((v for v, _ in frame.demand.fold_values), frame.demand.folds))
     if not folds:
         return frame.func
+    if len(folds) > MOST_FOLDS:
+        raise NotFusable(folds[-1 - MOST_FOLDS][0], "every fold computes its operand again")
     own = frozenset(map(str, axes))
     for fold, names in folds:
         if names - own:

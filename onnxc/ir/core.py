@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Ref:
         return f"@{self.name}"
 
 
-Attr = Union[None, bool, int, float, str, bytes, Dim, DType, Type, Ref, np.ndarray, tuple["Attr", ...]]
+Attr = None | bool | int | float | str | bytes | Dim | DType | Type | Ref | np.ndarray | tuple["Attr", ...]
 Use = tuple["Op", int]
 
 
@@ -199,7 +199,7 @@ class Op:
 
 
 class Block:
-    """A list of ops with arguments; the last op is the terminator (`yield` or `return`) where the region gives values."""
+    """A list of ops with arguments; the last is the terminator (`yield` or `return`) where the region gives values."""
 
     __slots__ = ("_count", "_first", "_last", "args", "parent")
 
