@@ -70,10 +70,9 @@ def _loop(run: Run, op: Op) -> None:
     buffers = [b.phi(PTR) for _ in state]
     for phi, v in zip(buffers, state, strict=True):
         phi.add_incoming(run.buffers[v], before)
+    flag = b.phi(abi.I1) if first_flag is not None else None
     runs = b.icmp_signed("<", position, extent)
-    flag = None
-    if first_flag is not None:
-        flag = b.phi(abi.I1)
+    if flag is not None:
         flag.add_incoming(first_flag, before)
         runs = b.and_(runs, flag)
     b.cbranch(runs, body, done)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxc.ir.core import Block, Value
-from onnxc.ir.dims import Dim, DimLike, dim_max
+from onnxc.ir.dims import Dim, DimLike, dim_max, substitute
 from onnxc.ir.types import BOOL, I64, Tensor
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.regions import adopt, captured_by, enter
@@ -78,7 +78,7 @@ def Loop(b: Lowering, M: Value | None = None, cond: Value | None = None, *v_init
     goes_on, *yielded = adopt(inner, region, [*formals, *enter(inner, block, values)])
     first = True if cond is None else b.constant(cond)
     conditional = not (_is_true(first) and _is_true(b.constant(goes_on)))
-    rows = yielded[count:]
+    rows = [_row(inner, r, i) for r in yielded[count:]]
     if rows and not bounded:
         b.refuse("how many rows are stacked is computed from data, and nothing that is known before bounds it")
     following = [_kept_type(inner, new, old, k) for k, (new, old) in enumerate(zip(yielded, block.args[:count], strict=False))]
@@ -95,13 +95,20 @@ def _loop(b: Lowering, extent: DimLike, i: Dim, block: Block, start: Sequence[Va
     if start:
         ran = b.symbols.fresh("n", extent if bounded else None)
         number, defines, bounds = ran, (str(ran),), (extent if bounded else None,)  # type: ignore[assignment]
-    for r in rows:
-        if b.dtype(r).bits < 8 or any(b.symbols.is_younger(d, i) for d in b.shape(r)):
-            b.refuse(f"rows of type {r.type}: they have to be of whole bytes, and of one size in all iterations")
     types = [*(b.type(v) for v in inits), *(Tensor(b.dtype(r), (number, *b.shape(r))) for r in rows)]
     attrs = {"symbol": str(i), "extent": extent, "carried": len(inits), "conditional": bool(start),
              "row_types": tuple(r.type for r in rows), "defines": defines, "bounds": bounds}
     return tuple(b.op("t.loop", [*start, *inits, *passed], attrs, types, [block]).results)
+
+
+def _row(b: Lowering, v: Value, i: Dim) -> Value:
+    """A value that is stacked, which has to have one shape in all iterations: that of the first one."""
+    dims = [substitute(d, {str(i): 0}) for d in b.shape(v)]
+    if b.dtype(v).bits < 8 or any(b.symbols.is_younger(d, i) for d in dims):
+        b.refuse(f"rows of type {v.type}: they have to be of whole bytes, and of one size in all iterations")
+    for have, want in zip(b.shape(v), dims, strict=True):
+        b.guard("eq", have, want, "rows that are stacked differ in shape")
+    return v if tuple(dims) == b.shape(v) else b.value("t.reshape", v, shape=tuple(dims))
 
 
 def _shape_of_formal(region: Block, i: int) -> tuple[DimLike, ...]:
@@ -164,7 +171,7 @@ def Scan(b: Lowering, *initial_state_and_scan_inputs: Value, body: int, num_scan
                 for v, a, back in zip(block.args[count:], axes, backwards, strict=True)]
     yielded = adopt(inner, b.node.regions[body], [*block.args[:count], *elements, *enter(inner, block, values)])
     following = [_kept_type(inner, new, old, k) for k, (new, old) in enumerate(zip(yielded, block.args[:count], strict=False))]
-    rows = yielded[count:]
+    rows = [_row(inner, r, i) for r in yielded[count:]]
     inner.op("yield", [*following, *rows], types=())
     out = _loop(b, extent, i, block, [], inits, [*sequences, *passed], rows)
     places = scan_output_axes or [0] * len(rows)
