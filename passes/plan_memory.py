@@ -3,7 +3,7 @@
 Buffers whose lives do not overlap share bytes. Sizes may be symbolic, so the plan holds for all of them: buffers of known
 size are packed by first fit, largest first; each other buffer goes to a slot, shared over time, whose size is the largest
 of its buffers' sizes. Offsets are dim expressions that the program evaluates when a run starts. Symbols that get their
-value during the run count with their bounds. `check_plan` proves a plan independently.
+value during the run count with their bounds. `passes.check_plan` proves a plan independently.
 
 A value that comes out of a loop or a branch may be one of several buffers: all of them live as long as it does. A buffer
 from outside of a loop that is used inside of it lives from the loop's beginning to its end.
@@ -11,22 +11,19 @@ from outside of a loop that is used inside of it lives from the loop's beginning
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterator
 
 from onnxc.ir.core import Func, Module, Op, Value
-from onnxc.ir.dims import Dim, DimLike, ceildiv, dim_max, evaluate, symbols_of
-from onnxc.ir.types import Mem
+from onnxc.ir.dims import DimLike, ceildiv, dim_max, evaluate, symbols_of
 from onnxc.ops.program import most_elements
+from onnxc.passes.check_plan import ALIGN, PlanError, check_plan
 
 __all__ = ["PlanError", "check_plan", "plan_memory"]
 
-ALIGN = 64                  # bytes: a cache line, and the widest vector
 _TYPICAL = 128              # stands for a symbol when sizes have to be ranked
-
-
-class PlanError(Exception):
-    """Two live buffers overlap, or a buffer leaves the arena."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -59,8 +56,7 @@ def _rounded(size: DimLike) -> DimLike:
 
 def _bytes(alloc: Op, main: Func) -> DimLike:
     """The most bytes that a buffer takes; PlanError where nothing bounds them."""
-    mem = alloc.result.type
-    assert isinstance(mem, Mem)
+    mem = alloc.result.mem
     size = most_elements(mem.shape, main.attrs.get("run_symbols") or ())  # type: ignore[arg-type]
     if size is None:
         raise PlanError(f"%{alloc.result.name} of type {mem}: nothing that is known when a run starts bounds its size")
@@ -135,58 +131,73 @@ def _last_inside(loop: Op) -> Op:
 
 def _pack(buffers: list[_Buffer]) -> int:
     """First fit for buffers of known size, largest first; the end of the last one."""
-    placed: list[tuple[int, int, _Buffer]] = []
-    for b in sorted(buffers, key=lambda b: (-int(b.size), b.first)):  # type: ignore[arg-type]
-        size, at = int(b.size), 0  # type: ignore[arg-type]
-        for start, stop, other in sorted((p for p in placed if p[2].overlaps(b)), key=lambda p: p[0]):
-            if at + size <= start:
+    end, placed = 0, _Timeline()
+    for b in sorted(buffers, key=lambda b: (-_known(b.size), b.first)):
+        at = 0
+        for start, stop in sorted(placed.during(b)):
+            if at + _known(b.size) <= start:
                 break
             at = max(at, stop)
         b.op.attrs["offset"] = at
-        placed.append((at, at + size, b))
-    return max((stop for _, stop, _ in placed), default=0)
+        placed.add(b, at)
+        end = max(end, at + _known(b.size))
+    return end
+
+
+def _known(size: DimLike) -> int:
+    if not isinstance(size, int):
+        raise TypeError(f"a size of {size} bytes is not known")
+    return size
+
+
+class _Timeline:
+    """Placed buffers by the stretches of the program during which they live: most live shortly."""
+
+    _STRETCH = 32           # steps
+
+    def __init__(self) -> None:
+        self._placed: dict[int, list[tuple[_Buffer, int]]] = {}
+
+    def _stretches(self, b: _Buffer) -> range:
+        return range(b.first // self._STRETCH, b.last // self._STRETCH + 1)
+
+    def add(self, b: _Buffer, at: int) -> None:
+        for stretch in self._stretches(b):
+            self._placed.setdefault(stretch, []).append((b, at))
+
+    def during(self, b: _Buffer) -> set[tuple[int, int]]:
+        """The bytes [start, stop) that other buffers hold during the life of `b`."""
+        return {(at, at + _known(other.size)) for stretch in self._stretches(b)
+                for other, at in self._placed.get(stretch, ()) if other.overlaps(b)}
 
 
 def _share(buffers: list[_Buffer]) -> list[list[_Buffer]]:
     """Slots for buffers of symbolic size: a buffer joins the slot of nearest size in which no life overlaps its own."""
-    slots: list[list[_Buffer]] = []
-    typical = {b.op: _typical_size(b.size) for b in buffers}
-    for b in sorted(buffers, key=lambda b: (-typical[b.op], b.first)):
-        free = [s for s in slots if not any(b.overlaps(o) for o in s)]
-        if free:
-            min(free, key=lambda s: abs(typical[s[0].op] - typical[b.op])).append(b)
-        else:
-            slots.append([b])
-    return slots
+    slots: list[_Slot] = []
+    for b in sorted(buffers, key=lambda b: (-_typical_size(b.size), b.first)):
+        free = [s for s in slots if s.is_free(b)]
+        if not free:
+            slots.append(_Slot(_typical_size(b.size)))
+            free = slots[-1:]
+        min(free, key=lambda s: abs(s.typical - _typical_size(b.size))).add(b)
+    return [s.buffers for s in slots]
 
 
+class _Slot:
+    """Buffers that share bytes, in the order of their lives, which do not overlap."""
+
+    def __init__(self, typical: int) -> None:
+        self.typical = typical
+        self.buffers: list[_Buffer] = []
+
+    def is_free(self, b: _Buffer) -> bool:
+        at = bisect.bisect(self.buffers, b.first, key=lambda o: o.first)
+        return not any(b.overlaps(o) for o in self.buffers[max(at - 1, 0):at + 1])
+
+    def add(self, b: _Buffer) -> None:
+        bisect.insort(self.buffers, b, key=lambda o: o.first)
+
+
+@functools.cache
 def _typical_size(size: DimLike) -> int:
     return evaluate(size, dict.fromkeys(symbols_of(size), _TYPICAL))
-
-
-def check_plan(module: Module, dims: Mapping[str, int]) -> None:
-    """Prove the plan for one binding of the symbols by stepping through the program: a buffer holds its bytes from its
-    first write to its last read, and nothing else may be stored there in between. PlanError says which two collide."""
-    main = module.main
-    arena = evaluate(_dim(main.attrs["arena"]), dims)
-    extents: list[tuple[_Buffer, int, int]] = []
-    for b in _lives(main):
-        if b.first < 0:
-            continue
-        name = b.op.result.name
-        start = evaluate(_dim(b.op.attrs["offset"]), dims)
-        stop = start + evaluate(_bytes(b.op, main), dims)
-        if start < 0 or start % ALIGN or stop > arena:
-            raise PlanError(f"%{name} at [{start}, {stop}) does not lie in the arena of {arena} bytes")
-        extents.append((b, start, stop))
-    for position in sorted({p for b, _, _ in extents for p in (b.first, b.last)}):
-        live = sorted((e for e in extents if e[0].first <= position <= e[0].last), key=lambda e: e[1])
-        for (a, _, a_stop), (b, b_start, b_stop) in zip(live, live[1:]):
-            if a_stop > b_start and b_stop > b_start:
-                raise PlanError(f"%{a.op.result.name} and %{b.op.result.name} overlap while step {position} runs")
-
-
-def _dim(a: object) -> DimLike:
-    if not isinstance(a, (int, Dim)):
-        raise PlanError(f"memory is not planned: {a!r} stands for an offset")
-    return a
