@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from onnxc.errors import NotImplemented
 from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.builder import constant_of
 from onnxc.ir.dims import symbols_of
@@ -33,7 +34,7 @@ def mem_of(v: Value) -> Mem:
     """The memory type of a tensor value."""
     t = v.type
     if not isinstance(t, Tensor):
-        raise TypeError(f"{v!r} is not a tensor")
+        raise NotImplemented(f"%{v.name} is of type {t}; programs take and give tensors")
     return Mem(t.dtype, t.dims)
 
 

@@ -1,4 +1,4 @@
-"""k.iterate: values carried from one iteration to the next, on numpy and natively, with rows and lanes of other axes."""
+"""k.iterate: values carried from one iteration to the next, on numpy and natively, with lanes of other axes."""
 
 from __future__ import annotations
 

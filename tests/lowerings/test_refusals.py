@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import helper
 
-from onnxc.errors import UnsupportedModel
+from onnxc.driver import CompileOptions, import_to_ir, lower_to_program
+from onnxc.errors import NotImplemented, UnsupportedModel
+from onnxc.frontend import loaded_proto
 from tests.lowerings.models import lowered
 
 
@@ -21,7 +24,6 @@ from tests.lowerings.models import lowered
     ("(float[2, 3] x) => (float[] y) { y = Concat<axis = 0>(x, w2) }", "differs"),
     ("(float[3] x) => (float[] y) { y = Split<axis = 0>(x, two) }", "do not add up"),
     ("(float[3] x) => (float[] y) { y = Pad(x, cut) }", "negative"),
-    ("(float[N] x) => (int64[] y) { y = NonZero(x) }", "depends on data"),
     ("(string[N] x) => (string[] y) { y = Concat<axis = 0>(x, x) }", "element type str is not supported"),
     ("(float x) => (float[] y) { y = MatMul(x, x) }", "a scalar has no matrix product"),
     ("(float[2, 3] x) => (float[] y) { y = Squeeze(x, zero) }", "axis 0 is squeezed but is not 1"),
@@ -56,3 +58,12 @@ def test_a_branch_on_a_constant_stands_in_place_of_the_node(value: bool) -> None
     assert "onnx.If" not in model.ops and ("t.neg" in model.ops) == value
     x = np.array([-2, 3], np.float32)
     np.testing.assert_array_equal(model(x), np.array([2, 0], np.float32) if value else np.abs(x))
+
+
+def test_a_sequence_is_no_input_of_a_program() -> None:
+    info = helper.make_tensor_sequence_value_info("x", 1, ["N"])
+    same = helper.make_tensor_sequence_value_info("y", 1, ["N"])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [info], [same])
+    module = import_to_ir(loaded_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])))
+    with pytest.raises(NotImplemented, match=r"%x is of type seq"):
+        lower_to_program(module, CompileOptions())

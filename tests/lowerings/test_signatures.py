@@ -29,7 +29,7 @@ def default_of(attribute: Any) -> Any:
         return None
     value = onnx.helper.get_attribute_value(attribute.default_value)
     if isinstance(value, list):
-        return tuple(value)
+        return tuple(v.decode() if isinstance(v, bytes) else v for v in value)
     return value.decode() if isinstance(value, bytes) else value
 
 
