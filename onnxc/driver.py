@@ -28,6 +28,7 @@ from onnxc.lowerings.lower import lower
 from onnxc.ops import load_all
 from onnxc.passes.pipeline import PIPELINE, Context, Pass, run
 from onnxc.runtime.compiled import CompiledModel, Signature
+from onnxc.runtime.interrupt import give_up_on_interrupt
 
 __all__ = ["CompileOptions", "Hook", "compile_model", "import_to_ir", "lower_to_program", "pass_context"]
 
@@ -38,8 +39,10 @@ Hook = Callable[[str, Module], None]
 class CompileOptions:
     """What a caller may ask of a compilation.
 
-    `level` 0 leaves out every pass that is not required; `disabled` names single passes; `overridden` names initializers
-    that become inputs; `folder` is where external data lies if not beside the model; `verify` is the level of `ir.verify`
+    `level` 0 leaves out every pass that is not required; `disabled` names single passes; `overridden` names
+    initializers
+    that become inputs; `folder` is where external data lies if not beside the model; `verify` is the level of
+    `ir.verify`
     after each pass (0: once, after lowering); `fuel` bounds the number of rewrites.
     """
 
@@ -100,7 +103,8 @@ def _lower(module: Module) -> None:
 
 def lower_to_program(module: Module, options: CompileOptions, hooks: Sequence[Hook] = (),
                      context: Context | None = None) -> dict[str, Any]:
-    """Run the whole pipeline on an imported module; gives the report (seconds and rewrites by pass, refused rewrites)."""
+    """Run the whole pipeline on an imported module; gives the report (seconds and rewrites by pass, refused
+    rewrites)."""
     context = context or pass_context(options)
     checks: list[Hook] = [_verifying(options.verify)] if options.verify else []
     steps = run(module, context, PIPELINE, options.left_out(), [*checks, *hooks])
@@ -129,7 +133,8 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     report = lower_to_program(module, options, hooks)
     lowered = time.perf_counter()
     compiled = emit(module, options, report)
-    report["seconds"] = {"import": imported - start, "passes": lowered - imported, "emit": time.perf_counter() - lowered}
+    report["seconds"] = {"import": imported - start, "passes": lowered - imported, "emit": time.perf_counter() -
+    lowered}
     report["compile_seconds"] = time.perf_counter() - start
     return compiled
 
@@ -139,12 +144,13 @@ def emit(module: Module, options: CompileOptions, report: dict[str, Any] | None 
     from onnxc.codegen.llvm.program import emit_program
     from onnxc.codegen.llvm.target import Target
     target = Target.parse(options.target)
-    program = emit_program(module, target)
+    program = emit_program(module, target, give_up_on_interrupt)
     inputs, outputs = _argument_types(module)
     report = {} if report is None else report
     report.update(kernels=len(program.kernels), launches=len(program.steps), host_ops=[])
     return CompiledModel(
-        program.object_bytes, tuple(np.ascontiguousarray(module.constants[n]) for n in program.constants), program.symbols,
+        program.object_bytes, tuple(np.ascontiguousarray(module.constants[n]) for n in program.constants),
+        program.symbols,
         inputs, outputs, program.errors, program.kernels, program.steps, _signature(module, outputs), str(target),
         tuple(sorted(target.features)), print_module(module), report, _run_symbols(module))
 
@@ -163,7 +169,7 @@ def _argument_types(module: Module) -> tuple[tuple[Tensor, ...], tuple[Tensor, .
 def _signature(module: Module, outputs: Sequence[Tensor]) -> Signature:
     meta = module.meta
     declared = list(meta.get("outputs", ()))
-    return Signature(tuple(meta.get("inputs", ())), tuple(_filled(d, t) for d, t in zip(declared, outputs)),
+    return Signature(tuple(meta.get("inputs", ())), tuple(_filled(d, t) for d, t in zip(declared, outputs, strict=True)),
                      tuple(meta.get("overridable", ())), dict(meta.get("model", {})))
 
 

@@ -1,4 +1,5 @@
-"""A compiled model: everything that running it needs, and nothing of the compiler. Made by the driver or read from an artifact."""
+"""A compiled model: everything that running it needs, and nothing of the compiler. Made by the driver or read from an
+artifact."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ __all__ = ["CompiledModel", "Signature"]
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What the model's author declared: inputs, outputs, initializers that a feed may override, and the model's texts."""
+    """What the model's author declared: inputs, outputs, initializers that a feed may override, and the model's
+    texts."""
 
     inputs: tuple[ValueInfo, ...]
     outputs: tuple[ValueInfo, ...]
@@ -29,11 +31,15 @@ class CompiledModel:
     """A program for one target.
 
     `object_bytes` is its object code with the entry points `onnxc_plan` and `onnxc_run` (documented in
-    `codegen.llvm.program`); `constants` are the arrays it takes pointers of, in order; `symbols` the dims it takes values of;
-    `input_types` and `output_types` the inferred types, whose dims are expressions over those symbols; `errors` the message
-    of each error code; `kernels` and `steps` the names in reports; `text` the program and its kernels as IR. `target` names
+    `codegen.llvm.program`); `constants` are the arrays it takes pointers of, in order; `symbols` the dims it takes
+    values of;
+    `input_types` and `output_types` the inferred types, whose dims are expressions over those symbols; `errors` the
+    message
+    of each error code; `kernels` and `steps` the names in reports; `text` the program and its kernels as IR. `target`
+    names
     what the code is for, `features` every instruction-set extension, by LLVM's names, that it may use.
-    `run_symbols` are dims that get their value during a run, each with the most that it can be (None: not known); the code
+    `run_symbols` are dims that get their value during a run, each with the most that it can be (None: not known); the
+    code
     writes them behind the values of `symbols`, and output types may hold them.
     """
 

@@ -13,6 +13,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any, NoReturn
 
 import numpy as np
@@ -25,6 +26,7 @@ from onnxc.ir.types import Tensor, dtype_of
 from onnxc.ops.program import at_most
 from onnxc.runtime.bind import DimBinder, shape_function
 from onnxc.runtime.compiled import CompiledModel
+from onnxc.runtime.interrupt import call_stoppable, in_main_thread
 from onnxc.runtime.loader import NativeModule
 from onnxc.runtime.memory import ArenaPool, aligned
 from onnxc.runtime.packing import pack, unpack
@@ -40,6 +42,7 @@ _CONTEXT_SLOTS = 4
 _POOL, _CANCEL, _PROFILE = 0, 1, 3
 _MOST_BINDINGS = 64         # a decode loop makes one a step: old ones go, and making one is cheap
 _ALIGN = 64
+_LONG = 0.05                # seconds from which on a run in the main thread leaves that thread open to signals
 
 _LIVE: weakref.WeakSet[NativeProgram] = weakref.WeakSet()
 
@@ -62,6 +65,8 @@ class NativeProgram:
         self._binder = DimBinder(compiled.symbols, compiled.input_types, names)
         self._shapes_of = shape_function(_largest(compiled))
         self._run_names = [name for name, _ in compiled.run_symbols]
+        # Data decides how often a loop runs, and nothing bounds it: a short run says nothing about the next one.
+        self._varies = any(most is None for _, most in compiled.run_symbols)
         told = {s for t in compiled.output_types for s in symbols_of(t.dims)} & set(self._run_names)
         self._real_shapes = shape_function(compiled.output_types) if told else None
         self._outputs = [(info.name, t.dtype) for info, t in zip(compiled.signature.outputs, compiled.output_types,
@@ -119,13 +124,37 @@ class NativeProgram:
             for i, array in enumerate(arrays):
                 addresses[i] = array.ctypes.data
             table = binding.values if not self._run_names else state.table(binding.values)
-            result = self._run(state.context_at, ctypes.addressof(table), state.inputs_at, state.outputs_at,
-                               0 if arena is None else arena.ctypes.data, self._constants_at, self.threads)
+            arguments = (state.context_at, ctypes.addressof(table), state.inputs_at, state.outputs_at,
+                         0 if arena is None else arena.ctypes.data, self._constants_at, self.threads)
+            begin = perf_counter()
+            if binding.seconds > _LONG and in_main_thread():
+                result = self._run_stoppable(state, arguments, cancel)
+            else:
+                result = self._run(*arguments)
+            if not self._varies:
+                binding.seconds = perf_counter() - begin
             return result, table[len(table) - len(self._run_names):] if self._real_shapes is not None else []
         finally:
             self._states.append(state)
             if arena is not None:
                 self._arenas.release(arena)
+
+    def _run_stoppable(self, state: _State, arguments: tuple[int, ...], cancel: int) -> int:
+        """A run that ends soon after a signal handler raised an exception, which is raised when it has ended. The word
+        that stops it is its own: the caller's may serve other runs."""
+        own = ctypes.c_int32(0)
+        theirs = ctypes.c_int32.from_address(cancel) if cancel else None
+        state.context[_CANCEL] = ctypes.addressof(own)
+
+        def stop() -> None:
+            own.value = 1
+
+        def look() -> None:
+            if theirs is not None and theirs.value:
+                stop()
+
+        look()
+        return call_stoppable(lambda: int(self._run(*arguments)), stop, None if theirs is None else look)
 
     # ---- what is prepared once a shape -------------------------------------------------------------------------------
 
@@ -173,7 +202,7 @@ class NativeProgram:
         found = []
         for array, (_, dtype), shape in zip(outputs, self._outputs, shapes, strict=True):
             if dtype.bits < 8:
-                found.append(unpack(array[:dtype.nbytes(product(shape))], dtype, shape))  # type: ignore[index]
+                found.append(unpack(array[:dtype.nbytes(product(shape))], dtype, shape))
                 continue
             cut = array.reshape(-1)[:math.prod(shape)].reshape(shape)
             found.append(cut if 2 * cut.size >= array.size else cut.copy())
@@ -213,13 +242,15 @@ class NativeProgram:
 
 
 class _Binding:
-    """What follows from the inputs' shapes: the symbols' values for native code, arena bytes, the outputs' shapes."""
+    """What follows from the inputs' shapes: the symbols' values for native code, arena bytes, the outputs' shapes; and how
+    long the last run took, which is not known at first."""
 
-    __slots__ = ("arena", "dims", "shapes", "values")
+    __slots__ = ("arena", "dims", "seconds", "shapes", "values")
 
     def __init__(self, values: Any, dims: dict[str, int], arena: int, shapes: tuple[Shape, ...]) -> None:
         self.values, self.dims = values, dims
         self.arena, self.shapes = arena, shapes
+        self.seconds = math.inf
 
 
 class _State:

@@ -28,7 +28,7 @@ def _complete_attrs(row: OpDef, attrs: dict[str, Attr]) -> dict[str, Attr]:
         elif default is REQUIRED:
             raise TypeInferenceError(f"{row.name} needs attribute '{key}'")
         else:
-            out[key] = default  # type: ignore[assignment]
+            out[key] = default
     return out
 
 

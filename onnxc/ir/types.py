@@ -13,7 +13,8 @@ import numpy as np
 
 from onnxc.ir.dims import DimLike, Shape, product, sym, symbols_of
 
-__all__ = ["ALL_DTYPES", "BF16", "BOOL", "F16", "F32", "F64", "I8", "I16", "I32", "I64", "STR", "U8", "U16", "U32", "U64",
+__all__ = ["ALL_DTYPES", "BF16", "BOOL", "F16", "F32", "F64", "I8", "I16", "I32", "I64", "STR", "U8", "U16", "U32",
+"U64",
            "DType", "Map", "Mem", "Opt", "Scalar", "Seq", "Tensor", "Type", "dtype_of", "dtype_named", "dtype_of_onnx",
            "fresh_symbol", "tensor_of"]
 
@@ -22,7 +23,8 @@ __all__ = ["ALL_DTYPES", "BF16", "BOOL", "F16", "F32", "F64", "I8", "I16", "I32"
 class DType:
     """An element type.
 
-    `kind` is one of "float", "int", "uint", "bool", "complex", "str"; `bits` is the width of one element (sub-byte types
+    `kind` is one of "float", "int", "uint", "bool", "complex", "str"; `bits` is the width of one element (sub-byte
+    types
     are packed in memory); `onnx` is its number in TensorProto.DataType; `compute` names the type arithmetic is done in.
     """
 
@@ -62,7 +64,8 @@ def _row(name: str, kind: str, bits: int, onnx: int, carrier: object, compute: s
     return DType(name, kind, bits, onnx, np.dtype(carrier), compute or name)  # type: ignore[call-overload]
 
 
-_ONNX_TEXT = {"f32": "float", "f64": "double", "str": "string", "f8e4m3fn": "float8e4m3fn", "f8e4m3fnuz": "float8e4m3fnuz",
+_ONNX_TEXT = {"f32": "float", "f64": "double", "str": "string", "f8e4m3fn": "float8e4m3fn", "f8e4m3fnuz":
+"float8e4m3fnuz",
               "f8e5m2": "float8e5m2", "f8e5m2fnuz": "float8e5m2fnuz", "f8e8m0": "float8e8m0", "f4e2m1": "float4e2m1"}
 
 #                name         kind   bits onnx  numpy carrier             computes in

@@ -58,7 +58,8 @@ class RunSymbols:
 class Lowering(Builder):
     """Builds the tensor ops of one ONNX op, in front of it. `lower_block` lowers the ops of a region."""
 
-    def __init__(self, module: Module, op: Op, known: KnownValues, guards: list[Guard], symbols: RunSymbols | None = None,
+    def __init__(self, module: Module, op: Op, known: KnownValues, guards: list[Guard], symbols: RunSymbols | None =
+    None,
                  lower_block: Callable[[Block], None] | None = None) -> None:
         if op.block is None:
             raise ValueError(f"{op.name} is in no block")
@@ -179,7 +180,8 @@ class Lowering(Builder):
              body: Callable[[Lowering, Dim, list[Value], list[Value]], tuple[Sequence[Value], Sequence[Value]]],
              ) -> list[Value]:
         """A loop of `extent` iterations. `body(builder, iteration, carried, captured)` builds one and gives the next
-        carried values, of the types of `inits`, and rows; the results are the last carried values and the rows stacked."""
+        carried values, of the types of `inits`, and rows; the results are the last carried values and the rows
+        stacked."""
         i = self.symbols.fresh("it", extent - 1)
         block = Block([v.type for v in (*inits, *captured)], [v.name for v in (*inits, *captured)])
         b = self.inside(block)

@@ -48,7 +48,8 @@ class _Pass:
         self.known = KnownValues(module)
         self.guards: list[Guard] = []
         self.poisoned: set[Value] = set()
-        self.symbols = RunSymbols(s for t in (a.type for a in func.args) if isinstance(t, Tensor) and t.shape is not None
+        self.symbols = RunSymbols(s for t in (a.type for a in func.args) if isinstance(t, Tensor) and t.shape is not
+        None
                                   for s in symbols_of(t.shape))
 
     def run(self) -> None:

@@ -6,25 +6,32 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 __all__ = ["LOWERINGS", "lowering", "lowering_of"]
 
 LowerFn = Callable[..., Any]
+Fn = TypeVar("Fn", bound=LowerFn)
 LOWERINGS: dict[str, LowerFn] = {}
 _INFRASTRUCTURE = {"context", "lower", "table"}
 
 
-def lowering(target: LowerFn | str) -> Any:
-    """Register a lowering: `@lowering` takes the op's name from the function, `@lowering("domain.Op")` says it."""
+@overload
+def lowering(target: str) -> Callable[[Fn], Fn]: ...
+
+
+@overload
+def lowering(target: Fn) -> Fn: ...
+
+
+def lowering(target: Any) -> Any:
+    """Register a lowering: `@lowering` takes the op's name from the function, `@lowering("com.microsoft.Gelu")` says it."""
     if isinstance(target, str):
-        def add(fn: LowerFn) -> LowerFn:
-            return _add(target, fn)
-        return add
+        return lambda fn: _add(target, fn)
     return _add(target.__name__, target)
 
 
-def _add(name: str, fn: LowerFn) -> LowerFn:
+def _add(name: str, fn: Fn) -> Fn:
     if name in LOWERINGS:
         raise ValueError(f"two lowerings of {name}: {LOWERINGS[name].__module__} and {fn.__module__}")
     LOWERINGS[name] = fn

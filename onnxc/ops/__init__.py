@@ -6,7 +6,8 @@ import importlib
 
 __all__ = ["load_all"]
 
-_TABLES = ("scalar", "elementwise", "tensor", "scatter", "order", "fold", "control", "selection", "group", "kernel", "program")
+_TABLES = ("scalar", "elementwise", "tensor", "scatter", "order", "fold", "control", "selection", "group", "kernel",
+"program")
 
 
 def load_all() -> None:

@@ -42,7 +42,8 @@ class Graph:
     def ints(self, *values: int) -> str:
         return self.init(np.array(values, np.int64))
 
-    def model(self, inputs: list[tuple[str, int, list[int | str]]], outputs: list[str], opset: int = 18) -> onnx.ModelProto:
+    def model(self, inputs: list[tuple[str, int, list[int | str]]], outputs: list[str],
+              opset: int = 18) -> onnx.ModelProto:
         graph = h.make_graph(self.nodes, "net", [h.make_tensor_value_info(n, t, s) for n, t, s in inputs],
                              [h.make_tensor_value_info(o, T.FLOAT, None) for o in outputs], self.inits)
         return h.make_model(graph, opset_imports=[h.make_opsetid("", opset)], ir_version=9)
@@ -87,7 +88,8 @@ def encoder() -> Net:
 
     def split(x: str) -> str:
         shape = g.op("Shape", x)
-        sizes = [g.op("Unsqueeze", g.op("Gather", shape, g.init(np.array(i, np.int64)), axis=0), g.ints(0)) for i in (0, 1)]
+        sizes = [g.op("Unsqueeze", g.op("Gather", shape, g.init(np.array(i, np.int64)), axis=0), g.ints(0)) for i in
+        (0, 1)]
         x = g.op("Reshape", x, g.op("Concat", *sizes, g.ints(heads), g.ints(width // heads), axis=0))
         return g.op("Transpose", x, perm=[0, 2, 1, 3])
 
@@ -127,7 +129,8 @@ def encoder() -> Net:
 def tabular() -> Net:
     """Embeddings of categories beside numbers, a multilayer perceptron, a softmax."""
     g = Graph(3)
-    columns = [g.op("Gather", g.weight(20 + i, 4), g.op("Gather", "cat", g.init(np.array(i, np.int64)), axis=1)) for i in range(3)]
+    columns = [g.op("Gather", g.weight(20 + i, 4), g.op("Gather", "cat", g.init(np.array(i, np.int64)), axis=1)) for i
+    in range(3)]
     x = g.op("Concat", "num", *columns, axis=1)
     for i, o in ((17, 48), (48, 33)):
         x = g.op("Relu", g.op("Gemm", x, g.weight(o, i), g.weight(o), transB=1))

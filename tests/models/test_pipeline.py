@@ -23,7 +23,8 @@ from onnxc.passes import pipeline
 from onnxc.passes.plan_memory import check_plan
 from tests.models.nets import NETS
 
-TOLERANCE = 2e-5     # of the largest output: f32 sums of up to a few hundred terms in another order than the reference's
+# Of the largest output: f32 sums of up to a few hundred terms, in another order than the reference's.
+TOLERANCE = 2e-5
 
 
 def lower_checked(module: Module, options: CompileOptions) -> list[str]:
@@ -57,7 +58,7 @@ def test_network(name: str, level: int) -> None:
         check_plan(module, dims)
         outputs, errors = run_program(module, arrays, dims)
         assert not errors
-        for found, expected in zip(outputs, reference.run(None, feeds)):
+        for found, expected in zip(outputs, reference.run(None, feeds), strict=True):
             assert found.shape == expected.shape
             assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
 

@@ -1,4 +1,5 @@
-"""Passes on text: every `*.ir` file beside this one holds cases of input IR, the passes to run, and the IR that must result.
+"""Passes on text: every `*.ir` file beside this one holds cases of input IR, the passes to run, and the IR that must
+result.
 
     ; case: a name
     ; run: canonicalize, fold
