@@ -240,6 +240,16 @@ def _known_gather(attrs: dict[str, Any], x: np.ndarray, i: np.ndarray) -> np.nda
     return np.take(x, at, attrs["axis"])
 
 
+def _known_scatter(name: str) -> Callable[..., Any]:
+    def scatter(attrs: dict[str, Any], x: np.ndarray, i: np.ndarray, updates: np.ndarray) -> np.ndarray:
+        if attrs["reduction"] != "none":
+            raise _Undecided
+        at = np.array(_static(i.flat), np.int64).reshape(i.shape)
+        return np.asarray(_meaning(name)(attrs, x, at, updates))
+
+    return scatter
+
+
 def _known_reduce(attrs: dict[str, Any], x: np.ndarray) -> np.ndarray:
     start = {"add": 0, "mul": 1, "and": True, "or": False}.get(attrs["kind"])
     fn = {"add": lambda a, b: a + b, "mul": lambda a, b: a * b, "max": dim_max, "min": dim_min,
@@ -260,5 +270,7 @@ _STRUCTURAL: dict[str, Callable[..., Any]] = {
     "t.concat": lambda attrs, *xs: np.concatenate(xs, attrs["axis"]),
     "t.slice": _known_slice,
     "t.gather": _known_gather,
+    "t.scatter_elements": _known_scatter("t.scatter_elements"),
+    "t.scatter_nd": _known_scatter("t.scatter_nd"),
     "t.reduce": _known_reduce,
 }

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from onnxc.errors import InvalidArgument
+from tests.lowerings.models import lowered
 from tests.lowerings.ways import Ways
 
 FOLD = {"none": lambda a, b: b, "add": lambda a, b: a + b, "mul": lambda a, b: a * b, "max": max, "min": min}
@@ -135,3 +136,12 @@ def test_a_cache_is_written_behind_what_it_holds(mode: str) -> None:
     model.check([cache, new, start], [wanted])
     if mode == "linear":
         model.check_fails([cache, new, np.array([6, 0])], "out of range")
+
+
+@pytest.mark.parametrize("put", ["ScatterElements(s, one, four)", "ScatterND(s, pair, four)"])
+def test_shapes_are_followed_through_a_scatter(put: str) -> None:
+    """What torch exports for `shape[1] = 4`: the other dims stay symbols."""
+    model = lowered(f"(float[A, 1, B] x) => (float[A, 4, B] y) {{ s = Shape(x)  t = {put}  y = Expand(x, t) }}",
+                    one=np.array([1]), pair=np.array([[1]]), four=np.array([4]))
+    assert model.types == ["f32[A, 4, B]"]
+    assert model(np.ones((2, 1, 3), np.float32)).shape == (2, 4, 3)
