@@ -11,7 +11,8 @@ pointers, the last in the order of `Program.constants`; the arena is aligned to 
 `abi`.
 
 Where the program has run symbols, the table of symbols goes on with a slot for each of them, which `onnxc_run` writes: it
-then belongs to one run, and tells the real sizes of outputs afterwards. `onnxc_plan` takes their bounds instead.
+then belongs to one run, and tells the real sizes of outputs afterwards. `onnxc_plan` takes their bounds instead; the size
+of an output that has none is 0, and `onnxc_run` writes its address into the table of outputs: the caller frees it.
 
 Building the module and compiling it are two functions, so that modules can be compiled elsewhere or not at all.
 """
@@ -30,6 +31,7 @@ from onnxc.codegen.llvm.abi import I32, I64, PTR, KernelCode, KernelError
 from onnxc.codegen.llvm.control import makers
 from onnxc.codegen.llvm.dims import CheckedDims, DimEmitter, constant
 from onnxc.codegen.llvm.emit import emit_kernel
+from onnxc.codegen.llvm.heap import give, heap_buffer, room, wrap
 from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.pool import declare_pool, pool_ir
 from onnxc.codegen.llvm.target import Target
@@ -71,12 +73,15 @@ class Program:
     run_symbols: tuple[str, ...] = ()
 
 
-def emit_program(module: Module, target: Target) -> Program:
-    """The program of `module` compiled for `target`, its thread pool linked in."""
+def emit_program(module: Module, target: Target,
+                 waiting: Callable[[Callable[[], bytes]], bytes] = lambda work: work()) -> Program:
+    """The program of `module` compiled for `target`, its thread pool linked in. LLVM's work, which can take seconds and
+    shares nothing with the caller, is done by `waiting`."""
     code = build_program(module, target)
     text = str(code.module)
-    return Program(target.compile(text, linked=[pool_ir(target)]), text, code.symbols, code.constants, code.errors,
-                   code.kernels, code.steps, code.run_symbols)
+    object_bytes = waiting(lambda: target.compile(text, linked=[pool_ir(target)]))
+    return Program(object_bytes, text, code.symbols, code.constants, code.errors, code.kernels, code.steps,
+                   code.run_symbols)
 
 
 def build_program(module: Module, target: Target) -> ProgramCode:
@@ -117,6 +122,7 @@ class _ProgramEmitter:
         self.errors: list[str] = []
         self.codes: dict[str, KernelCode] = {}      # by kernel; kernels of one structure share theirs
         self.steps = [op for op in main.body.ops if op.name in STEPS]
+        self.heaps = [op for op in main.walk() if op.name == "p.heap"]
         self.launches = [op for op in main.walk() if op.name == "p.launch"]
         self.constants = list(dict.fromkeys(_const_name(op) for op in main.walk() if op.name == "p.const"))
 
@@ -198,7 +204,8 @@ class _ProgramEmitter:
         values = {**self.symbol_values(b, table), _THREADS: threads}
         size = CheckedDims(b, values)
         for i, argument in enumerate(self.main.args):
-            b.store(self.checked_size(b, size, argument), abi.slot_pointer(b, sizes, i))
+            room = self.checked_size(b, size, argument) if self.is_bounded(argument.type.size) else constant(0)
+            b.store(room, abi.slot_pointer(b, sizes, i))
         for op in self.main.walk():
             if op.name == "p.alloc":
                 self.checked_size(b, size, op.result)
@@ -222,13 +229,20 @@ class _ProgramEmitter:
 
     def scratch_room(self) -> DimLike:
         """Bytes of scratch that the launch with the most of it needs on all threads."""
-        pieces = {self.at_most(code.scratch) for code in self.codes.values() if code.scratch != 0}
+        pieces = {self.at_most(code.scratch) for code in self.codes.values() if self.is_bounded(code.scratch)}
         return dim_max(0, *pieces) * sym(_THREADS) if pieces else 0
+
+    def is_bounded(self, d: DimLike) -> bool:
+        """Whether a size has a bound when a run starts."""
+        return not self.bounds or at_most(d, self.bounds) is not None
 
     # ---- onnxc_run ---------------------------------------------------------------------------------------------------
 
     def emit_run(self, guards: ir.Function) -> None:
         function = ir.Function(self.module, ir.FunctionType(I64, [PTR] * 6 + [I64]), "onnxc_run")
+        unbounded = any(not self.is_bounded(code.scratch) for code in self.codes.values())
+        if self.heaps or unbounded:
+            function = wrap(self.module, function, len(self.heaps) + 1)
         context, table = function.args[0], function.args[1]
         b = ir.IRBuilder(function.append_basic_block("entry"))
         frame = abi.stack_slots(b, self.frame_slots())
@@ -250,7 +264,8 @@ class _RunEmitter:
 
     def __init__(self, program: _ProgramEmitter, function: ir.Function, builder: ir.IRBuilder, frame: ir.Value) -> None:
         self.program, self.b, self.frame = program, builder, frame
-        self.context, self.table, self.inputs, self.outputs, self.arena, self.constants, self.threads = function.args
+        self.context, self.table, self.inputs, self.outputs, self.arena, self.constants, self.threads = function.args[:7]
+        self.heap: ir.Value | None = function.args[7] if len(function.args) > 7 else None
         self.values = program.symbol_values(builder, self.table)
         self.values[_THREADS] = self.threads
         self.buffers: dict[Value, ir.Value] = {}
@@ -266,7 +281,8 @@ class _RunEmitter:
         self.fill_frame(abi.FRAME_SCRATCH, self.at(self.arena, self.program.arena()))
         self.makers: dict[str, Callable[[Op], None]] = {
             "p.const": self.bind_const, "p.alloc": self.bind_alloc, "p.view": self.bind_view, "p.launch": self.launch,
-            "p.copy": self.copy, **makers(self)}
+            "p.copy": self.copy, "p.heap": lambda op: heap_buffer(self, op.result, self.program.heaps.index(op)),
+            "p.give": self.give, **makers(self)}
         self.block(self.program.main.body)
         self.leave_if_cancelled()
         b.ret(abi.load_slot(b, self.context, abi.CONTEXT_ERROR, I64))
@@ -338,9 +354,15 @@ class _RunEmitter:
         code = self.program.codes[_kernel_name(op)]
         for i, operand in enumerate(op.inputs):
             self.fill_frame(abi.FRAME_MEMORY + i, self.buffers[operand])
+        bounded = self.program.is_bounded(code.scratch)
+        if not bounded:
+            need = code.scratch * sym(_THREADS)
+            self.fill_frame(abi.FRAME_SCRATCH, room(self, None, (need,), len(self.program.heaps), "a kernel's scratch"))
         total = self.dim(code.total)
         grain = self.larger(self.dim(code.grain), self.share(total))
         self.b.call(self.program.pool.parallel_for, [self.pool, code.function, self.frame, total, grain, self.cancel])
+        if not bounded:
+            self.fill_frame(abi.FRAME_SCRATCH, self.at(self.arena, self.program.arena()))
 
     def share(self, total: ir.Value) -> ir.Value:
         """Jobs in a chunk when every thread gets a few chunks."""
@@ -349,6 +371,10 @@ class _RunEmitter:
 
     def larger(self, a: ir.Value, c: ir.Value) -> ir.Value:
         return self.b.select(self.b.icmp_signed(">", a, c), a, c)
+
+    def give(self, op: Op) -> None:
+        position = self.program.main.args.index(op.operand(1)) - self.program.inputs
+        give(self, op.operand(0), self.outputs, position)
 
     def copy(self, op: Op) -> None:
         source, target = op.operand(0), op.operand(1)
