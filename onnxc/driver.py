@@ -169,7 +169,8 @@ def _argument_types(module: Module) -> tuple[tuple[Tensor, ...], tuple[Tensor, .
 def _signature(module: Module, outputs: Sequence[Tensor]) -> Signature:
     meta = module.meta
     declared = list(meta.get("outputs", ()))
-    return Signature(tuple(meta.get("inputs", ())), tuple(_filled(d, t) for d, t in zip(declared, outputs, strict=True)),
+    found = tuple(_filled(d, t) for d, t in zip(declared, outputs, strict=True))
+    return Signature(tuple(meta.get("inputs", ())), found,
                      tuple(meta.get("overridable", ())), dict(meta.get("model", {})))
 
 

@@ -242,7 +242,7 @@ class NativeProgram:
 
 
 class _Binding:
-    """What follows from the inputs' shapes: the symbols' values for native code, arena bytes, the outputs' shapes; and how
+    """What follows from the inputs' shapes: symbols' values for native code, arena bytes, the outputs' shapes; and how
     long the last run took, which is not known at first."""
 
     __slots__ = ("arena", "dims", "seconds", "shapes", "values")

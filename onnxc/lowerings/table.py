@@ -25,7 +25,7 @@ def lowering(target: Fn) -> Fn: ...
 
 
 def lowering(target: Any) -> Any:
-    """Register a lowering: `@lowering` takes the op's name from the function, `@lowering("com.microsoft.Gelu")` says it."""
+    """Register a lowering: `@lowering` takes the op's name from the function, `@lowering("domain.Op")` says it."""
     if isinstance(target, str):
         return lambda fn: _add(target, fn)
     return _add(target.__name__, target)
