@@ -1,8 +1,8 @@
 """The pass `canonicalize`: one form for equal things.
 
-Rulebook. A rule is directional: its result is no worse in ops, bytes and precision. Float rules here are exact for every
-input, NaN, infinities and signed zeros included. Constants stand on the right of commutative ops. A rule that would
-repeat work checks for a single use. What a rule makes, another rule (or the same) may simplify on.
+Rulebook. A rule is directional: its result is no worse in ops, bytes and precision. Float rules here are exact for
+every input, NaN, infinities and signed zeros included. Constants stand on the right of commutative ops. A rule that
+would repeat work checks for a single use. What a rule makes, another rule (or the same) may simplify on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from onnxc.ir.core import Module, Value
 from onnxc.ir.dims import DimLike
 from onnxc.ir.registry import lookup
 from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite, rule
-from onnxc.ir.types import Tensor
 from onnxc.ops.fold import parse_spec
 
 __all__ = ["VIEW_RULES", "canonicalize"]
@@ -31,8 +30,7 @@ def canonicalize(module: Module, fuel: Fuel, log: RewriteLog) -> None:
 
 def dims(v: Value) -> tuple[DimLike, ...]:
     """The dims of a tensor value."""
-    assert isinstance(v.type, Tensor)
-    return v.type.dims
+    return v.dims
 
 
 def scalar_constant(m: Match, v: Value) -> float | None:
@@ -44,8 +42,8 @@ def scalar_constant(m: Match, v: Value) -> float | None:
 # ---- views ---------------------------------------------------------------------------------------------------------
 @rule("transpose-identity", root="t.transpose")
 def _transpose_identity(m: Match) -> Value | None:
-    perm = m.op.attrs["perm"]
-    return m.op.operand(0) if list(perm) == list(range(len(perm))) else None  # type: ignore[arg-type]
+    perm = m.op.attr("perm")
+    return m.op.operand(0) if list(perm) == list(range(len(perm))) else None
 
 
 @rule("transpose-twice", root="t.transpose")
@@ -53,15 +51,15 @@ def _transpose_twice(m: Match) -> Value | None:
     inner = m.made_by(m.op.operand(0), "t.transpose")
     if inner is None:
         return None
-    first, second = inner.attrs["perm"], m.op.attrs["perm"]
-    return m.builder.value("t.transpose", inner.operand(0), perm=tuple(first[p] for p in second))  # type: ignore[index,union-attr]
+    first, second = inner.attr("perm"), m.op.attr("perm")
+    return m.builder.value("t.transpose", inner.operand(0), perm=tuple(first[p] for p in second))
 
 
 @rule("transpose-of-ones", root="t.transpose")
 def _transpose_of_ones(m: Match) -> Value | None:
-    x, perm = m.op.operand(0), m.op.attrs["perm"]
-    moved = [p for p in perm if dims(x)[p] != 1]  # type: ignore[union-attr]
-    if moved != sorted(moved) or list(perm) == list(range(len(perm))):  # type: ignore[arg-type]
+    x, perm = m.op.operand(0), m.op.attr("perm")
+    moved = [p for p in perm if dims(x)[p] != 1]
+    if moved != sorted(moved) or list(perm) == list(range(len(perm))):
         return None
     return m.builder.value("t.reshape", x, shape=dims(m.op.result))
 
@@ -74,7 +72,7 @@ def _reshape_identity(m: Match) -> Value | None:
 @rule("reshape-twice", root="t.reshape")
 def _reshape_twice(m: Match) -> Value | None:
     inner = m.made_by(m.op.operand(0), "t.reshape")
-    return m.builder.value("t.reshape", inner.operand(0), shape=m.op.attrs["shape"]) if inner else None
+    return m.builder.value("t.reshape", inner.operand(0), shape=m.op.attr("shape")) if inner else None
 
 
 @rule("broadcast-identity", root="t.broadcast")
@@ -84,31 +82,31 @@ def _broadcast_identity(m: Match) -> Value | None:
 
 @rule("slice-everything", root="t.slice")
 def _slice_everything(m: Match) -> Value | None:
-    whole = all(s == 0 for s in m.op.attrs["starts"]) and all(s == 1 for s in m.op.attrs["steps"])  # type: ignore[union-attr]
+    whole = all(s == 0 for s in m.op.attr("starts")) and all(s == 1 for s in m.op.attr("steps"))
     return m.op.operand(0) if whole and dims(m.op.operand(0)) == dims(m.op.result) else None
 
 
 @rule("concat-of-one", root="t.concat")
 def _concat_of_one(m: Match) -> Value | None:
-    full = [v for v in m.op.inputs if dims(v)[m.op.attrs["axis"]] != 0]  # type: ignore[index]
+    full = [v for v in m.op.inputs if dims(v)[m.op.attr("axis")] != 0]
     if len(full) == len(m.op.inputs) and len(full) > 1:
         return None
     if len(full) > 1:
-        return m.builder.value("t.concat", *full, axis=m.op.attrs["axis"])
+        return m.builder.value("t.concat", *full, axis=m.op.attr("axis"))
     return full[0] if full else m.op.inputs[0]
 
 
 @rule("pad-by-nothing", root="t.pad")
 def _pad_by_nothing(m: Match) -> Value | None:
-    none = not any(d != 0 for key in ("low", "high") for d in m.op.attrs[key])  # type: ignore[union-attr]
+    none = not any(d != 0 for key in ("low", "high") for d in m.op.attr(key))
     return m.op.operand(0) if none else None
 
 
 @rule("window-of-one", root="t.window")
 def _window_of_one(m: Match) -> Value | None:
-    a, x = m.op.attrs, m.op.operand(0)
-    single = all(s == 1 for s in (*a["size"], *a["stride"])) and all(d == 0 for d in a["low"])  # type: ignore[misc]
-    places = tuple(dims(x)[i] for i in a["axes"])  # type: ignore[union-attr]
+    x, a = m.op.operand(0), {key: m.op.attr(key) for key in ("axes", "size", "stride", "low", "out")}
+    single = all(s == 1 for s in (*a["size"], *a["stride"])) and all(d == 0 for d in a["low"])
+    places = tuple(dims(x)[i] for i in a["axes"])
     return m.builder.value("t.reshape", x, shape=dims(m.op.result)) if single and places == a["out"] else None
 
 
@@ -172,15 +170,15 @@ def _cast_identity(m: Match) -> Value | None:
 @rule("contract-drop-ones", root="t.contract")
 def _contract_drop_ones(m: Match) -> Value | None:
     """Summed axes of extent 1 on both sides (the kernel axes of a 1x1 convolution) go."""
-    spec = parse_spec(m.op.attrs["spec"])  # type: ignore[arg-type]
+    spec = parse_spec(m.op.attr("spec"))
     a, b = m.op.operand(0), m.op.operand(1)
     sizes = [dict(zip(spec.lhs, dims(a))), dict(zip(spec.rhs, dims(b)))]
     gone = {c for c in spec.k if sizes[0][c] == 1 and sizes[1][c] == 1}
     if not gone:
         return None
     lhs, rhs = (_without(m, v, letters, gone) for v, letters in ((a, spec.lhs), (b, spec.rhs)))
-    text = "".join(c for c in m.op.attrs["spec"] if c not in gone)  # type: ignore[union-attr]
-    return m.builder.value("t.contract", lhs, rhs, spec=text, to=m.op.attrs["to"])
+    text = "".join(c for c in m.op.attr("spec") if c not in gone)
+    return m.builder.value("t.contract", lhs, rhs, spec=text, to=m.op.attr("to"))
 
 
 def _without(m: Match, v: Value, letters: str, gone: set[str]) -> Value:

@@ -32,11 +32,12 @@ def check_plan(module: Module, dims: Mapping[str, int]) -> None:
 
 class _Shadow:
     def __init__(self, module: Module, dims: Mapping[str, int], branch: int, iterations: int) -> None:
-        self.attrs: dict[str, Any] = module.main.attrs
+        self.attrs: dict[str, Any] = dict(module.main.attrs)
         self.dims, self.branch, self.iterations = dims, branch, iterations
-        if self.attrs["arena"] is None:
+        arena: Any = self.attrs["arena"]
+        if arena is None:
             raise PlanError("memory is not planned")
-        self.arena = evaluate(self.attrs["arena"], dims)
+        self.arena = evaluate(arena, dims)
         self.buffers: dict[Value, Value] = {}               # a value of the program -> the p.alloc that it is now
         self.extents: dict[Value, tuple[int, int]] = {}
         self.intact: list[tuple[int, int, int]] = []        # (start, stop, number) of buffers whose bytes are there
@@ -61,9 +62,9 @@ class _Shadow:
         elif op.name == "p.launch":
             writes = op.attr("writes")
             self.run(op, [v for i, v in enumerate(op.inputs) if i not in writes], [op.inputs[i] for i in writes])
-        elif op.name == "p.copy":
+        elif op.name in ("p.copy", "p.give"):
             self.run(op, [op.operand(0)], [op.operand(1)])
-        elif op.name == "p.read":
+        elif op.name in ("p.read", "p.give"):
             self.read(op, op.operand(0))
         elif op.name == "p.loop":
             self.loop(op)

@@ -1,4 +1,5 @@
-"""Which values a contraction's kernel computes behind its sum: the chain of one-to-one ops up to the value it stores."""
+"""Which values a contraction's kernel computes behind its sum: the chain of one-to-one ops up to the value it
+stores."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from onnxc.ops.control import is_step
 
 __all__ = ["epilogue_ends", "is_elementwise"]
 
-_LONGEST = 32           # ops of an epilogue: more is no longer small beside the sums, and tiles keep all of it in registers
+_LONGEST = 32           # ops of an epilogue: more is no longer small beside the sums
 _FORK = 64              # ops within which an epilogue that forks has to join again
 
 
@@ -59,7 +60,8 @@ class _Chains:
         return None
 
     def join(self, v: Value) -> Value | None:
-        """The first value through which all goes that is computed from `v` (x * sigmoid(x)), by elementwise ops only."""
+        """The first value through which all goes that is computed from `v` (x * sigmoid(x)), by elementwise ops
+        only."""
         open_uses = {v: len(v.uses)}
         ahead = set(v.users) if len(v.uses) <= _FORK else set()
         for _ in range(_FORK):
@@ -85,7 +87,7 @@ def keeps_shape(op: Op, v: Value) -> bool:
 
 
 def _is_better_stored(transpose: Op) -> bool:
-    """Whether a product is better stored transposed: when it is not read by a contraction, which can take either order of
-    its rows, or when its rows stay rows."""
+    """Whether a product is better stored transposed: when it is not read by a contraction, which can take either
+    order of its rows, or when its rows stay rows."""
     perm = transpose.attr("perm")
     return perm[-1] == len(perm) - 1 or all(u.name not in ("t.contract", "t.reshape") for u in transpose.result.users)

@@ -6,6 +6,8 @@ budget stay in the program: a small model must not unfold into gigabytes.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from onnxc.ir.builder import Builder, constant_of
@@ -53,12 +55,16 @@ def _worth(op: Op, budget: int) -> bool:
     t = op.result.type
     if not isinstance(t, Tensor) or not t.is_static or any(symbols_of(d) for d in _attr_dims(op)):
         return False
-    size = int(t.size)  # type: ignore[arg-type]
-    source = max((int(v.type.size) for v in op.inputs), default=0)  # type: ignore[attr-defined]
+    size, source = _elements(op.result), max(map(_elements, op.inputs), default=0)
     if op.name == "t.broadcast" and size > max(source, _REPEATED):
         return False
     nbytes = size * max(t.dtype.bits, 8) // 8
     return nbytes <= _EACH and nbytes - source <= budget
+
+
+def _elements(v: Value) -> int:
+    """The size of a tensor of known dims; a constant has such."""
+    return math.prod(d for d in v.dims if isinstance(d, int))
 
 
 def _attr_dims(op: Op) -> list[Dim]:
@@ -67,15 +73,15 @@ def _attr_dims(op: Op) -> list[Dim]:
 
 def _evaluate(op: Op, arrays: list[np.ndarray | None]) -> np.ndarray | None:
     row = lookup(op.name)
-    assert row is not None and row.ref is not None
+    if row is None or row.ref is None:
+        return None
     try:
         with np.errstate(all="ignore"):
             result = np.asarray(row.ref(dict(op.attrs), *arrays))
     except (IndexError, ZeroDivisionError):
         return None                         # an error of the run stays one: the kernel reports it
-    t = op.result.type
-    assert isinstance(t, Tensor)
-    return np.ascontiguousarray(result.astype(t.dtype.numpy, copy=False)).reshape(result.shape)
+    dtype = op.result.tensor.dtype.numpy
+    return np.ascontiguousarray(result.astype(dtype, copy=False)).reshape(result.shape)
 
 
 def _fold_known(module: Module, op: Op, known: KnownValues) -> bool:
@@ -86,7 +92,7 @@ def _fold_known(module: Module, op: Op, known: KnownValues) -> bool:
     values = known.of(op.result)
     if values is None:
         return False
-    flat = [v for v in values.ravel()]
+    flat = list(values.flat)
     b = Builder.at(module, op)
     if any(isinstance(v, Dim) for v in flat):
         new = b.value("t.dims", values=tuple(flat), vector=len(t.dims) == 1, dtype=t.dtype)

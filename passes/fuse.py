@@ -1,9 +1,9 @@
 """The pass `fuse`: decides which values live in memory and gathers the rest into `t.fused` groups, one value each.
 
-A value is computed where it is used unless that repeats work: it goes to memory when several groups need it, when its user
-reads it many times (windows, gathers, broadcasts, operands of contractions), or when no kernel can hold it. A contraction
-takes the chain of one-to-one ops behind it as its epilogue. Whether a group fits one kernel is found by building it.
-What is decided stands in `grouping`; this file makes the groups.
+A value is computed where it is used unless that repeats work: it goes to memory when several groups need it, when its
+user reads it many times (windows, gathers, broadcasts, operands of contractions), or when no kernel can hold it. A
+contraction takes the chain of one-to-one ops behind it as its epilogue. Whether a group fits one kernel is found by
+building it. What is decided stands in `grouping`; this file makes the groups.
 """
 
 from __future__ import annotations

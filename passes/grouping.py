@@ -1,9 +1,10 @@
 """Decides which values of a block live in memory, the roots, and thereby which ops each kernel computes.
 
-Ops are placed from the last to the first, each when its users have been: a value is computed in the group of its users
-unless that repeats work or hides memory from a contraction. Then every group is built as a kernel, to see whether it fits;
-where it does not, a value in it becomes a root, and only the ops before that value are placed again. Groups are bounded in
-depth and size: so the time that all this takes grows with the number of ops, and so do kernels and the time LLVM takes.
+Ops are placed from the last to the first, each when its users have been: a value is computed in the group of its
+users unless that repeats work or hides memory from a contraction. Then every group is built as a kernel, to see
+whether it fits; where it does not, a value in it becomes a root, and only the ops before that value are placed again.
+Groups are bounded in depth and size: so the time that all this takes grows with the number of ops, and so do kernels
+and the time LLVM takes.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ from onnxc.ir.dims import provably_nonneg
 from onnxc.ir.printer import op_line
 from onnxc.ops.control import is_step
 from onnxc.passes.epilogues import epilogue_ends, is_elementwise
-from onnxc.passes.kernel_builder import NotFusable
+from onnxc.passes.kernel_builder import VIEWS, NotFusable
 from onnxc.passes.kernels import MOST_FOLDS, Group, build_kernels
 
 __all__ = ["Grouping"]
 
-_VIEWS = ("t.broadcast", "t.reshape", "t.transpose", "t.slice")
 _FOLDS = ("t.reduce", "t.argreduce")
 _SCATTERS = ("t.scatter_elements", "t.scatter_nd")
 _ALWAYS = ("t.scan", "t.topk", "t.concat", "t.compact", "t.nms", *_SCATTERS)         # kernels of their own shape
@@ -154,7 +154,7 @@ class Grouping:
             seen = stack.pop()
             for user in seen.users:
                 yield seen, user
-                if user.name in _VIEWS and user.result not in self.roots:
+                if user.name in VIEWS and user.result not in self.roots:
                     stack.append(user.result)
 
     def _repeats(self, op: Op, v: Value, user: Op) -> bool:
@@ -166,7 +166,7 @@ class Grouping:
             return op.name in _FOLDS
         if user.name in _REPEATING:
             return user.operand(0) is v and not (user.name == "t.pad" and is_elementwise(op))
-        if v.tensor.size == 1 or v in self.after_fold or not (user.name in _VIEWS or is_elementwise(user)):
+        if v.tensor.size == 1 or v in self.after_fold or not (user.name in VIEWS or is_elementwise(user)):
             return False
         return any(not provably_nonneg(v.tensor.size - r.tensor.size) for r in user.results)
 
@@ -174,7 +174,7 @@ class Grouping:
         """Make what `op` reads a root, views looked through, so that a contraction reads memory through `op`."""
         v = op.operand(0)
         while v not in self.roots and not is_given(v):
-            if v.op is None or v.op.name not in _VIEWS:
+            if v.op is None or v.op.name not in VIEWS:
                 if v.op is None or v.op.name in _CONDITIONAL:
                     return False
                 self.roots.add(v)
@@ -233,15 +233,16 @@ def is_given(v: Value) -> bool:
 
 def _is_free(op: Op) -> bool:
     """Whether computing the op again costs nothing: views, and scalars that only depend on dims."""
-    if op.name in _VIEWS or op.name in ("t.const", "t.dims", "t.iota"):
+    if op.name in VIEWS or op.name in ("t.const", "t.dims", "t.iota"):
         return True
-    return op.result.tensor.size == 1 and all(v.op is not None and v.op.name in ("t.const", "t.dims") for v in op.inputs)
+    from_dims = all(v.op is not None and v.op.name in ("t.const", "t.dims") for v in op.inputs)
+    return from_dims and op.result.tensor.size == 1
 
 
 def _after_folds(ops: Iterable[Op]) -> set[Value]:
     """Values that depend on a fold through elementwise ops and views: they stand outside inner loops."""
     out: set[Value] = set()
     for op in ops:
-        if op.name in _FOLDS or ((is_elementwise(op) or op.name in _VIEWS) and any(v in out for v in op.inputs)):
+        if op.name in _FOLDS or ((is_elementwise(op) or op.name in VIEWS) and any(v in out for v in op.inputs)):
             out.update(op.results)
     return out

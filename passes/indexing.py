@@ -1,7 +1,8 @@
 """Index arithmetic of view ops: where an element of the result lies in the operand.
 
 Each function maps an index of the result (dims over axis symbols) to an index of the operand, simplified under the
-bounds of the axes. Conditions under which the operand has such an element come back as `where` triples [expr, low, high].
+bounds of the axes. Conditions under which the operand has such an element come back as `where` triples [expr, low,
+high].
 """
 
 from __future__ import annotations
@@ -9,7 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from onnxc.ir.dims import Bounds, DimLike, Shape, dim_max, dim_min, floordiv, mod, product, provably_less, provably_nonneg, recombine, simplify
+from onnxc.ir.dims import (
+    Bounds,
+    DimLike,
+    Shape,
+    dim_max,
+    dim_min,
+    floordiv,
+    mod,
+    product,
+    provably_less,
+    provably_nonneg,
+    recombine,
+    simplify,
+)
 
 __all__ = ["Index", "Where", "broadcast_index", "inside", "pad_index", "reshape_index", "slice_index", "window_index"]
 
@@ -76,7 +90,7 @@ def _matched_groups(old: Shape, new: Shape, index: Index) -> list[tuple[Shape, S
 def _next_match(old: Shape, new: Shape) -> tuple[int, int]:
     if old and new and old[0] == new[0]:
         return 1, 1
-    products = {}
+    products: dict[DimLike, int] = {}
     value: DimLike = 1
     for n, d in enumerate(new, 1):
         value = value * d

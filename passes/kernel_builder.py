@@ -1,9 +1,9 @@
 """Builds one kernel by demand: the element of a value at an index, asked from the stores backwards.
 
-`Demand.at(value, index)` emits what computes one element: view ops only change the index, elementwise ops apply a scalar
-op, reductions open a loop, and values that live in memory are loaded. A result is kept per (value, index), and every op
-is placed in the outermost loop that defines the axes it needs; so what two consumers share is computed once, and what does
-not depend on an inner axis stands outside it.
+`Demand.at(value, index)` emits what computes one element: view ops only change the index, elementwise ops apply a
+scalar op, reductions open a loop, and values that live in memory are loaded. A result is kept per (value, index), and
+every op is placed in the outermost loop that defines the axes it needs; so what two consumers share is computed once,
+and what does not depend on an inner axis stands outside it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from onnxc.ir.builder import constant_of
 from onnxc.ir.core import Block, Func, Module, Op, Value
 from onnxc.ir.dims import Bounds, Dim, DimLike, simplify, substitute, sym, symbols_of, weight
 from onnxc.ir.registry import lookup
-from onnxc.ir.types import BOOL, I64, DType, Mem, Scalar, Tensor, dtype_named
-from onnxc.passes.indexing import (Index, Where, broadcast_index, inside, pad_index, reshape_index, slice_index,
-                                   window_index)
+from onnxc.ir.types import BOOL, I64, DType, Scalar, dtype_named
+from onnxc.passes.indexing import Index, Where, broadcast_index
 
-__all__ = ["Demand", "NotFusable", "Scope", "element_type"]
+__all__ = ["FORMS", "VIEWS", "Demand", "Form", "NotFusable", "Scope", "element_type"]
+
+VIEWS = ("t.broadcast", "t.reshape", "t.transpose", "t.slice")
 
 
 _HEAVIEST = 48          # operations in the index of one element: beyond that, copying what is read costs less
@@ -49,11 +49,18 @@ class Scope:
     block: Block
     upper: dict[str, DimLike]
     memo: dict[Any, Value] = dataclasses.field(default_factory=dict)
+    data_indices: dict[Any, tuple[Dim, Where]] = dataclasses.field(default_factory=dict)
     places: dict[Value, set[Index]] = dataclasses.field(default_factory=dict)     # where each value was computed
 
 
+Form = Callable[["Demand", Op, Index, Where, Any], Value]
+FORMS: dict[str, Form] = {}
+"""How an element of a tensor op's result comes about: (demand, op, index, where, other) -> element (`passes.forms`)."""
+
+
 class Demand:
-    """One kernel under construction. `leaf(value)` gives the memory argument of a value that is in memory, else None."""
+    """One kernel under construction. `leaf(value)` gives the memory argument of a value that is in memory, else
+    None."""
 
     def __init__(self, module: Module, func: Func, leaf: Callable[[Value], Value | None], taken: frozenset[str],
                  loc: str = "") -> None:
@@ -112,16 +119,21 @@ class Demand:
         return 1 if len(self.scopes) > 1 else 0
 
     # ---- emitting --------------------------------------------------------------------------------------------------
-    def emit(self, name: str, operands: Sequence[Value], attrs: dict[str, Any] | None = None) -> Value:
-        """An op with one result at the current scope."""
+    def append(self, op: Op) -> Op:
+        """Put an op at the end of the current scope."""
+        return self.scopes[-1].block.append(op)
+
+    def emit_op(self, name: str, operands: Sequence[Value], attrs: dict[str, Any] | None = None) -> Op:
+        """An op at the current scope, its types inferred."""
         row = lookup(name)
         if row is None or row.infer is None:
             raise KeyError(f"{name} is not a kernel op")
-        types = [v.type for v in operands]
-        full = {**{k: v for k, v in row.attrs.items()}, **(attrs or {})}
-        op = Op(name, operands, row.infer(types, full), full if row.attrs else {}, loc=self.loc)
-        self.scopes[-1].block.append(op)
-        return op.result if op.results else op  # type: ignore[return-value]
+        full = {**row.attrs, **(attrs or {})}
+        return self.append(Op(name, operands, row.infer([v.type for v in operands], full), full, loc=self.loc))
+
+    def emit(self, name: str, operands: Sequence[Value], attrs: dict[str, Any] | None = None) -> Value:
+        """The result of an op at the current scope."""
+        return self.emit_op(name, operands, attrs).result
 
     def apply(self, name: str, *operands: Value) -> Value:
         """The scalar op `s.<name>`."""
@@ -159,24 +171,22 @@ class Demand:
 
     def load(self, mem: Value, index: Index, where: Where, other: Any) -> Value:
         at, conditions, operands = self._place(index, where)
-        t = mem.type
-        assert isinstance(t, Mem)
-        v = self.emit("k.load", (mem, *operands), {"index": at, "where": conditions, "other": _plain(other, t.dtype)})
+        t = mem.mem
+        v = self.emit("k.load", (mem, *operands), {"index": at, "where": conditions, "other": plain(other, t.dtype)})
         return self.cast(v, element_type(t.dtype))
 
     def store(self, mem: Value, value: Value, index: Index, where: Where = (), combine: str | None = None) -> None:
         at, conditions, operands = self._place(index, where)
-        t = mem.type
-        assert isinstance(t, Mem)
+        t = mem.mem
         # The value is the element already, widened: nothing is left to saturate but infinities, which have to stay.
         narrow = self.cast(value, t.dtype, **({"saturate": False} if t.dtype.is_float else {}))
-        self.emit("k.store", (mem, narrow, *operands),
+        self.emit_op("k.store", (mem, narrow, *operands),
                   {"index": at, "where": conditions, "combine": combine})
 
     # ---- elements --------------------------------------------------------------------------------------------------
     def at(self, value: Value, index: Index, where: Where = (), other: Any = 0) -> Value:
-        """The element of `value` at `index`, in its compute type. Where `where` fails the result is `other` if the value is
-        in memory, and anything otherwise (the caller selects)."""
+        """The element of `value` at `index`, in its compute type. Where `where` fails the result is `other` if the
+        value is in memory, and anything otherwise (the caller selects)."""
         bounds = self.bounds()
         index = tuple(simplify(i, bounds) for i in index)
         axes = self._depends([*index, *(e for t in where for e in t)])
@@ -200,15 +210,15 @@ class Demand:
             return
         if sum(map(weight, index)) > _HEAVIEST:
             raise NotFusable(value, "views make its index too heavy")
-        if op.name not in _VIEWS:
+        if op.name not in VIEWS:
             places = self.scopes[-1].places.setdefault(value, set())
             places.add(index)
             if len(places) > _PLACES:
                 raise NotFusable(value, f"it is computed at more than {_PLACES} places of one loop")
 
     def _element(self, value: Value, index: Index, where: Where, other: Any) -> Value:
-        if value.type.size == 0:  # type: ignore[attr-defined]
-            return self.const(other, element_type(value.type.dtype))      # no element of it is ever read
+        if value.tensor.size == 0:
+            return self.const(other, element_type(value.tensor.dtype))      # no element of it is ever read
         if value in self.bound:
             expected, result = self.bound[value]
             if index != expected:
@@ -220,27 +230,27 @@ class Demand:
         op = value.op
         if op is None:
             raise NotFusable(value, "a function argument is not in memory")
-        case = _CASES.get(op.name)
-        if case is not None:
-            return case(self, op, index, where, other)
+        form = FORMS.get(op.name)
+        if form is not None:
+            return form(self, op, index, where, other)
         row = lookup(op.name)
         if row is not None and row.has("elementwise"):
             return self._elementwise(op, index, where)
         raise NotFusable(value, f"{op.name} has no element-wise form")
 
     def _elementwise(self, op: Op, index: Index, where: Where) -> Value:
-        shape = op.result.type.dims  # type: ignore[attr-defined]
-        args = [self.at(v, broadcast_index(index, v.type.dims, shape), where) for v in op.inputs]  # type: ignore[attr-defined]
+        shape = op.result.dims
+        args = [self.at(v, broadcast_index(index, v.dims, shape), where) for v in op.inputs]
         name = op.name[2:]
-        if name in ("div", "mod", "fmod") and op.operand(0).type.dtype.is_integer:  # type: ignore[attr-defined]
-            self.require(self.apply("ne", args[1], self.const(0, args[1].type.dtype)), where,  # type: ignore[attr-defined]
+        if name in ("div", "mod", "fmod") and op.operand(0).tensor.dtype.is_integer:
+            self.require(self.apply("ne", args[1], self.const(0, element_of(args[1]))), where,
                          f"{op.loc or op.name}: division of an integer by zero")
         return self.apply(name, *args)
 
     def reads_memory(self, value: Value) -> bool:
         """Whether an element of `value` is one load, views aside."""
         while self.leaf(value) is None:
-            if value.op is None or value.op.name not in _VIEWS:
+            if value.op is None or value.op.name not in VIEWS:
                 return False
             value = value.op.operand(0)
         return True
@@ -261,7 +271,7 @@ class Demand:
         if guard is not None:
             ok = self.apply("or", ok, self.apply("not", guard))
         op = Op("k.require", (ok,), (), {"message": message}, loc=self.loc)
-        self.scopes[-1].block.append(op)
+        self.append(op)
 
     def masked(self, source: Value, index: Index, new: Where, where: Where, fill: Any) -> Value:
         """The element of `source`, or `fill` (a number, or a value of the same type) where `new` does not hold."""
@@ -272,11 +282,14 @@ class Demand:
             return self.at(source, index, both, fill)
         v = self.at(source, index, both)
         ok = self.condition(new)
-        assert ok is not None
-        return self.apply("select", ok, v, fill if isinstance(fill, Value) else self.const(fill, v.type.dtype))  # type: ignore[attr-defined]
+        if ok is None:
+            return v
+        return self.apply("select", ok, v, fill if isinstance(fill, Value) else self.const(fill, element_of(v)))
 
-    def loaded_index(self, value: Value, extent: DimLike, where: Where, axes: frozenset[str], message: str) -> tuple[Dim, Where]:
-        """A data index as a symbol: negative counts from the end; out of range is an error of the run and reads nothing."""
+    def loaded_index(self, value: Value, extent: DimLike, where: Where, axes: frozenset[str],
+                     message: str) -> tuple[Dim, Where]:
+        """A data index as a symbol: negative counts from the end; out of range is an error of the run and reads no
+        element."""
         v = self.cast(value, I64)
         size = self.index_value(extent)
         low = self.apply("ge", v, self.apply("neg", size))
@@ -286,27 +299,12 @@ class Demand:
         self.loaded[name] = (wrapped, axes)
         return sym(name), (*where, (sym(name), 0, extent))
 
-    def scattered(self, op: Op, index: Index, shape: Sequence[DimLike]) -> tuple[Index, Where]:
-        """Where in the result, of `shape`, a scatter puts the update at `index`, and where its data indices are in range."""
-        indices = op.operand(1)
-        if op.name == "t.scatter_elements":
-            axis = int(op.attrs["axis"]) % len(shape)  # type: ignore[arg-type]
-            at, where = _data_index(self, op, indices, index, shape[axis], ())
-            return (*index[:axis], at, *index[axis + 1:]), where
-        lead, depth = len(indices.type.dims) - 1, int(indices.type.dims[-1])  # type: ignore[attr-defined]
-        out: list[DimLike] = []
-        where = ()
-        for k in range(depth):
-            one, where = _data_index(self, op, indices, (*index[:lead], k), shape[k], where)
-            out.append(one)
-        return (*out, *index[lead:]), where
-
     # ---- reductions ------------------------------------------------------------------------------------------------
     def reduce(self, op: Op, axes: Sequence[int], index: Index, kinds: Sequence[str], where: Where,
                types: Sequence[DType]) -> list[Value]:
         """Fold the operand of `op` over `axes`; `index` is that of the result."""
         source = op.operand(0)
-        shape = source.type.dims  # type: ignore[attr-defined]
+        shape = source.dims
         own = {a: self.axis("r") for a in axes}
         rest = iter(index)
         full = tuple(own[a] if a in own else next(rest) for a in range(len(shape)))
@@ -316,21 +314,28 @@ class Demand:
         self.fold_values.append((op.result, self._depends([*index, *(e for t in where for e in t)])))
         self.open(list(own.values()), extents)
         yields = self._yields(source, full, kinds, where, axes)
-        self.scopes[-1].block.append(Op("yield", yields))
+        self.append(Op("yield", yields))
         block = self.close()
         op = Op("k.reduce", (), [Scalar(t) for t in types],
                 {"axes": tuple(own.values()), "extents": extents, "kinds": tuple(kinds)}, [block], self.loc)
-        self.scopes[-1].block.append(op)
+        self.append(op)
         return op.results
 
-    def _yields(self, source: Value, full: Index, kinds: Sequence[str], where: Where, axes: Sequence[int]) -> list[Value]:
-        depth = len(self.scopes)
+    def _yields(self, source: Value, full: Index, kinds: Sequence[str], where: Where,
+                axes: Sequence[int]) -> list[Value]:
         v = self.at(source, full, where)
-        assert len(self.scopes) == depth
         return [v, self.index_value(full[axes[0]])] if kinds[0].startswith("arg") else [v]
 
 
-def _plain(value: Any, dtype: DType) -> Any:
+def element_of(v: Value) -> DType:
+    """The element type of a value inside a kernel."""
+    if not isinstance(v.type, Scalar):
+        raise TypeError(f"{v!r} is no element")
+    return v.type.dtype
+
+
+def plain(value: Any, dtype: DType) -> Any:
+    """A number as an attribute of a kernel op holds it."""
     if isinstance(value, np.generic):
         value = value.item()
     return bool(value) if dtype == BOOL else float(value) if dtype.is_float else int(value)
@@ -338,173 +343,3 @@ def _plain(value: Any, dtype: DType) -> Any:
 
 def _key(other: Any) -> Any:
     return repr(other) if isinstance(other, float) else other
-
-
-# ---- element-wise forms of tensor ops: (demand, op, index, where, other) -> element --------------------------------------
-def _const(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    array = constant_of(d.module, op.result)
-    assert array is not None
-    dtype = op.result.type.dtype  # type: ignore[attr-defined]
-    if array.size == 1:
-        return d.const(array.reshape(-1)[0].item() if not dtype.is_float else float(array.reshape(-1)[0]), element_type(dtype))
-    raise NotFusable(op.result, "a constant array is read from memory")
-
-
-def _dims(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    values, dtype = op.attrs["values"], op.attrs["dtype"]
-    if not values:
-        return d.const(0, dtype)                 # never reached: the vector is empty
-    position = index[0] if index else 0
-    if isinstance(position, int):
-        return d.cast(d.index_value(values[position]), dtype)
-    out = d.index_value(values[-1])
-    at = d.index_value(position)
-    for i in range(len(values) - 2, -1, -1):
-        out = d.apply("select", d.apply("eq", at, d.const(i, I64)), d.index_value(values[i]), out)
-    return d.cast(out, dtype)
-
-
-def _iota(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    return d.cast(d.index_value(index[op.attrs["axis"]]), element_type(op.attrs["dtype"]))
-
-
-def _bitcast(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    source, to = op.operand(0).type.dtype, op.attrs["to"]  # type: ignore[attr-defined]
-    v = d.cast(d.at(op.operand(0), index, where), source, **({"saturate": False} if source.is_float else {}))
-    return d.cast(v if source == to else d.emit("s.bitcast", (v,), {"to": to}), element_type(to))  # type: ignore[arg-type]
-
-
-def _cast(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    to = op.attrs["to"]
-    extra = {k: v for k, v in op.attrs.items() if k != "to"}
-    v = d.at(op.operand(0), index, where)
-    source = op.operand(0).type.dtype  # type: ignore[attr-defined]
-    if source == to:
-        return v
-    return d.cast(d.cast(v, to, **extra), element_type(to))
-
-
-def _broadcast(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    return d.at(op.operand(0), broadcast_index(index, _shape(op), op.attrs["shape"]), where, other)
-
-
-def _reshape(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    at = reshape_index(index, _shape(op), op.attrs["shape"], d.bounds(), exists=not where)
-    return d.at(op.operand(0), at, where, other)
-
-
-def _slice(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    return d.at(op.operand(0), slice_index(index, op.attrs), where, other)
-
-
-def _shape(op: Op) -> tuple[DimLike, ...]:
-    return op.operand(0).type.dims  # type: ignore[attr-defined]
-
-
-def _transpose(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    at: list[DimLike] = [0] * len(index)
-    for i, p in zip(index, op.attrs["perm"], strict=True):
-        at[p] = i
-    return d.at(op.operand(0), tuple(at), where, other)
-
-
-def _window(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    at, new = window_index(index, _shape(op), op.attrs, d.bounds())
-    return d.masked(op.operand(0), at, new, where, _fill(op.attrs["fill"], op))
-
-
-def _fill(value: Any, op: Op) -> Any:
-    return _plain(value, op.result.type.dtype)  # type: ignore[attr-defined]
-
-
-def _pad(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    at, new = pad_index(index, _shape(op), op.attrs, d.bounds())
-    value = op.operands[1] if len(op.operands) > 1 else None
-    if value is None or not new:
-        return d.masked(op.operand(0), at, new, where, 0)
-    array = constant_of(d.module, value)
-    fill = array.reshape(-1)[0].item() if array is not None else d.at(value, ())
-    return d.masked(op.operand(0), at, new, where, fill)
-
-
-def _concat(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    axis = op.attrs["axis"] % len(index)
-    end: DimLike = 0
-    out: Value | None = None
-    for v in op.inputs:
-        start, end = end, end + v.type.dims[axis]  # type: ignore[attr-defined]
-        here = inside(((index[axis] - start, 0, v.type.dims[axis]),), d.bounds())  # type: ignore[attr-defined]
-        element = d.at(v, (*index[:axis], index[axis] - start, *index[axis + 1:]), (*where, *here))
-        ok = d.condition(here)
-        out = element if out is None or ok is None else d.apply("select", ok, element, out)
-    assert out is not None
-    return out
-
-
-def _reduce(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    dtype = element_type(op.result.type.dtype)  # type: ignore[attr-defined]
-    return d.reduce(op, op.attrs["axes"], index, (op.attrs["kind"],), where, (dtype,))[0]
-
-
-def _argreduce(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    source = op.operand(0).type
-    axis = op.attrs["axis"] % len(source.dims)  # type: ignore[attr-defined]
-    kind = f"arg{op.attrs['kind']}{'_last' if op.attrs['last'] else ''}"
-    return d.reduce(op, (axis,), index, (kind,), where, (element_type(source.dtype), I64))[1]  # type: ignore[attr-defined]
-
-
-def _gather(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    x, i = op.operand(0), op.operand(1)
-    axis, n = op.attrs["axis"] % len(_shape(op)), len(i.type.dims)  # type: ignore[attr-defined]
-    part = index[axis:axis + n]
-    at, safe = _data_index(d, op, i, part, _shape(op)[axis], where)
-    return d.at(x, (*index[:axis], at, *index[axis + n:]), safe)
-
-
-def _data_index(d: Demand, op: Op, indices: Value, part: Index, extent: DimLike, where: Where) -> tuple[DimLike, Where]:
-    array = constant_of(d.module, indices)
-    if array is not None and array.size == 1 and isinstance(extent, int):
-        at = int(array.reshape(-1)[0])
-        if -extent <= at < extent:
-            return at % extent, where
-    element = d.at(indices, part, where)
-    key = ("index", element, extent, where)
-    for scope in d.scopes:
-        if key in scope.memo:
-            return scope.memo[key]  # type: ignore[return-value]
-    axes = d._depends([*part, *(e for t in where for e in t)])
-    depth = d.depth(axes)
-    inner = d.scopes[depth + 1:]
-    del d.scopes[depth + 1:]
-    out = d.loaded_index(element, extent, where, axes, f"{op.loc or op.name}: an index is out of range for an axis of {extent}")
-    d.scopes[depth].memo[key] = out  # type: ignore[assignment]
-    d.scopes.extend(inner)
-    return out
-
-
-def _gather_elements(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    axis = op.attrs["axis"] % len(index)
-    at, safe = _data_index(d, op, op.operand(1), index, _shape(op)[axis], where)
-    return d.at(op.operand(0), (*index[:axis], at, *index[axis + 1:]), safe)
-
-
-def _gather_nd(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:
-    i = op.operand(1)
-    shape, batch = _shape(op), op.attrs["batch"]
-    lead = len(i.type.dims) - 1  # type: ignore[attr-defined]
-    depth = i.type.dims[-1]  # type: ignore[attr-defined]
-    at: list[DimLike] = list(index[:batch])
-    for k in range(int(depth)):
-        one, where = _data_index(d, op, i, (*index[:lead], k), shape[batch + k], where)
-        at.append(one)
-    return d.at(op.operand(0), (*at, *index[lead:]), where)
-
-
-_VIEWS = ("t.broadcast", "t.reshape", "t.transpose", "t.slice")
-_CASES: dict[str, Callable[[Demand, Op, Index, Where, Any], Value]] = {
-    "t.const": _const, "t.dims": _dims, "t.iota": _iota, "t.cast": _cast,
-    "t.bitcast": _bitcast,
-    "t.broadcast": _broadcast, "t.reshape": _reshape, "t.transpose": _transpose, "t.slice": _slice,
-    "t.window": _window, "t.pad": _pad, "t.concat": _concat, "t.reduce": _reduce, "t.argreduce": _argreduce,
-    "t.gather": _gather, "t.gather_elements": _gather_elements, "t.gather_nd": _gather_nd,
-}

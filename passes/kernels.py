@@ -1,8 +1,8 @@
 """From a fused group to kernels: chooses the loop nest and asks for the group's value at every point of it.
 
-A group computes one value. Without folds every element is a parallel point. With folds that all depend on the same axes of
-the value, those axes are parallel and the others are swept inside (softmax: rows are parallel, columns swept after their
-maximum and sum). A contraction is its own loop nest and the rest of the group its epilogue.
+A group computes one value. Without folds every element is a parallel point. With folds that all depend on the same
+axes of the value, those axes are parallel and the others are swept inside (softmax: rows are parallel, columns swept
+after their maximum and sum). A contraction is its own loop nest and the rest of the group its epilogue.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 from onnxc.ir.core import Block, Func, Module, Op, Value
 from onnxc.ir.dims import Dim, DimLike
 from onnxc.ir.registry import lookup
-from onnxc.ir.types import I64, Mem, Scalar, Tensor
+from onnxc.ir.types import I64, Mem, Scalar
 from onnxc.ops.fold import parse_spec
+from onnxc.passes.forms import scattered
 from onnxc.passes.indexing import Index, reshape_index
 from onnxc.passes.kernel_builder import Demand, NotFusable, element_type
 from onnxc.passes.selection import compact_body, nms_body
@@ -53,8 +54,8 @@ class Group:
 
 
 def build_kernels(g: Group) -> list[Func]:
-    """The kernels of a group; each takes the memory of `g.inputs` in order and then that of the result. NotFusable names a
-    value that has to be in memory first."""
+    """The kernels of a group; each takes the memory of `g.inputs` in order and then that of the result. NotFusable
+    names a value that has to be in memory first."""
     ops = g.ops()
     contracts = [op for op in ops if op.name == "t.contract"]
     if len(contracts) > 1:
@@ -95,14 +96,7 @@ class _Frame:
 
 
 def _mem(v: Value) -> Mem:
-    t = v.type
-    assert isinstance(t, Tensor)
-    return Mem(t.dtype, t.dims)
-
-
-def _dims(v: Value) -> tuple[DimLike, ...]:
-    assert isinstance(v.type, Tensor)
-    return v.type.dims
+    return Mem(v.tensor.dtype, v.dims)
 
 
 def _loop(name: str, axes: Sequence[Dim], extents: Sequence[DimLike], block: Block) -> Op:
@@ -125,9 +119,9 @@ def _point_kernel(g: Group, value: Value, offset: tuple[int, DimLike] | None, su
     for fold, names in folds:
         if names != outer:
             raise NotFusable(fold, "folds over different axes in one kernel")
-    if outer == {str(a) for a, d in zip(axes, _dims(value)) if d != 1}:
+    if outer == {str(a) for a, d in zip(axes, value.dims) if d != 1}:
         return frame.func
-    if not outer and not all(d == 1 for d in _dims(value)):
+    if not outer and not all(d == 1 for d in value.dims):
         raise NotFusable(folds[0][0], "a fold of everything, used everywhere")
     return _try_point(g, value, offset, suffix, outer)[0].func
 
@@ -136,7 +130,7 @@ def _try_point(g: Group, value: Value, offset: tuple[int, DimLike] | None, suffi
                outer: frozenset[str] | None) -> tuple[_Frame, list[Dim]]:
     """The loop nest with all axes parallel, or those named in `outer` parallel and the rest swept."""
     frame = _Frame(g, suffix)
-    d, shape = frame.demand, _dims(value)
+    d, shape = frame.demand, value.dims
     axes = [d.axis() for _ in shape]
     inside = [i for i, a in enumerate(axes) if outer is not None and str(a) not in outer]
     parallel = [i for i in range(len(axes)) if i not in inside]
@@ -149,31 +143,31 @@ def _try_point(g: Group, value: Value, offset: tuple[int, DimLike] | None, suffi
     d.store(frame.out, d.at(value, index), target)
     if inside:
         block = d.close()
-        d.scopes[-1].block.append(_loop("k.sweep", [axes[i] for i in inside], [shape[i] for i in inside], block))
+        d.append(_loop("k.sweep", [axes[i] for i in inside], [shape[i] for i in inside], block))
     frame.finish(_loop("k.parallel", [axes[i] for i in parallel], [shape[i] for i in parallel], d.close()))
     return frame, axes
 
 
 def _concat_kernels(g: Group, root: Op) -> list[Func]:
     """One kernel a part, each storing to its own stretch of the result."""
-    axis, start, out = root.attrs["axis"] % len(_dims(g.root)), 0, []  # type: ignore[operator]
+    axis, start, out = root.attr("axis") % len(g.root.dims), 0, []
     position: DimLike = start
     for i, v in enumerate(root.inputs):
         out.append(_point_kernel(g, v, (axis, position), f"_{i}"))
-        position = position + _dims(v)[axis]
+        position = position + v.dims[axis]
     return out
 
 
 def _scatter_kernels(g: Group, op: Op) -> list[Func]:
     """The data is copied to the result; then every update is stored, or folded in, where its index says."""
     frame = _Frame(g, "_updates")
-    d, shape, updates = frame.demand, _dims(g.root), op.operand(2)
-    extents = _dims(updates)
+    d, shape, updates = frame.demand, g.root.dims, op.operand(2)
+    extents = updates.dims
     axes = [d.axis() for _ in extents]
     d.open(axes, extents)
     index: Index = tuple(0 if e == 1 else a for a, e in zip(axes, extents, strict=True))
-    at, where = d.scattered(op, index, shape)
-    reduction = str(op.attrs["reduction"])
+    at, where = scattered(d, op, index, shape)
+    reduction = str(op.attr("reduction"))
     d.store(frame.out, d.at(updates, index), at, where, None if reduction == "none" else reduction)
     if d.fold_values:
         raise NotFusable(d.fold_values[0][0], "a fold inside the loop over updates")
@@ -182,24 +176,24 @@ def _scatter_kernels(g: Group, op: Op) -> list[Func]:
 
 def _scan_kernel(g: Group, op: Op) -> Func:
     frame = _Frame(g)
-    d, shape = frame.demand, _dims(g.root)
-    scan_axis = op.attrs["axis"] % len(shape)  # type: ignore[operator]
+    d, shape = frame.demand, g.root.dims
+    scan_axis = op.attr("axis") % len(shape)
     axes = [d.axis() for _ in shape]
     rest = [i for i in range(len(shape)) if i != scan_axis]
-    position = shape[scan_axis] - 1 - axes[scan_axis] if op.attrs["reverse"] else axes[scan_axis]
+    position = shape[scan_axis] - 1 - axes[scan_axis] if op.attr("reverse") else axes[scan_axis]
     index = tuple(position if i == scan_axis else a for i, a in enumerate(axes))
     d.open([axes[i] for i in rest], [shape[i] for i in rest])
     d.open([axes[scan_axis]], [shape[scan_axis]])
     element = d.at(op.operand(0), index)
-    d.scopes[-1].block.append(Op("yield", [element]))
+    d.append(Op("yield", [element]))
     first = d.close()
     second = Block([element.type], ["acc"])
     d.open([axes[scan_axis]], [shape[scan_axis]], second)
     d.store(frame.out, second.args[0], index)
     d.close()
-    d.scopes[-1].block.append(Op("k.scan", (), (), {
-        "axis": axes[scan_axis], "extent": shape[scan_axis], "kind": op.attrs["kind"], "exclusive": op.attrs["exclusive"]},
-        [first, second]))
+    attrs = {"axis": axes[scan_axis], "extent": shape[scan_axis], "kind": op.attr("kind"),
+             "exclusive": op.attr("exclusive")}
+    d.append(Op("k.scan", (), (), attrs, [first, second]))
     return frame.finish(_loop("k.parallel", [axes[i] for i in rest], [shape[i] for i in rest], d.close()))
 
 
@@ -208,16 +202,16 @@ def _topk_kernel(g: Group, op: Op) -> Func:
     positions, the largest, and then the first position that has it."""
     frame = _Frame(g)
     d, keys = frame.demand, op.operand(0)
-    shape = _dims(keys)
-    axis = int(op.attrs["axis"]) % len(shape)  # type: ignore[arg-type]
+    shape = keys.dims
+    axis = int(op.attr("axis")) % len(shape)
     axes = [d.axis() for _ in shape]
     rest = [i for i in range(len(shape)) if i != axis]
-    dtype = element_type(keys.type.dtype)  # type: ignore[attr-defined]
+    dtype = element_type(keys.tensor.dtype)
     least, most = int(np.iinfo(dtype.numpy).min), int(np.iinfo(dtype.numpy).max)
     d.open([axes[i] for i in rest], [shape[i] for i in rest])
     inits = [d.const(most, dtype), d.const(-1, I64)]
     region = Block([Scalar(dtype), Scalar(I64)], ["last", "at"])
-    d.open([axes[axis]], [op.attrs["k"]], region)  # type: ignore[list-item]
+    d.open([axes[axis]], [op.attr("k")], region)
 
     def folded(kind: str, wanted: Value | None) -> Value:
         """Over the elements behind the last one: the largest key, or the first position of the `wanted` key."""
@@ -233,10 +227,10 @@ def _topk_kernel(g: Group, op: Op) -> Func:
         else:
             found = d.apply("and", left, d.apply("eq", key, wanted))
             result = d.apply("select", found, here, d.const(int(np.iinfo(np.int64).max), I64))
-        d.scopes[-1].block.append(Op("yield", [result]))
+        d.append(Op("yield", [result]))
         fold = Op("k.reduce", (), [result.type], {"axes": (position,), "extents": (shape[axis],), "kinds": (kind,)},
                   [d.close()])
-        d.scopes[-1].block.append(fold)
+        d.append(fold)
         return fold.result
 
     best = folded("max", None)
@@ -244,31 +238,31 @@ def _topk_kernel(g: Group, op: Op) -> Func:
     d.store(frame.out, at, tuple(axes))
     region.append(Op("yield", [best, at]))
     d.close()
-    d.scopes[-1].block.append(Op("k.iterate", inits, (), {
-        "axis": axes[axis], "extent": op.attrs["k"], "conditional": False}, [region]))
+    d.append(Op("k.iterate", inits, (), {
+        "axis": axes[axis], "extent": op.attr("k"), "conditional": False}, [region]))
     return frame.finish(_loop("k.parallel", [axes[i] for i in rest], [shape[i] for i in rest], d.close()))
 
 
 def _contract_kernel(g: Group, op: Op) -> Func:
     frame = _Frame(g)
     d = frame.demand
-    spec = parse_spec(op.attrs["spec"])  # type: ignore[arg-type]
+    spec = parse_spec(op.attr("spec"))
     lhs, rhs = op.operand(0), op.operand(1)
-    sizes = spec.sizes(_dims(lhs), _dims(rhs))
+    sizes = spec.sizes(lhs.dims, rhs.dims)
     axes = {c: d.axis() for c in (*spec.batch, *spec.m, *spec.n, *spec.k)}
-    accumulate = op.attrs["to"]
+    accumulate = op.attr("to")
 
     def region(letters: str, value: Value) -> Block:
         d.open([axes[c] for c in letters], [sizes[c] for c in letters])
         element = d.at(value, tuple(0 if sizes[c] == 1 else axes[c] for c in letters))
-        d.scopes[-1].block.append(Op("yield", [d.cast(element, accumulate)]))  # type: ignore[arg-type]
+        d.append(Op("yield", [d.cast(element, accumulate)]))
         return d.close()
 
     blocks = [region(spec.lhs, lhs), region(spec.rhs, rhs)]
-    epilogue = Block([Scalar(accumulate)], ["sum"])  # type: ignore[arg-type]
+    epilogue = Block([Scalar(accumulate)], ["sum"])
     d.open([axes[c] for c in spec.out], [sizes[c] for c in spec.out], epilogue)
     index: Index = tuple(0 if sizes[c] == 1 else axes[c] for c in spec.out)
-    d.bound[op.result] = (index, d.cast(epilogue.args[0], element_type(accumulate)))  # type: ignore[arg-type]
+    d.bound[op.result] = (index, d.cast(epilogue.args[0], element_type(accumulate)))
     d.store(frame.out, d.at(g.root, _pushed(op.result, g.root, index, d)), _pushed(op.result, g.root, index, d))
     d.close()
     lists = {key: tuple((axes[c], sizes[c]) for c in letters)
@@ -283,10 +277,10 @@ def _pushed(start: Value, root: Value, index: Index, d: Demand) -> Index:
         op = next((u for u in v.users if u.results), None)
         if op is None:
             raise NotFusable(start, "the product does not reach the result of its group")
-        old, new = _dims(v), _dims(op.result)
+        old, new = v.dims, op.result.dims
         row = lookup(op.name)
         if op.name == "t.transpose":
-            index = tuple(index[p] for p in op.attrs["perm"])  # type: ignore[union-attr]
+            index = tuple(index[p] for p in op.attr("perm"))
         elif op.name == "t.reshape":
             index = reshape_index(index, new, old, d.bounds())
         elif (op.name == "t.cast" or (row is not None and row.has("elementwise"))) and old == new:

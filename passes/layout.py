@@ -1,8 +1,9 @@
-"""The pass `sink-transposes`: moves transposes towards the results, where they meet their inverses or the store of a kernel.
+"""The pass `sink-transposes`: moves transposes towards the results, where they meet their inverses or the store of a
+kernel.
 
-A convolution brings one transpose in front (channels last) and one behind. Moved through everything that works element by
-element, along axes, or on the same axes of several operands, those behind one convolution cancel with those in front of
-the next, and the whole net runs channels last.
+A convolution brings one transpose in front (channels last) and one behind. Moved through everything that works
+element by element, along axes, or on the same axes of several operands, those behind one convolution cancel with
+those in front of the next, and the whole net runs channels last.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def _inverse(perm: Sequence[int]) -> tuple[int, ...]:
 
 def _transposed(m: Match, v: Value) -> tuple[Value, tuple[int, ...]] | None:
     op = m.made_by(v, "t.transpose")
-    return (op.operand(0), tuple(op.attrs["perm"])) if op is not None else None  # type: ignore[arg-type]
+    return (op.operand(0), tuple(op.attr("perm"))) if op is not None else None
 
 
 @rule("sink-through-elementwise", root="*")
@@ -56,7 +57,8 @@ def _sink_through_elementwise(m: Match) -> Value | None:
 
 
 def _untransposed(m: Match, v: Value, perm: tuple[int, ...]) -> Value | None:
-    """`v`, which broadcasts to the transposed result, as it broadcasts to the untransposed one; None when that moves data."""
+    """`v`, which broadcasts to the transposed result, as it broadcasts to the untransposed one; None when that moves
+    data."""
     t = _transposed(m, v)
     if t is not None and t[1] == perm:
         return t[0]
@@ -77,8 +79,8 @@ def _sink_through_reduce(m: Match) -> Value | None:
     if t is None:
         return None
     x, perm = t
-    gone = [perm[a] for a in m.op.attrs["axes"]]  # type: ignore[union-attr]
-    inner = m.builder.value("t.reduce", x, kind=m.op.attrs["kind"], axes=tuple(sorted(gone)))
+    gone = [perm[a] for a in m.op.attr("axes")]
+    inner = m.builder.value("t.reduce", x, kind=m.op.attr("kind"), axes=tuple(sorted(gone)))
     kept = [p for p in perm if p not in gone]
     return m.builder.value("t.transpose", inner, perm=tuple(sorted(kept).index(p) for p in kept))
 
@@ -91,7 +93,7 @@ def _sink_through_concat(m: Match) -> Value | None:
         return None
     if any(t is None or t[1] != perm for t in parts):
         return m.no("the parts are not transposed alike")
-    inner = m.builder.value("t.concat", *(t[0] for t in parts if t is not None), axis=perm[m.op.attrs["axis"]])  # type: ignore[index]
+    inner = m.builder.value("t.concat", *(t[0] for t in parts if t is not None), axis=perm[m.op.attr("axis")])
     return m.builder.value("t.transpose", inner, perm=perm)
 
 
@@ -101,8 +103,8 @@ def _sink_through_pad(m: Match) -> Value | None:
     if t is None:
         return None
     back = _inverse(t[1])
-    inner = m.builder.value("t.pad", t[0], *m.op.operands[1:], mode=m.op.attrs["mode"],
-                            **{key: tuple(m.op.attrs[key][p] for p in back) for key in ("low", "high")})  # type: ignore[index]
+    inner = m.builder.value("t.pad", t[0], *m.op.operands[1:], mode=m.op.attr("mode"),
+                            **{key: tuple(m.op.attr(key)[p] for p in back) for key in ("low", "high")})
     return m.builder.value("t.transpose", inner, perm=t[1])
 
 
@@ -112,7 +114,7 @@ def _sink_through_slice(m: Match) -> Value | None:
     if t is None:
         return None
     back = _inverse(t[1])
-    inner = m.builder.value("t.slice", t[0], **{key: tuple(m.op.attrs[key][p] for p in back)  # type: ignore[index]
+    inner = m.builder.value("t.slice", t[0], **{key: tuple(m.op.attr(key)[p] for p in back)
                                                 for key in ("starts", "sizes", "steps")})
     return m.builder.value("t.transpose", inner, perm=t[1])
 

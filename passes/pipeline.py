@@ -65,14 +65,16 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("sink-transposes", _rules(sink_transposes), "t", False,
          "convolutions bring a transpose on either side; they cancel once all flow the same way"),
     Pass("fold-2", _plain(fold), "t", False, "constants that transposes went through become constants again"),
-    Pass("fold-scales", _rules(fold_scales), "t", False, "batch norms join weights after no transpose stands between them"),
+    Pass("fold-scales", _rules(fold_scales), "t", False,
+         "batch norms join weights after no transpose stands between them"),
     Pass("fold-3", _plain(fold), "t", False, "weights that were scaled become constants again"),
     Pass("cse", _plain(cse), "t", False, "after folding, when equal constants have become one"),
     Pass("dce-2", _plain(dce), "t", False, "fusion counts users: dead ones would keep values in memory"),
     Pass("fuse", _plain(fuse), "t", True, "last on tensors: later passes see groups, not ops"),
     Pass("to-kernel", _plain(to_kernel), "k", True, "a kernel and a launch a group"),
     Pass("schedule", None, "k", True, "how each kernel runs on the target; packing needs the tile"),
-    Pass("pack", None, "k", False, "weights in the order the tiles read them, before memory is planned for what is packed at run time"),
+    Pass("pack", None, "k", False,
+         "weights in the order the tiles read them, before memory is planned for what is packed at run time"),
     Pass("plan-memory", _plain(plan_memory), "p", True, "last: every buffer exists now"),
 )
 
@@ -122,7 +124,8 @@ class Step:
 
 def run(module: Module, context: Context, passes: Sequence[Pass] = PIPELINE, disabled: Sequence[str] = (),
         hooks: Sequence[Callable[[str, Module], Any]] = ()) -> list[Step]:
-    """Run `passes` in order; after each one every hook gets its name and the module. A required pass cannot be disabled."""
+    """Run `passes` in order; after each one every hook gets its name and the module. A required pass cannot be
+    disabled."""
     steps = []
     for p in passes:
         if p.name in disabled:

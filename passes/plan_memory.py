@@ -1,12 +1,12 @@
 """The pass `plan_memory`: gives every buffer of the program its place in one arena.
 
-Buffers whose lives do not overlap share bytes. Sizes may be symbolic, so the plan holds for all of them: buffers of known
-size are packed by first fit, largest first; each other buffer goes to a slot, shared over time, whose size is the largest
-of its buffers' sizes. Offsets are dim expressions that the program evaluates when a run starts. Symbols that get their
-value during the run count with their bounds. `passes.check_plan` proves a plan independently.
+Buffers whose lives do not overlap share bytes. Sizes may be symbolic, so the plan holds for all of them: buffers of
+known size are packed by first fit, largest first; each other buffer goes to a slot, shared over time, whose size is
+the largest of its buffers' sizes. Offsets are dim expressions that the program evaluates when a run starts. Symbols
+that get their value during the run count with their bounds. `passes.check_plan` proves a plan independently.
 
-A value that comes out of a loop or a branch may be one of several buffers: all of them live as long as it does. A buffer
-from outside of a loop that is used inside of it lives from the loop's beginning to its end.
+A value that comes out of a loop or a branch may be one of several buffers: all of them live as long as it does. A
+buffer from outside of a loop that is used inside of it lives from the loop's beginning to its end.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import bisect
 import dataclasses
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 from onnxc.ir.core import Func, Module, Op, Value
 from onnxc.ir.dims import DimLike, ceildiv, dim_max, evaluate, symbols_of
@@ -57,7 +58,8 @@ def _rounded(size: DimLike) -> DimLike:
 def _bytes(alloc: Op, main: Func) -> DimLike:
     """The most bytes that a buffer takes; PlanError where nothing bounds them."""
     mem = alloc.result.mem
-    size = most_elements(mem.shape, main.attrs.get("run_symbols") or ())  # type: ignore[arg-type]
+    run_symbols: Any = main.attrs.get("run_symbols") or ()
+    size = most_elements(mem.shape, run_symbols)
     if size is None:
         raise PlanError(f"%{alloc.result.name} of type {mem}: nothing that is known when a run starts bounds its size")
     return mem.dtype.nbytes(size)

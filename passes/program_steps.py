@@ -1,8 +1,8 @@
 """Steps of the host program that are no launches: loops, branches, and dims read out of data.
 
-A loop carries buffers, not contents. What an iteration computes for the next one goes to a buffer that nothing reads any
-more: a carried value has its first buffer and two more that take turns, or none of its own where what is yielded stands
-still in memory anyway (a row of a stacked result, a value from outside of the loop).
+A loop carries buffers, not contents. What an iteration computes for the next one goes to a buffer that nothing reads
+any more: a carried value has its first buffer and two more that take turns, or none of its own where what is yielded
+stands still in memory anyway (a row of a stacked result, a value from outside of the loop).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from onnxc.ir.core import Block, Op, Value
+from onnxc.ir.dims import sym
 from onnxc.ir.types import BOOL, Mem, Tensor
 from onnxc.ops.control import carried_of
 
@@ -24,7 +25,9 @@ class Program(Protocol):
     buffers: dict[Value, Value]
     targets: dict[Value, Value]
 
-    def emit(self, name: str, operands: list[Value], types: list[Mem], attrs: dict, loc: str = "", label: str = "") -> Op: ...
+    def emit(self, name: str, operands: list[Value], types: list[Mem], attrs: dict, loc: str = "",
+             label: str = "") -> Op: ...
+    def alloc(self, mem: Mem, label: str) -> Value: ...
     def buffer(self, v: Value) -> Value: ...
     def result_buffer(self, v: Value) -> Value: ...
     def view(self, v: Value, want: Mem) -> Value: ...
@@ -47,7 +50,7 @@ def writes_to_target(v: Value) -> bool:
 
 def _mem(v: Value) -> Mem:
     assert isinstance(v.type, Tensor)
-    return Mem(v.type.dtype, v.type.dims)
+    return Mem(v.tensor.dtype, v.dims)
 
 
 def _source(v: Value) -> Value:
@@ -70,7 +73,7 @@ def _constants(program: Program, block: Block) -> None:
 # ---- loops ---------------------------------------------------------------------------------------------------------
 def _loop(program: Program, op: Op) -> None:
     region, n = op.regions[0], carried_of(op)
-    flags = [program.buffer(v) for v in op.inputs[:1]] if op.attrs["conditional"] else []
+    flags = [program.buffer(v) for v in op.inputs[:1]] if op.attr("conditional") else []
     operands = op.inputs[len(flags):]
     for arg, v in zip(region.args[n:], operands[n:], strict=True):
         program.buffers[arg] = program.buffer(v)
@@ -89,24 +92,24 @@ def _loop(program: Program, op: Op) -> None:
     body.append(Op("yield", [*goes_on, *(v for c in state for v in c.close())]))
     program.block = outer
     first = [*flags, *(v for c in state for v in c.first)]
-    count = op.attrs["defines"][0] if op.attrs["defines"] else ""  # type: ignore[index]
+    count = op.attr("defines")[0] if op.attr("defines") else ""
     loop = Op("p.loop", first, [v.type for v in first[len(flags):]], {
-        "symbol": op.attrs["symbol"], "extent": op.attrs["extent"], "conditional": bool(flags), "count": count}, [body], op.loc,
+        "symbol": op.attr("symbol"), "extent": op.attr("extent"), "conditional": bool(flags), "count": count},
+        [body], op.loc,
         [name for c, r in zip(state, op.results) for name in (r.name, "", "")[:len(c.first)]])
     outer.append(loop)
     results = iter(loop.results)
     for c, r in zip(state, op.results, strict=False):
-        program.buffers[r] = [next(results) for _ in c.first][0]
+        program.buffers[r], *_ = [next(results) for _ in c.first]
 
 
 def _targets(program: Program, op: Op, stacked: Sequence[Value], yielded: Sequence[Value]) -> list[tuple[Value, Value]]:
     """The rows of this iteration, with what has to get into each; kernels of the region write to them directly."""
-    from onnxc.ir.dims import sym
     out = []
     for mem, v in zip(stacked, yielded, strict=True):
         assert isinstance(mem.type, Mem)
-        row = program.emit("p.row", [mem], [Mem(mem.type.dtype, mem.type.shape[1:])],
-                           {"at": sym(str(op.attrs["symbol"]))}, label=f"{mem.name}.row").result
+        row = program.emit("p.row", [mem], [Mem(mem.mem.dtype, mem.mem.shape[1:])],
+                           {"at": sym(str(op.attr("symbol")))}, label=f"{mem.name}.row").result
         source = _source(v)
         if _made_here(source, op.regions[0]) and source not in program.targets:
             program.targets[source] = row
@@ -135,20 +138,21 @@ class _Carried:
         source = _source(following)
         self.stands_still = source is arg or self._outside(source) or self._is_row(source)
         if not self.stands_still:
-            self.first += [program.emit("p.alloc", [], [self.type], {"offset": None}, label=arg.name).result for _ in range(2)]
+            self.first += [program.alloc(self.type, arg.name) for _ in range(2)]
         self.current: list[Value] = []
 
     def _outside(self, source: Value) -> bool:
         """Whether it is memory that the loop does not write: a constant, or a value from outside."""
-        carried = self.region.parent.attrs["carried"]  # type: ignore[union-attr]
+        parent = self.region.parent
+        carried = carried_of(parent) if isinstance(parent, Op) else 0
         return (source.op is not None and source.op.name == "t.const") or \
-            (source.owner is self.region and source.index >= carried)  # type: ignore[operator]
+            (source.owner is self.region and source.index >= carried)
 
     def _is_row(self, source: Value) -> bool:
         """Whether a kernel writes it to a row of a stacked result."""
         parent = self.region.parent
         assert isinstance(parent, Op)
-        start = int(bool(parent.attrs["conditional"])) + carried_of(parent)
+        start = int(bool(parent.attr("conditional"))) + carried_of(parent)
         return _made_here(source, self.region) and any(
             _source(v) is source for v in self.region.terminator.inputs[start:])
 
@@ -200,9 +204,9 @@ def _set_sizes(program: Program, op: Op, given: Sequence[Value]) -> None:
 
 # ---- dims out of data ----------------------------------------------------------------------------------------------
 def _read_dim(program: Program, op: Op) -> None:
-    (name,), (bound,) = op.attrs["defines"], op.attrs["bounds"]  # type: ignore[misc]
+    (name,), (bound,) = op.attr("defines"), op.attr("bounds")
     program.emit("p.read", [program.buffer(op.operand(0))], [], {"symbol": name, "bound": bound,
-                                                                 "message": op.attrs["message"]}, op.loc)
+                                                                 "message": op.attr("message")}, op.loc)
 
 
 def _require(program: Program, op: Op) -> None:

@@ -22,7 +22,7 @@ def fold_scales(module: Module, fuel: Fuel, log: RewriteLog) -> None:
             rewrite(func, module, _RULES, log, fuel)
 
 
-_MADE_OPS = 64          # ops that rules may have made of constants before they are folded; chains of the model are longer
+_MADE_OPS = 64          # ops that rules may have made of constants before they are folded; longer chains are the model's
 
 
 def _is_constant(m: Match, v: Value) -> bool:
@@ -52,11 +52,11 @@ def _scale_into_weights(m: Match) -> Value | None:
     op = _contraction(m, product)
     if op is None or not _is_constant(m, scale):
         return None
-    if m.op.result.type != product.type or op.attrs["to"] != product.type.dtype:  # type: ignore[attr-defined]
+    if m.op.result.type != product.type or op.attr("to") != product.tensor.dtype:
         return m.no("the scale widens the product")
-    if op.operand(1).type.dtype != scale.type.dtype:  # type: ignore[attr-defined]
+    if op.operand(1).tensor.dtype != scale.tensor.dtype:
         return m.no("the weights are of another element type than the product: scaled, they would be rounded again")
-    spec = parse_spec(op.attrs["spec"])  # type: ignore[arg-type]
+    spec = parse_spec(op.attr("spec"))
     shape = (1,) * (len(spec.out) - len(dims(scale))) + dims(scale)
     letters = dict(zip(spec.out, shape))
     if any(d != 1 and c not in spec.rhs for c, d in letters.items()):
@@ -68,7 +68,7 @@ def _scale_into_weights(m: Match) -> Value | None:
     target = tuple(letters.get(c, 1) for c in spec.rhs)
     factor = m.builder.value("t.reshape", columns, shape=target)
     weights = m.builder.value("t.mul", op.operand(1), factor)
-    return m.builder.value("t.contract", op.operand(0), weights, spec=op.attrs["spec"], to=op.attrs["to"])
+    return m.builder.value("t.contract", op.operand(0), weights, spec=op.attr("spec"), to=op.attr("to"))
 
 
 @rule("scale-through-bias", root="t.mul")
@@ -109,7 +109,8 @@ def _divide_as_scale(m: Match) -> Value | None:
 
 @rule("scale-before-view", root="t.mul")
 def _scale_before_view(m: Match) -> Value | None:
-    """view(x) * s == view(x * s) for a scalar s: behind a contraction the scale reaches its weights (attention scales)."""
+    """view(x) * s == view(x * s) for a scalar s: behind a contraction the scale reaches its weights (attention
+    scales)."""
     scale, view = m.const(m.op.operand(1)), m.made_by(m.op.operand(0), "t.reshape", "t.transpose")
     if view is None or scale is None or scale.size != 1 or not m.only_use(m.op.operand(0)):
         return None

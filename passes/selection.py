@@ -26,14 +26,14 @@ def compact_body(d: Demand, op: Op, out: Value) -> Op:
 
 
 def nms_body(d: Demand, op: Op, out: Value) -> Op:
-    """For each batch and class: the scores still in the race stand in scratch; again and again the best one is chosen, and
-    leaves with all that it overlaps, until none is left."""
+    """For each batch and class: the scores still in the race stand in scratch; again and again the best one is
+    chosen, and leaves with all that it overlaps, until none is left."""
     return _Nms(d, op, out).build()
 
 
 def _dims(v: Value) -> tuple[DimLike, ...]:
     assert isinstance(v.type, Tensor)
-    return v.type.dims
+    return v.dims
 
 
 def _loop(name: str, axis: Dim, extent: DimLike, block: Block) -> Op:
@@ -52,7 +52,7 @@ class _Nms:
         self.d, self.op, self.out = d, op, out
         self.corners, self.scores, self.count, self.overlap, self.least = op.inputs
         self.batch, self.classes, self.boxes = _dims(self.scores)
-        self.most: DimLike = op.attrs["most"]  # type: ignore[assignment]
+        self.most: DimLike = op.attr("most")
         self.alive = d.func.body.add_arg(Mem(F32, (self.boxes,)), "alive")
         d.func.attrs["scratch"] = 1
         self.b, self.c = d.axis(), d.axis()
@@ -71,7 +71,7 @@ class _Nms:
         d.open([axis], [extent])
         body(axis)
         block = d.close()
-        d.scopes[-1].block.append(_loop("k.sweep", axis, extent, block))
+        d.append(_loop("k.sweep", axis, extent, block))
 
     def enter(self, n: Dim) -> None:
         """Scores above the least one start in the race, at their value; all others at -inf, where they are out."""
@@ -98,7 +98,7 @@ class _Nms:
         self.sweep(self.boxes, lambda n: self.leave(n, at, corners))
         region.append(Op("yield", [ok]))
         d.close()
-        d.scopes[-1].block.append(Op("k.iterate", [goes_on], (), {"axis": s, "extent": self.most, "conditional": True}, [region]))
+        d.append(Op("k.iterate", [goes_on], (), {"axis": s, "extent": self.most, "conditional": True}, [region]))
 
     def best(self) -> Sequence[Value]:
         """The best score in the race, and where it is."""
@@ -106,11 +106,9 @@ class _Nms:
         r = d.axis("r")
         d.open([r], [self.boxes])
         element = d.load(self.alive, (r,), (), 0.0)
-        d.scopes[-1].block.append(Op("yield", [element, d.index_value(r)]))
-        fold = Op("k.reduce", (), [Scalar(F32), Scalar(I64)], {"axes": (r,), "extents": (self.boxes,), "kinds": ("argmax",)},
-                  [d.close()])
-        d.scopes[-1].block.append(fold)
-        return fold.results
+        d.append(Op("yield", [element, d.index_value(r)]))
+        attrs = {"axes": (r,), "extents": (self.boxes,), "kinds": ("argmax",)}
+        return d.append(Op("k.reduce", (), [Scalar(F32), Scalar(I64)], attrs, [d.close()])).results
 
     def corner(self, i: int, n: DimLike, where: Where = ()) -> Value:
         return self.d.at(self.corners, (self.b, i, n), where)
@@ -119,8 +117,8 @@ class _Nms:
         """Box n is out if it is the chosen one, or shares more with it than is allowed."""
         d, zero = self.d, self.d.const(0.0, F32)
         box = [self.corner(i, n) for i in range(4)]
-        sides = [d.apply("max", d.apply("sub", d.apply("min", box[i + 2], best[i + 2]), d.apply("max", box[i], best[i])), zero)
-                 for i in range(2)]
+        ends = [(d.apply("min", box[i + 2], best[i + 2]), d.apply("max", box[i], best[i])) for i in range(2)]
+        sides = [d.apply("max", d.apply("sub", high, low), zero) for high, low in ends]
         shared = d.apply("mul", *sides)
         areas = [d.apply("mul", *(d.apply("sub", x[i + 2], x[i]) for i in range(2))) for x in (box, best)]
         union = d.apply("sub", d.apply("add", *areas), shared)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 
-from onnxc.errors import NotImplemented
-from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
+from onnxc.errors import NotImplemented as UnsupportedType
 from onnxc.ir.builder import constant_of
+from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.dims import symbols_of
 from onnxc.ir.types import Mem, Tensor
 from onnxc.ops.control import defined_symbols, is_step
+from onnxc.ops.program import most_elements
 from onnxc.passes.fuse import symbols_in
+from onnxc.passes.kernel_builder import VIEWS
 from onnxc.passes.kernels import Group, build_kernels
 from onnxc.passes.program_steps import emit_step, writes_to_target
 
@@ -34,8 +36,11 @@ def mem_of(v: Value) -> Mem:
     """The memory type of a tensor value."""
     t = v.type
     if not isinstance(t, Tensor):
-        raise NotImplemented(f"%{v.name} is of type {t}; programs take and give tensors")
+        raise UnsupportedType(f"%{v.name} is of type {t}; programs take and give tensors")
     return Mem(t.dtype, t.dims)
+
+
+_NAMELESS = (*VIEWS, "t.const", "t.dims", "t.cast", "t.window", "yield")        # ops that names of kernels leave out
 
 
 class _Program:
@@ -53,14 +58,15 @@ class _Program:
         types = [mem_of(v) for v in (*self.graph.args, *self.results)]
         main = Func("main", types, [*(a.name for a in self.graph.args), *names], kind="program")
         symbols = sorted(symbols_of(d for t in types[:len(self.graph.args)] for d in t.shape))
-        main.attrs.update(symbols=tuple(symbols), inputs=len(self.graph.args), guards=self.graph.attrs.get("guards", ()),
-                          arena=None)
+        guards = self.graph.attrs.get("guards", ())
+        main.attrs.update(symbols=tuple(symbols), inputs=len(self.graph.args), guards=guards, arena=None)
         run_symbols = [pair for op in self.graph.walk() for pair in defined_symbols(op)]
         if run_symbols:
             main.attrs["run_symbols"] = tuple(dict.fromkeys(run_symbols))
         return main
 
-    def emit(self, name: str, operands: list[Value], types: list[Mem], attrs: dict, loc: str = "", label: str = "") -> Op:
+    def emit(self, name: str, operands: list[Value], types: list[Mem], attrs: dict, loc: str = "",
+             label: str = "") -> Op:
         return self.block.append(Op(name, operands, types, attrs, (), loc, [label] if label else ()))
 
     def build(self) -> Func:
@@ -88,7 +94,7 @@ class _Program:
             source = v
             while source.op is not None and source.op.name == "t.reshape":
                 source = source.op.operand(0)
-            if writes_to_target(source) and source not in self.targets:
+            if writes_to_target(source) and source not in self.targets and self.is_bounded(mem_of(v)):
                 self.targets[source] = out
                 self.buffers[v] = out
 
@@ -99,11 +105,11 @@ class _Program:
             if op is None or op.name != "t.const":
                 raise ValueError(f"%{v.name} is not in memory")
             ref = op.attrs.get("ref")
-            if not isinstance(ref, Ref):
-                array = constant_of(self.module, v)
+            array = constant_of(self.module, v)
+            if not isinstance(ref, Ref) and array is not None:
                 ref = Ref(self.module.fresh_name(v.name or "c"))
-                self.module.constants[ref.name] = array  # type: ignore[assignment]
-            self.buffers[v] = self.emit("p.const", [], [mem_of(v)], {"ref": ref}, label=v.name or ref.name).result
+                self.module.constants[ref.name] = array
+            self.buffers[v] = self.emit("p.const", [], [mem_of(v)], {"ref": ref}, label=v.name or "c").result
         return self.buffers[v]
 
     def view(self, v: Value, want: Mem) -> Value:
@@ -125,17 +131,26 @@ class _Program:
             out, want = self.targets[v], mem_of(v)
             self.buffers[v] = out if out.type == want else self.emit("p.view", [out], [want], {}).result
         else:
-            self.buffers[v] = self.emit("p.alloc", [], [mem_of(v)], {"offset": None}, label=v.name).result
+            self.buffers[v] = self.alloc(mem_of(v), v.name)
         return self.buffers[v]
+
+    def alloc(self, mem: Mem, label: str) -> Value:
+        """A new buffer, in the arena if its size has a bound when a run starts."""
+        if self.is_bounded(mem):
+            return self.emit("p.alloc", [], [mem], {"offset": None}, label=label).result
+        return self.emit("p.heap", [], [mem], {}, label=label).result
+
+    def is_bounded(self, mem: Mem) -> bool:
+        return most_elements(mem.shape, self.main.attrs.get("run_symbols") or ()) is not None  # type: ignore[arg-type]
 
     def name_of(self, op: Op) -> str:
         """`k<n>_<what>`: what is the ops that do work, in order, each once."""
-        skip = {"t.const", "t.reshape", "t.transpose", "t.broadcast", "t.slice", "t.dims", "yield", "t.cast", "t.window"}
-        kinds = list(dict.fromkeys(o.name[2:] for o in op.regions[0].ops if o.name not in skip)) or ["copy"]
+        kinds = list(dict.fromkeys(o.name[2:] for o in op.regions[0].ops if o.name not in _NAMELESS)) or ["copy"]
         return re.sub(r"\W", "_", f"k{len(self.kernels)}_{'_'.join(kinds[:4])}")
 
     def copy_results(self) -> None:
         for v, out in zip(self.results, self.main.args[len(self.graph.args):]):
             mem = self.buffer(v)
             if mem is not out:
-                self.emit("p.copy", [mem if mem.type == out.type else self.view(v, out.type), out], [], {})  # type: ignore[arg-type]
+                name = "p.copy" if self.is_bounded(mem_of(v)) else "p.give"
+                self.emit(name, [self.view(v, out.mem), out], [], {})

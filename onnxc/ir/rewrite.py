@@ -166,9 +166,10 @@ class Match:
         regions, self.op.regions = self.op.regions, []
         return regions
 
-    def no(self, reason: str) -> None:
-        """Refuse, saying why."""
+    def no(self, reason: str) -> Any:
+        """Refuse, saying why; gives the None that the rule returns."""
         self.reason = reason
+        return None
 
 
 class _RecordingBuilder(Builder):

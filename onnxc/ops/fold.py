@@ -53,7 +53,8 @@ def identity(kind: str, dtype: DType) -> Any:
         else least(dtype) if kind == "max" else greatest(dtype)
 
 
-_UFUNC = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum, "and": np.logical_and, "or": np.logical_or}
+_UFUNC = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum, "and": np.logical_and,
+          "or": np.logical_or}
 
 
 def _reduce_ref(attrs: dict[str, Any], x: np.ndarray) -> np.ndarray:
@@ -66,7 +67,8 @@ def _reduce_ref(attrs: dict[str, Any], x: np.ndarray) -> np.ndarray:
 
 
 register("t.reduce", "x", attrs={"kind": REQUIRED, "axes": REQUIRED}, traits="pure reduction", infer=_reduce,
-         ref=_reduce_ref, doc="fold over axes, which go; over no elements the identity; max and min give NaN for any NaN")
+         ref=_reduce_ref,
+         doc="fold over axes, which go; over no elements the identity; max and min give NaN for any NaN")
 
 
 def _arg(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
@@ -87,8 +89,9 @@ def _arg_ref(attrs: dict[str, Any], x: np.ndarray) -> np.ndarray:
     return np.asarray(x.shape[axis] - 1 - pick(np.flip(x, axis), axis), np.int64)
 
 
-register("t.argreduce", "x", attrs={"kind": REQUIRED, "axis": REQUIRED, "last": False}, traits="pure reduction", infer=_arg,
-         ref=_arg_ref, doc="position of the max or min along an axis, first (or `last`) among equals; a NaN wins; 0 of none")
+register("t.argreduce", "x", attrs={"kind": REQUIRED, "axis": REQUIRED, "last": False}, traits="pure reduction",
+         infer=_arg, ref=_arg_ref,
+         doc="position of the max or min along an axis, first (or `last`) among equals; a NaN wins; 0 of no elements")
 
 
 def _scan(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
@@ -113,8 +116,8 @@ register("t.scan", "x", attrs={"kind": "add", "axis": REQUIRED, "exclusive": Fal
 
 
 class ContractSpec:
-    """Axis letters of a contraction `lhs,rhs->out`: those in all three are batch, lhs and out rows (m), rhs and out columns
-    (n), lhs and rhs are summed (k). Letters of one side only are not allowed."""
+    """Axis letters of a contraction `lhs,rhs->out`: those in all three are batch, lhs and out rows (m), rhs and out
+    columns (n), lhs and rhs are summed (k). Letters of one side only are not allowed."""
 
     __slots__ = ("batch", "k", "lhs", "m", "n", "out", "rhs")
 
@@ -162,6 +165,7 @@ def _contract_ref(attrs: dict[str, Any], a: np.ndarray, b: np.ndarray) -> np.nda
                                 optimize=bool(spec.k))).astype(attrs["to"].numpy)
 
 
-register("t.contract", "lhs, rhs", attrs={"spec": REQUIRED, "to": F32}, traits="pure", infer=_contract, ref=_contract_ref,
-         doc="sum of products, einsum-like: batch, row, column and summed axes by letter; `to` is the element type of the "
-             "sum and result")
+register("t.contract", "lhs, rhs", attrs={"spec": REQUIRED, "to": F32}, traits="pure", infer=_contract,
+         ref=_contract_ref,
+         doc="sum of products, einsum-like: batch, row, column and summed axes by letter; `to` is the element type of "
+             "the sum and result")

@@ -1,32 +1,34 @@
 """Kernel-level ops (`k.*`): what a kernel computes, per element; how is its Schedule's business.
 
-A kernel is a Func of kind "kernel" whose arguments are `mem<...>` buffers (and whose shapes may hold symbolic dims, which
-are parameters at run time). Loop axes are named by symbols; inside the region that introduces an axis the symbol may
-stand in index expressions. A kernel body holds scalar ops (`s.*`), the loops below, loads and stores.
+A kernel is a Func of kind "kernel" whose arguments are `mem<...>` buffers (and whose shapes may hold symbolic dims,
+which are parameters at run time). Loop axes are named by symbols; inside the region that introduces an axis the
+symbol may stand in index expressions. A kernel body holds scalar ops (`s.*`), the loops below, loads and stores.
 
 - `k.parallel {axes, extents} () {...}`: the outer points, all independent; one a kernel, directly in its body.
 - `k.sweep {axes, extents} () {...}`: an inner loop nest run for its stores; its iterations are independent.
 - `k.reduce {axes, extents, kinds} () {... yield(v...)}`: folds the yielded values over the axes; one result a kind.
-  Kinds: add mul max min and or. max and min give NaN when any element is NaN. The order of folding is free.
-  Kind "argmax" ("argmin"; "argmax_last", "argmin_last") folds two yielded values, a key and an i64 position, into the key
-  that wins and its position (first, or last, among equals; a NaN wins over all), and counts for two results. Positions
-  grow in the order of the axes; of no elements the position is 0.
-- `k.scan {axis, extent, kind, exclusive} () {... yield(v)} (%acc) {...}`: prefix fold along one axis in order; the second
-  region runs for each position with the running value (before its own element when exclusive).
-- `k.iterate(%init...) {axis, extent, conditional} (%carried...) {... yield(next...)}`: a loop in order, run for its stores, whose
-  region takes the operands in the first iteration and what it yielded in the one before in all others.
-  Iterations see what earlier ones stored. With `conditional` the first value is a bool: the loop ends where it is false.
+  Kinds: add mul max min and or. max and min give NaN when any element is NaN. The order of folding is free. Kind
+  "argmax" ("argmin"; "argmax_last", "argmin_last") folds two yielded values, a key and an i64 position, into the key
+  that wins and its position (first, or last, among equals; a NaN wins over all), and counts for two results.
+  Positions grow in the order of the axes; of no elements the position is 0.
+- `k.scan {axis, extent, kind, exclusive} () {... yield(v)} (%acc) {...}`: prefix fold along one axis in order; the
+  second region runs for each position with the running value (before its own element when exclusive).
+- `k.iterate(%init...) {axis, extent, conditional} (%carried...) {... yield(next...)}`: a loop in order, run for its
+  stores, whose region takes the operands in the first iteration and what it yielded in the one before in all others.
+  Iterations see what earlier ones stored. With `conditional` the first value is a bool: the loop ends where it is
+  false.
 - `k.load(%mem, %i0, ...) {index, where, other}`: the element at `index`, one dim a memory dim, over axis symbols, dim
   symbols, and `$0`, `$1` ... for the i64 operands after the memory. `where` is a list of [expr, low, high]: the load
-  happens only if low <= expr < high for all of them and gives `other` elsewhere. Indices are in range wherever it happens.
+  happens only if low <= expr < high for all of them and gives `other` elsewhere. Indices are in range wherever it
+  happens.
 - `k.store(%mem, %value, %i0, ...) {index, where, combine}`: the same for a store; `$0` is the operand after the value.
   `combine` None replaces; "add", "mul", "max", "min" fold into what is there (atomically where points may meet).
 - `k.index(%i0, ...) {expr}`: the value of an index expression as i64.
 - `k.require(%cond) {message}`: records an error of the run unless the condition holds; the kernel goes on.
-- `k.contract {batch, m, n, k, accumulate}`: sum over the k axes of lhs * rhs, for each point of batch, m and n. Each of
-  the four is a list of [axis, extent]; `accumulate` is the element type of the sum. Three regions: lhs (sees batch, m, k)
-  and rhs (sees batch, n, k) yield one element each; the epilogue (sees batch, m, n) takes the sum as its argument and
-  stores. Directly in the kernel's body and alone there.
+- `k.contract {batch, m, n, k, accumulate}`: sum over the k axes of lhs * rhs, for each point of batch, m and n. Each
+  of the four is a list of [axis, extent]; `accumulate` is the element type of the sum. Three regions: lhs (sees
+  batch, m, k) and rhs (sees batch, n, k) yield one element each; the epilogue (sees batch, m, n) takes the sum as its
+  argument and stores. Directly in the kernel's body and alone there.
 """
 
 from __future__ import annotations
@@ -133,8 +135,8 @@ register("k.parallel", "", "", attrs={"axes": REQUIRED, "extents": REQUIRED}, tr
          doc="the outer points of a kernel")
 register("k.sweep", "", "", attrs={"axes": REQUIRED, "extents": REQUIRED}, traits="loop", regions=1, check=_loop,
          doc="an inner loop run for its stores")
-register("k.reduce", "", "results*", attrs={"axes": REQUIRED, "extents": REQUIRED, "kinds": REQUIRED}, traits="pure loop",
-         regions=1, check=_reduce, doc="fold yielded values over axes")
+register("k.reduce", "", "results*", attrs={"axes": REQUIRED, "extents": REQUIRED, "kinds": REQUIRED},
+         traits="pure loop", regions=1, check=_reduce, doc="fold yielded values over axes")
 register("k.scan", "", "", attrs={"axis": REQUIRED, "extent": REQUIRED, "kind": "add", "exclusive": False}, traits="loop",
          regions=2, check=_scan, doc="prefix fold along an axis")
 register("k.iterate", "inits*", "", attrs={"axis": REQUIRED, "extent": REQUIRED, "conditional": False},
@@ -142,11 +144,12 @@ register("k.iterate", "inits*", "", attrs={"axis": REQUIRED, "extent": REQUIRED,
          doc="a loop in order that carries values from one iteration to the next")
 register("k.load", "mem, indices*", attrs={"index": REQUIRED, "where": (), "other": 0}, traits="read", infer=_element,
          doc="read one element")
-register("k.store", "mem, value, indices*", "", attrs={"index": REQUIRED, "where": (), "combine": None}, traits="write",
-         infer=_store, doc="write one element")
+register("k.store", "mem, value, indices*", "", attrs={"index": REQUIRED, "where": (), "combine": None},
+         traits="write", infer=_store, doc="write one element")
 register("k.index", "indices*", attrs={"expr": REQUIRED}, traits="pure", infer=lambda types, attrs: [Scalar(I64)],
          doc="an index expression as a value")
 register("k.require", "condition", "", attrs={"message": REQUIRED}, traits="write", infer=lambda types, attrs: [],
          doc="record an error unless the condition holds")
-register("k.contract", "", "", attrs={"batch": (), "m": REQUIRED, "n": REQUIRED, "k": REQUIRED, "accumulate": REQUIRED},
-         traits="loop", regions=3, check=_contract, doc="sum of products with loads, epilogue and stores given as regions")
+register("k.contract", "", "",
+         attrs={"batch": (), "m": REQUIRED, "n": REQUIRED, "k": REQUIRED, "accumulate": REQUIRED}, traits="loop",
+         regions=3, check=_contract, doc="sum of products with loads, epilogue and stores given as regions")

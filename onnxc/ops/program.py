@@ -11,20 +11,23 @@ left is 1 or right); `arena`, the bytes of the arena once memory is planned.
 - `p.launch(%mem...) {kernel, writes}`: run a kernel; `writes` lists the operand positions that it stores to.
 - `p.copy(%from, %to)`: copy all bytes of one buffer to another of the same size.
 
-Run symbols get their value during the run; from then on everything reads them like other symbols. `run_symbols` of `@main`
-lists them as [name, bound], the bound a dim over symbols before it (none: not known). Buffers have the real dims; memory is
-planned for the bounds.
+Run symbols get their value during the run; from then on everything reads them like other symbols. `run_symbols` of
+`@main` lists them as [name, bound], the bound a dim over symbols before it (none: not known). Buffers have the real
+dims; memory is planned for the bounds, and where there is none it comes from the heap as the run goes.
 
+- `p.heap()`: a buffer from the heap, of the size that its dims have now; it lives until the run ends, or until the
+  same step runs again.
+- `p.give(%mem, %out)`: the contents of a buffer become an output for which nobody could make room before the run.
 - `p.row(%mem) {at}`: row number `at` along the first axis, the same bytes.
-- `p.loop(%mem...) {symbol, extent, conditional, count} (%mem...) {... yield(%mem...)}`: runs the region `extent` times, the
-  symbol counting from 0. It carries buffers, not contents: the region takes the operands at first and what it yielded
-  before after that; the results are what it yielded last. With `conditional` the first operand and the first of what is
-  yielded are bool scalars that the region does not take: the loop ends when one is false. `count`, if not empty, is the
-  run symbol that becomes the number of iterations.
+- `p.loop(%mem...) {symbol, extent, conditional, count} (%mem...) {... yield(%mem...)}`: runs the region `extent`
+  times, the symbol counting from 0. It carries buffers, not contents: the region takes the operands at first and what
+  it yielded before after that; the results are what it yielded last. With `conditional` the first operand and the
+  first of what is yielded are bool scalars that the region does not take: the loop ends when one is false. `count`,
+  if not empty, is the run symbol that becomes the number of iterations.
 - `p.if(%cond) () {... yield(%mem...)} () {... yield(%mem...)}`: runs one region; the results are the buffers it yields.
 - `p.set {symbol, value}`: gives a run symbol the value of a dim.
-- `p.read(%mem) {symbol, bound, message}`: gives a run symbol the value of an i32 or i64 scalar; below 0 or above the bound
-  (if any) it ends the run with an error.
+- `p.read(%mem) {symbol, bound, message}`: gives a run symbol the value of an i32 or i64 scalar; below 0 or above the
+  bound (if any) it ends the run with an error.
 - `p.require {kind, left, right, message}`: a guard at this place; it ends the run with an error.
 """
 
@@ -40,12 +43,13 @@ from onnxc.ir.types import BOOL, I32, I64, Mem, Type
 
 __all__ = ["STEPS", "at_most", "most_elements"]
 
-STEPS = ("p.launch", "p.copy", "p.loop", "p.if", "p.set", "p.read", "p.require")
+STEPS = ("p.launch", "p.copy", "p.give", "p.loop", "p.if", "p.set", "p.read", "p.require")
 """What a program does, as opposed to what it names."""
 
 
 def at_most(d: DimLike, run_symbols: Sequence[tuple[str, DimLike | None]]) -> DimLike | None:
-    """`d` with every run symbol at its bound; None where a bound is not known, or `d` does not simply grow or fall with it."""
+    """`d` with every run symbol at its bound; None where a bound is not known, or `d` does not simply grow or fall
+    with it."""
     bounds = dict(run_symbols)
     if any(s in bounds and bounds[s] is None for s in symbols_of(d)):
         return None
@@ -54,7 +58,8 @@ def at_most(d: DimLike, run_symbols: Sequence[tuple[str, DimLike | None]]) -> Di
 
 
 def most_elements(shape: Shape, run_symbols: Sequence[tuple[str, DimLike | None]]) -> DimLike | None:
-    """The most elements that a buffer of this shape can have, over the dims that a run starts with; None if not known."""
+    """The most elements that a buffer of this shape can have, over the dims that a run starts with; None if not
+    known."""
     dims = [at_most(d, run_symbols) for d in shape]
     return None if None in dims else product(d for d in dims if d is not None)
 
@@ -111,11 +116,15 @@ register("p.alloc", "", attrs={"offset": None}, traits="alloc", doc="a buffer in
 register("p.view", "mem", traits="pure view", doc="the same bytes under another shape")
 register("p.launch", "mems*", "", attrs={"kernel": REQUIRED, "writes": REQUIRED}, traits="write", doc="run a kernel")
 register("p.copy", "source, target", "", traits="write", doc="copy a buffer")
+register("p.heap", "", attrs={}, traits="alloc", doc="a buffer from the heap")
+register("p.give", "source, target", "", traits="write", doc="the contents of a buffer become an output")
 register("p.row", "mem", attrs={"at": REQUIRED}, traits="pure view", infer=_row, doc="one row of a buffer, in place")
-register("p.loop", "mems*", "results*", attrs={"symbol": REQUIRED, "extent": REQUIRED, "conditional": False, "count": ""},
-         traits="control", regions=1, check=_loop, doc="run a region again and again")
+register("p.loop", "mems*", "results*",
+         attrs={"symbol": REQUIRED, "extent": REQUIRED, "conditional": False, "count": ""}, traits="control",
+         regions=1, check=_loop, doc="run a region again and again")
 register("p.if", "cond", "results*", traits="control", regions=2, check=_if, doc="run one of two regions")
-register("p.set", "", "", attrs={"symbol": REQUIRED, "value": REQUIRED}, traits="write", doc="give a run symbol its value")
+register("p.set", "", "", attrs={"symbol": REQUIRED, "value": REQUIRED}, traits="write",
+         doc="give a run symbol its value")
 register("p.read", "mem", "", attrs={"symbol": REQUIRED, "bound": None, "message": ""}, traits="write", check=_read,
          doc="make an element of memory a run symbol")
 register("p.require", "", "", attrs={"kind": "eq", "left": REQUIRED, "right": REQUIRED, "message": ""}, traits="write",

@@ -1,8 +1,9 @@
-"""Tensor ops (`t.*`) that move elements: constants, shapes, views, gathers. Arithmetic is in `ops.elementwise` and `ops.fold`.
+"""Tensor ops (`t.*`) that move elements: constants, shapes, views, gathers. Arithmetic is in `ops.elementwise` and
+`ops.fold`.
 
 Shapes are attributes holding dims, never operands: lowering turns the shape arithmetic of a model into dims.
-Broadcasting that cannot be read off the types stands as `t.broadcast`; the condition under which a broadcast or a reshape is
-right becomes a guard of the program.
+Broadcasting that cannot be read off the types stands as `t.broadcast`; the condition under which a broadcast or a
+reshape is right becomes a guard of the program.
 """
 
 from __future__ import annotations
@@ -182,7 +183,9 @@ def pad_source(position: Any, n: Any, mode: str) -> Any:
 
 
 register("t.pad", "x, value?", attrs={"low": REQUIRED, "high": REQUIRED, "mode": "constant"}, traits="pure",
-         infer=_pad, ref=_pad_ref, doc="add elements before and after each axis (or cut: negative amounts); `value` defaults to 0")
+         infer=_pad, ref=_pad_ref,
+         doc="add elements before and after each axis (or cut: negative amounts); `value` defaults to 0; modes other "
+             "than \"constant\" repeat what is there, so an axis that grows is not empty")
 
 
 def _concat(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
@@ -238,8 +241,8 @@ def _window_ref(attrs: dict[str, Any], x: np.ndarray) -> np.ndarray:
 register("t.window", "x", attrs={"axes": REQUIRED, "size": REQUIRED, "stride": REQUIRED, "dilation": REQUIRED,
                                  "low": REQUIRED, "out": REQUIRED, "fill": 0.0},
          traits="pure", infer=_window, ref=_window_ref,
-         doc="sliding windows over consecutive axes: result axes are the positions (`out` of them), then the window (`size`); "
-             "element (o, w) is x[o*stride + w*dilation - low], and `fill` outside x")
+         doc="sliding windows over consecutive axes: result axes are the positions (`out` of them), then the window "
+             "(`size`); element (o, w) is x[o*stride + w*dilation - low], and `fill` outside x")
 
 
 # ---- gathers -------------------------------------------------------------------------------------------------------
@@ -269,7 +272,8 @@ def _gather_ref(attrs: dict[str, Any], x: np.ndarray, i: np.ndarray) -> np.ndarr
 
 
 register("t.gather", "x, indices", attrs={"axis": 0}, infer=_gather, ref=_gather_ref,
-         doc="slices of x at `indices` along `axis`; negative indices count from the end, others out of range are errors")
+         doc="slices of x at `indices` along `axis`; negative indices count from the end, others out of range are "
+             "errors")
 
 
 def _gather_elements(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
@@ -283,7 +287,7 @@ def _gather_elements(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
 
 def _gather_elements_ref(attrs: dict[str, Any], x: np.ndarray, i: np.ndarray) -> np.ndarray:
     axis = attrs["axis"] % x.ndim
-    grid = list(np.indices(i.shape, sparse=True))
+    grid: list[np.ndarray] = list(np.indices(i.shape, sparse=True))
     grid[axis] = check_range(i, x.shape[axis], "GatherElements")
     return x[tuple(grid)]
 
@@ -298,16 +302,16 @@ def _gather_nd(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
     b = attrs["batch"]
     depth = i.dims[-1] if i.rank else None
     if not isinstance(depth, int) or not 0 <= b < min(i.rank, x.rank) or not 0 <= depth <= x.rank - b:
-        raise fail(f"t.gather_nd of {x} with indices {i} and {b} batch axes: the last axis of the indices must be a number "
-                   "of axes of x")
+        raise fail(f"t.gather_nd of {x} with indices {i} and {b} batch axes: the last axis of the indices must be a "
+                   "number of axes of x")
     return [Tensor(x.dtype, (*i.dims[:-1], *x.dims[b + depth:]))]
 
 
 def _gather_nd_ref(attrs: dict[str, Any], x: np.ndarray, i: np.ndarray) -> np.ndarray:
     b, depth = attrs["batch"], i.shape[-1]
     batch = np.indices(i.shape[:b] + (1,) * (i.ndim - 1 - b), sparse=True)[:b] if b else ()
-    at = tuple(check_range(i[..., d], x.shape[b + d], "GatherND") for d in range(depth))
-    return x[(*batch, *at)] if depth or b else np.broadcast_to(x, i.shape[:-1] + x.shape)
+    at = (*batch, *(check_range(i[..., d], x.shape[b + d], "GatherND") for d in range(depth)))
+    return x[at] if depth or b else np.broadcast_to(x, i.shape[:-1] + x.shape)
 
 
 register("t.gather_nd", "x, indices", attrs={"batch": 0}, infer=_gather_nd, ref=_gather_nd_ref,

@@ -16,7 +16,8 @@ from tests.graphs.grow import grow
 def fault(taken: list[int] | None, seed: int, ops: int, native: bool) -> tuple[str, str, list[int]]:
     """What kind of thing goes wrong with one graph ("" for nothing), all of it, and the choices that made the graph."""
     choices = seeded(seed) if taken is None else replayed(taken)
-    left_out: tuple[str, ...] = OPTIONAL if seed % 4 == 1 else (OPTIONAL[seed // 4 % len(OPTIONAL)],) if seed % 4 == 2 else ()
+    one = (OPTIONAL[seed // 4 % len(OPTIONAL)],)
+    left_out: tuple[str, ...] = OPTIONAL if seed % 4 == 1 else one if seed % 4 == 2 else ()
     graph = grow(choices, ops)
     try:
         wanted = expected(graph)

@@ -22,7 +22,7 @@ from tests.graphs.grow import Graph
 __all__ = ["OPTIONAL", "check_graph", "check_native", "compile_graph", "compare", "expected"]
 
 OPTIONAL = tuple(p.name for p in pipeline.PIPELINE if not p.required)
-_AS_LOWERED = {"schedule": lambda module: None, "pack": lambda module: None}      # kernels as the interpreter takes them
+_AS_LOWERED = {"schedule": lambda module: None, "pack": lambda module: None}      # kernels as they were lowered
 
 
 def copy(module: Module) -> Module:
@@ -44,8 +44,10 @@ def expected(graph: Graph) -> list[list[np.ndarray]]:
     return [run_func(graph.module, graph.module.main, graph.feeds(b), b) for b in graph.bindings]
 
 
-def check_graph(graph: Graph, wanted: list[list[np.ndarray]], left_out: Sequence[str] = (), fuel: int | None = None) -> int:
-    """AssertionError unless the compiled graph gives what is wanted, and its memory plan holds; how many rewrites it took."""
+def check_graph(graph: Graph, wanted: list[list[np.ndarray]], left_out: Sequence[str] = (),
+                fuel: int | None = None) -> int:
+    """AssertionError unless the compiled graph gives what is wanted, and its memory plan holds; how many rewrites it
+    took."""
     context = pipeline.Context(Fuel(fuel), supplied=_AS_LOWERED)
     module = compile_graph(graph, context, left_out)
     for sizes, outputs in zip(graph.bindings, wanted, strict=True):
@@ -68,7 +70,8 @@ def check_native(graph: Graph, wanted: list[list[np.ndarray]], threads: int = 2,
         compare(found, outputs, graph.tolerances, sizes)
 
 
-def compare(found: Sequence[Any], wanted: Sequence[np.ndarray], tolerances: Sequence[float], sizes: dict[str, int]) -> None:
+def compare(found: Sequence[Any], wanted: Sequence[np.ndarray], tolerances: Sequence[float],
+            sizes: dict[str, int]) -> None:
     """Equal shapes and types; elements equal, NaN included, or within the tolerance of their output."""
     for i, (a, b, tolerance) in enumerate(zip(found, wanted, tolerances, strict=True)):
         assert a.shape == b.shape and a.dtype == b.dtype, f"output {i}: {a.dtype}{a.shape}, not {b.dtype}{b.shape}"

@@ -1,4 +1,5 @@
-"""Where random graphs get their randomness: one stream of small numbers, whose smallest values give the simplest graph."""
+"""Where random graphs get their randomness: one stream of small numbers, whose smallest values give the simplest
+graph."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Grows random graphs of tensor ops that are valid for every size they will be run with.
 
-A node carries a bound of its elements' size and of the error that rounding may have left in them. Data are small integers,
-so most of arithmetic is exact and must come out equal; ops that jump (comparisons, positions, conversions to integers)
-are applied to exact nodes only. Every dim is held against the bindings: no slice leaves its operand, no index its axis.
+A node carries a bound of its elements' size and of the error that rounding may have left in them. Data are small
+integers, so most of arithmetic is exact and must come out equal; ops that jump (comparisons, positions, conversions
+to integers) are applied to exact nodes only. Every dim is held against the bindings: no slice leaves its operand, no
+index its axis.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Node:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """How an input is filled: integers up to `bound` in size, or positions along an axis of `extent` (also negative)."""
+    """How an input is filled: integers up to `bound` in size, or positions along an axis of `extent` (also
+    negative)."""
 
     type: Tensor
     bound: int
@@ -162,7 +164,8 @@ class _Grower:
 
     def apply(self, name: str, nodes: Sequence[Node | None], bound: float, err: float = 0.0, exact: bool = True,
               **attrs: Any) -> Node | None:
-        """A new op, unless its types do not fit, its result is too large or could overflow. `exact`: integers give integers."""
+        """A new op, unless its types do not fit, its result is too large or could overflow. `exact`: integers give
+        integers."""
         try:
             op = self.b.op(name, [None if n is None else n.value for n in nodes], attrs)
         except TypeInferenceError:
