@@ -172,7 +172,7 @@ def _contract_drop_ones(m: Match) -> Value | None:
     """Summed axes of extent 1 on both sides (the kernel axes of a 1x1 convolution) go."""
     spec = parse_spec(m.op.attr("spec"))
     a, b = m.op.operand(0), m.op.operand(1)
-    sizes = [dict(zip(spec.lhs, dims(a))), dict(zip(spec.rhs, dims(b)))]
+    sizes = [dict(zip(spec.lhs, dims(a), strict=True)), dict(zip(spec.rhs, dims(b), strict=True))]
     gone = {c for c in spec.k if sizes[0][c] == 1 and sizes[1][c] == 1}
     if not gone:
         return None
@@ -182,7 +182,7 @@ def _contract_drop_ones(m: Match) -> Value | None:
 
 
 def _without(m: Match, v: Value, letters: str, gone: set[str]) -> Value:
-    shape: Sequence[DimLike] = [d for c, d in zip(letters, dims(v)) if c not in gone]
+    shape: Sequence[DimLike] = [d for c, d in zip(letters, dims(v), strict=True) if c not in gone]
     return m.builder.value("t.reshape", v, shape=tuple(shape))
 
 

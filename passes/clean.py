@@ -89,6 +89,6 @@ def _merge(block: Block) -> None:
                tuple(r.type for r in op.results))
         have = seen.setdefault(key, op)
         if have is not op:
-            for old, new in zip(op.results, have.results):
+            for old, new in zip(op.results, have.results, strict=True):
                 old.replace_by(new)
             op.erase()

@@ -35,7 +35,7 @@ def broadcast_index(index: Index, have: Shape, want: Shape) -> Index:
     """Operand index under numpy broadcasting of `have` to `want`. A dim that may be 1 or the wanted one is clamped."""
     tail = index[len(index) - len(have):]
     goal = want[len(want) - len(have):]
-    return tuple(0 if d == 1 else i if d == e else dim_min(i, d - 1) for i, d, e in zip(tail, have, goal))
+    return tuple(0 if d == 1 else i if d == e else dim_min(i, d - 1) for i, d, e in zip(tail, have, goal, strict=True))
 
 
 def reshape_index(index: Index, old: Shape, new: Shape, bounds: Bounds, exists: bool = True) -> Index:
@@ -49,7 +49,7 @@ def reshape_index(index: Index, old: Shape, new: Shape, bounds: Bounds, exists: 
             out.extend(part)
             continue
         flat: DimLike = 0
-        for i, d in zip(part, new_dims):
+        for i, d in zip(part, new_dims, strict=True):
             flat = flat * d + i
         flat = recombine(flat)
         out.extend(_delinearise(flat, old_dims if exists else at_least_one(old_dims, bounds), bounds))
@@ -105,7 +105,7 @@ def _next_match(old: Shape, new: Shape) -> tuple[int, int]:
 
 def slice_index(index: Index, attrs: dict[str, Any]) -> Index:
     """Operand index of t.slice."""
-    return tuple(start + i * step for i, start, step in zip(index, attrs["starts"], attrs["steps"]))
+    return tuple(start + i * step for i, start, step in zip(index, attrs["starts"], attrs["steps"], strict=True))
 
 
 def inside(conditions: Sequence[tuple[DimLike, DimLike, DimLike]], bounds: Bounds) -> Where:
@@ -138,7 +138,7 @@ def pad_index(index: Index, shape: Shape, attrs: dict[str, Any], bounds: Bounds)
     """Operand index of t.pad, and where the operand has the element (everywhere but in mode "constant")."""
     at: list[DimLike] = []
     conditions = []
-    for i, d, low, high in zip(index, shape, attrs["low"], attrs["high"]):
+    for i, d, low, high in zip(index, shape, attrs["low"], attrs["high"], strict=True):
         expr = simplify(i - low, bounds)
         if low == 0 and high == 0:
             at.append(expr)

@@ -88,7 +88,7 @@ class Demand:
 
     def open(self, axes: Sequence[DimLike], extents: Sequence[DimLike], block: Block | None = None) -> Scope:
         """Enter a loop body over `axes`."""
-        upper = {str(a): e - 1 for a, e in zip(axes, extents)}
+        upper = {str(a): e - 1 for a, e in zip(axes, extents, strict=True)}
         self.scopes.append(Scope(Block() if block is None else block, upper))
         return self.scopes[-1]
 

@@ -84,7 +84,7 @@ class _Frame:
         types = [_mem(v) for v in g.inputs] + [_mem(g.root)]
         names = [v.name or f"x{i}" for i, v in enumerate(g.inputs)] + [g.root.name or "out"]
         self.func = Func(g.name + suffix, types, names, kind="kernel")
-        args = dict(zip(g.inputs, self.func.args))
+        args = dict(zip(g.inputs, self.func.args[:-1], strict=True))
         loc = ", ".join(dict.fromkeys(op.loc for op in g.ops() if op.loc))
         self.func.attrs["nodes"] = loc
         self.demand = Demand(g.module, self.func, args.get, g.taken)
@@ -106,7 +106,7 @@ def _loop(name: str, axes: Sequence[Dim], extents: Sequence[DimLike], block: Blo
 def _point_kernel(g: Group, value: Value, offset: tuple[int, DimLike] | None, suffix: str = "") -> Func:
     """Every element of `value`; with `offset` (axis, start) stored that far along the result's axis."""
     frame, axes = _try_point(g, value, offset, suffix, None)
-    folds = list(zip((v for v, _ in frame.demand.fold_values), frame.demand.folds))
+    folds = list(zip((v for v, _ in frame.demand.fold_values), frame.demand.folds, strict=True))
     if not folds:
         return frame.func
     if len(folds) > MOST_FOLDS:
@@ -119,7 +119,7 @@ def _point_kernel(g: Group, value: Value, offset: tuple[int, DimLike] | None, su
     for fold, names in folds:
         if names != outer:
             raise NotFusable(fold, "folds over different axes in one kernel")
-    if outer == {str(a) for a, d in zip(axes, value.dims) if d != 1}:
+    if outer == {str(a) for a, d in zip(axes, value.dims, strict=True) if d != 1}:
         return frame.func
     if not outer and not all(d == 1 for d in value.dims):
         raise NotFusable(folds[0][0], "a fold of everything, used everywhere")
@@ -137,7 +137,7 @@ def _try_point(g: Group, value: Value, offset: tuple[int, DimLike] | None, suffi
     d.open([axes[i] for i in parallel], [shape[i] for i in parallel])
     if inside:
         d.open([axes[i] for i in inside], [shape[i] for i in inside])
-    index: Index = tuple(0 if e == 1 else a for a, e in zip(axes, shape))
+    index: Index = tuple(0 if e == 1 else a for a, e in zip(axes, shape, strict=True))
     target = index if offset is None else tuple(
         i + offset[1] if k == offset[0] else i for k, i in enumerate(index))
     d.store(frame.out, d.at(value, index), target)

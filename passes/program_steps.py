@@ -96,7 +96,7 @@ def _loop(program: Program, op: Op) -> None:
     loop = Op("p.loop", first, [v.type for v in first[len(flags):]], {
         "symbol": op.attr("symbol"), "extent": op.attr("extent"), "conditional": bool(flags), "count": count},
         [body], op.loc,
-        [name for c, r in zip(state, op.results) for name in (r.name, "", "")[:len(c.first)]])
+        [name for c, r in zip(state, op.results, strict=False) for name in (r.name, "", "")[:len(c.first)]])
     outer.append(loop)
     results = iter(loop.results)
     for c, r in zip(state, op.results, strict=False):
@@ -158,7 +158,8 @@ class _Carried:
 
     def open(self, body: Block) -> None:
         """Give the region its arguments, and the kernel that computes the following value its target."""
-        self.current = [body.add_arg(v.type, name) for v, name in zip(self.first, (self.arg.name, "", ""))]
+        names = (self.arg.name, "", "")
+        self.current = [body.add_arg(v.type, name) for v, name in zip(self.first, names, strict=False)]
         self.program.buffers[self.arg] = self.current[0]
         source = _source(self.following)
         self.writes = not self.stands_still and _made_here(source, self.region) and source not in self.program.targets

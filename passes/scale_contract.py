@@ -22,7 +22,7 @@ def fold_scales(module: Module, fuel: Fuel, log: RewriteLog) -> None:
             rewrite(func, module, _RULES, log, fuel)
 
 
-_MADE_OPS = 64          # ops that rules may have made of constants before they are folded; longer chains are the model's
+_MADE_OPS = 64          # ops that rules may have made of constants before they are folded; longer chains are a model's
 
 
 def _is_constant(m: Match, v: Value) -> bool:
@@ -58,7 +58,7 @@ def _scale_into_weights(m: Match) -> Value | None:
         return m.no("the weights are of another element type than the product: scaled, they would be rounded again")
     spec = parse_spec(op.attr("spec"))
     shape = (1,) * (len(spec.out) - len(dims(scale))) + dims(scale)
-    letters = dict(zip(spec.out, shape))
+    letters = dict(zip(spec.out, shape, strict=True))
     if any(d != 1 and c not in spec.rhs for c, d in letters.items()):
         return m.no("the scale is not one number a column")
     wide = m.builder.value("t.reshape", scale, shape=shape)

@@ -50,7 +50,7 @@ class _Program:
         self.results = list(graph.body.terminator.inputs)
         self.main = self._signature()
         self.block = self.main.body                   # where steps go
-        self.buffers: dict[Value, Value] = dict(zip(graph.args, self.main.args))
+        self.buffers: dict[Value, Value] = dict(zip(graph.args, self.main.args, strict=False))
         self.targets: dict[Value, Value] = {}
 
     def _signature(self) -> Func:
@@ -90,7 +90,7 @@ class _Program:
 
     def choose_targets(self) -> None:
         """Results that a group computes (perhaps under another shape) are written in place."""
-        for v, out in zip(self.results, self.main.args[len(self.graph.args):]):
+        for v, out in zip(self.results, self.main.args[len(self.graph.args):], strict=True):
             source = v
             while source.op is not None and source.op.name == "t.reshape":
                 source = source.op.operand(0)
@@ -149,7 +149,7 @@ class _Program:
         return re.sub(r"\W", "_", f"k{len(self.kernels)}_{'_'.join(kinds[:4])}")
 
     def copy_results(self) -> None:
-        for v, out in zip(self.results, self.main.args[len(self.graph.args):]):
+        for v, out in zip(self.results, self.main.args[len(self.graph.args):], strict=True):
             mem = self.buffer(v)
             if mem is not out:
                 name = "p.copy" if self.is_bounded(mem_of(v)) else "p.give"

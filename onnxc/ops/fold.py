@@ -130,7 +130,7 @@ class ContractSpec:
 
     def sizes(self, lhs: Sequence[DimLike], rhs: Sequence[DimLike]) -> dict[str, DimLike]:
         """Extent of each letter."""
-        return {**dict(zip(self.rhs, rhs)), **dict(zip(self.lhs, lhs))}
+        return {**dict(zip(self.rhs, rhs, strict=True)), **dict(zip(self.lhs, lhs, strict=True))}
 
 
 def parse_spec(spec: str) -> ContractSpec:
@@ -149,8 +149,8 @@ def _contract(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
     a, b = tensor_operand(types, 0, "t.contract"), tensor_operand(types, 1, "t.contract")
     if len(spec.lhs) != a.rank or len(spec.rhs) != b.rank:
         raise fail(f"t.contract '{attrs['spec']}' of {a} and {b}: ranks differ from the spec")
-    right = dict(zip(spec.rhs, b.dims))
-    for letter, d in zip(spec.lhs, a.dims):
+    right = dict(zip(spec.rhs, b.dims, strict=True))
+    for letter, d in zip(spec.lhs, a.dims, strict=True):
         e = right.get(letter, d)
         if isinstance(d, int) and isinstance(e, int) and d != e:
             raise fail(f"t.contract '{attrs['spec']}' of {a} and {b}: axis {letter} is {d} and {e}")

@@ -137,8 +137,8 @@ register("k.sweep", "", "", attrs={"axes": REQUIRED, "extents": REQUIRED}, trait
          doc="an inner loop run for its stores")
 register("k.reduce", "", "results*", attrs={"axes": REQUIRED, "extents": REQUIRED, "kinds": REQUIRED},
          traits="pure loop", regions=1, check=_reduce, doc="fold yielded values over axes")
-register("k.scan", "", "", attrs={"axis": REQUIRED, "extent": REQUIRED, "kind": "add", "exclusive": False}, traits="loop",
-         regions=2, check=_scan, doc="prefix fold along an axis")
+register("k.scan", "", "", attrs={"axis": REQUIRED, "extent": REQUIRED, "kind": "add", "exclusive": False},
+         traits="loop", regions=2, check=_scan, doc="prefix fold along an axis")
 register("k.iterate", "inits*", "", attrs={"axis": REQUIRED, "extent": REQUIRED, "conditional": False},
          traits="loop", regions=1, check=_iterate,
          doc="a loop in order that carries values from one iteration to the next")

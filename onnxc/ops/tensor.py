@@ -89,7 +89,7 @@ def _broadcast(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
     t, shape = tensor_operand(types, 0, "t.broadcast"), attrs["shape"]
     if len(shape) < t.rank:
         raise fail(f"t.broadcast of {t} to the lower rank {len(shape)}")
-    for have, want in zip(t.dims, shape[len(shape) - t.rank:]):
+    for have, want in zip(t.dims, shape[len(shape) - t.rank:], strict=True):
         if isinstance(have, int) and have != 1 and isinstance(want, int) and have != want:
             raise fail(f"t.broadcast of {t} to [{', '.join(map(str, shape))}]: {have} is neither 1 nor {want}")
     return [Tensor(t.dtype, shape)]
@@ -133,7 +133,7 @@ def _slice(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
 
 
 def _slice_ref(attrs: dict[str, Any], x: np.ndarray) -> np.ndarray:
-    for axis, (start, size, step) in enumerate(zip(attrs["starts"], attrs["sizes"], attrs["steps"])):
+    for axis, (start, size, step) in enumerate(zip(attrs["starts"], attrs["sizes"], attrs["steps"], strict=True)):
         x = np.take(x, start + step * np.arange(size), axis)
     return x
 
@@ -152,11 +152,11 @@ def _pad(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
         raise fail(f"t.pad of {t} needs a low and a high amount for each axis")
     if len(types) > 1 and types[1] is not None and types[1] != Tensor(t.dtype, ()):
         raise fail(f"t.pad of {t} with a value of type {types[1]}")
-    return [Tensor(t.dtype, tuple(a + d + c for a, d, c in zip(attrs["low"], t.dims, attrs["high"])))]
+    return [Tensor(t.dtype, tuple(a + d + c for a, d, c in zip(attrs["low"], t.dims, attrs["high"], strict=True)))]
 
 
 def _pad_ref(attrs: dict[str, Any], x: np.ndarray, value: np.ndarray | None = None) -> np.ndarray:
-    for axis, (low, high) in enumerate(zip(attrs["low"], attrs["high"])):
+    for axis, (low, high) in enumerate(zip(attrs["low"], attrs["high"], strict=True)):
         n = x.shape[axis]
         position = np.arange(-low, n + high)
         if attrs["mode"] == "constant":
@@ -196,7 +196,7 @@ def _concat(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
         t = tensor_operand(types, i, "t.concat")
         if t.dtype != first.dtype or t.rank != first.rank:
             raise fail(f"t.concat of {first} and {t}")
-        for a, (d, e) in enumerate(zip(first.dims, t.dims)):
+        for a, (d, e) in enumerate(zip(first.dims, t.dims, strict=True)):
             if a != axis and isinstance(d, int) and isinstance(e, int) and d != e:
                 raise fail(f"t.concat of {first} and {t}: axis {a} differs")
         total = total + t.dims[axis]
