@@ -31,7 +31,8 @@ def run_program(module: Module, inputs: Sequence[np.ndarray], dims: Mapping[str,
     for value, array in zip(main.args, inputs):
         run.memory[value] = np.ascontiguousarray(array).reshape(-1)
     for value in main.args[n:]:
-        run.memory[value] = run.poisoned(value)
+        if most_elements(_mem(value).shape, run.run_symbols) is not None:
+            run.memory[value] = run.poisoned(value)
     try:
         run.block(main.body)
     except _Ended as end:
@@ -96,6 +97,12 @@ class _Run:
         dtype = _mem(op.result).dtype.numpy
         start = evaluate(op.attrs["offset"], self.dims)  # type: ignore[arg-type]
         self.memory[op.result] = self.arena[start:start + self.most(op.result) * dtype.itemsize].view(dtype)
+
+    def op_heap(self, op: Op) -> None:
+        self.memory[op.result] = self.poisoned(op.result)
+
+    def op_give(self, op: Op) -> None:
+        self.memory[op.operand(1)] = self.memory[op.operand(0)].copy()
 
     def op_view(self, op: Op) -> None:
         self.memory[op.result] = self.memory[op.operand(0)]

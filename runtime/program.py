@@ -69,6 +69,8 @@ class NativeProgram:
         self._varies = any(most is None for _, most in compiled.run_symbols)
         told = {s for t in compiled.output_types for s in symbols_of(t.dims)} & set(self._run_names)
         self._real_shapes = shape_function(compiled.output_types) if told else None
+        self._given = [i for i, t in enumerate(compiled.output_types)
+                       if any(at_most(d, compiled.run_symbols) is None for d in t.dims)]
         self._outputs = [(info.name, t.dtype) for info, t in zip(compiled.signature.outputs, compiled.output_types,
                                                                  strict=True)]
         self._constant_table = (_I64 * max(1, len(compiled.constants)))(*[c.ctypes.data for c in compiled.constants])
@@ -101,17 +103,18 @@ class NativeProgram:
         binding = self._bindings.get(shapes) or self._bind(shapes)
         outputs = [self._empty(i, shape) for i, shape in enumerate(binding.shapes)]
         native = [pack(a, dtype) for a, dtype in zip(inputs, self._inputs, strict=True)] if self._packs else inputs
-        result, found = self._launch(binding, (*native, *outputs), cancel, 0 if times is None else times.ctypes.data)
+        result, real, given = self._launch(binding, (*native, *outputs), cancel,
+                                           0 if times is None else times.ctypes.data)
         if result:
             self._raise(result)
         if self._real_shapes is not None:
-            values = {**binding.dims, **dict(zip(self._run_names, found, strict=True))}
-            return self._cut(outputs, self._real_shapes(values))
+            return self._cut([given.get(i, a) for i, a in enumerate(outputs)], real)
         return self._unpacked(outputs, binding.shapes) if self._packs else outputs
 
-    def _launch(self, binding: _Binding, arrays: tuple[Array, ...], cancel: int, times: int) -> tuple[int, list[int]]:
-        """One call of native code on inputs and outputs, in memory that no other run has meanwhile; also what symbols
-        became that get their value during the run."""
+    def _launch(self, binding: _Binding, arrays: tuple[Array, ...], cancel: int,
+                times: int) -> tuple[int, Sequence[Shape], dict[int, Array]]:
+        """One call of native code on inputs and outputs, in memory that no other run has meanwhile; also the shapes of
+        outputs where data decides them, and those outputs that the program made room for, as flat arrays."""
         arena = self._arenas.acquire(binding.arena) if binding.arena else None
         try:
             state = self._states.pop()
@@ -123,6 +126,8 @@ class NativeProgram:
             context[_POOL], context[_CANCEL], context[_PROFILE] = self._pool_pointer(), cancel, times
             for i, array in enumerate(arrays):
                 addresses[i] = array.ctypes.data
+            for i in self._given:
+                addresses[len(self._inputs) + i] = 0
             table = binding.values if not self._run_names else state.table(binding.values)
             arguments = (state.context_at, ctypes.addressof(table), state.inputs_at, state.outputs_at,
                          0 if arena is None else arena.ctypes.data, self._constants_at, self.threads)
@@ -133,7 +138,11 @@ class NativeProgram:
                 result = self._run(*arguments)
             if not self._varies:
                 binding.seconds = perf_counter() - begin
-            return result, table[len(table) - len(self._run_names):] if self._real_shapes is not None else []
+            if self._real_shapes is None:
+                return result, (), {}
+            found = dict(zip(self._run_names, table[len(table) - len(self._run_names):], strict=True))
+            real = () if result else self._real_shapes({**binding.dims, **found})
+            return result, real, self._taken(state, real)
         finally:
             self._states.append(state)
             if arena is not None:
@@ -195,6 +204,20 @@ class NativeProgram:
         except (MemoryError, ValueError) as error:
             # NumPy refuses a size beyond its index type with ValueError.
             raise MemoryError(f"no memory for output '{name}' of shape {list(shape)} and type {dtype}") from error
+
+    def _taken(self, state: _State, shapes: Sequence[Shape]) -> dict[int, Array]:
+        """Copies of the outputs whose memory the program gave, which is freed; of a run that failed (no `shapes`),
+        nothing but that."""
+        out: dict[int, Array] = {}
+        given = {i: state.addresses[len(self._inputs) + i] for i in self._given}
+        try:
+            for i, address in given.items() if shapes else ():
+                out[i] = self._empty(i, (math.prod(shapes[i]),))
+                ctypes.memmove(out[i].ctypes.data, address, out[i].nbytes)
+        finally:
+            for address in filter(None, given.values()):
+                ctypes.CDLL(None).free(ctypes.c_void_p(address))       # the libc that native code allocates with
+        return out
 
     def _cut(self, outputs: list[Array], shapes: Sequence[Shape]) -> list[Array]:
         """The outputs, which have room for the most elements, under the shapes that they turned out to have; copied
@@ -280,10 +303,8 @@ def _largest(compiled: CompiledModel) -> list[Tensor]:
     out = []
     for t in compiled.output_types:
         dims = [at_most(d, compiled.run_symbols) for d in t.dims]
-        if None in dims:
-            raise RuntimeException(f"nothing bounds the size of an output of type {t}: the compiled model contradicts "
-                                   "itself")
-        out.append(Tensor(t.dtype, tuple(d for d in dims if d is not None)))
+        # Where nothing bounds an output, no room is made for it: the program gives its memory.
+        out.append(Tensor(t.dtype, (0,) if None in dims else tuple(d for d in dims if d is not None)))
     return out
 
 

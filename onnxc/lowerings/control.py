@@ -79,7 +79,7 @@ def Loop(b: Lowering, M: Value | None = None, cond: Value | None = None, *v_init
     first = True if cond is None else b.constant(cond)
     conditional = not (_is_true(first) and _is_true(b.constant(goes_on)))
     rows = [_row(inner, r, i) for r in yielded[count:]]
-    if rows and not bounded:
+    if rows and not bounded and (conditional or extent == _ENDLESS):
         b.refuse("how many rows are stacked is computed from data, and nothing that is known before bounds it")
     following = [_kept_type(inner, new, old, k) for k, (new, old) in enumerate(zip(yielded, block.args[:count], strict=False))]
     flags = [inner.reshape(goes_on, ())] if conditional else []

@@ -10,8 +10,9 @@ import numpy as np
 
 from onnxc.ir.core import Ref, Value
 from onnxc.ir.dims import DimLike, ceildiv, dim_max
-from onnxc.ir.types import BOOL, F32, I64
+from onnxc.ir.types import BOOL, F32, F64, I64
 from onnxc.lowerings.context import Lowering
+from onnxc.lowerings.data_sizes import read_dim, sizes_of
 from onnxc.lowerings.elementwise import element_type
 from onnxc.lowerings.table import lowering
 
@@ -45,7 +46,7 @@ def _array(b: Lowering, value: Any) -> np.ndarray:
 
 @lowering
 def ConstantOfShape(b: Lowering, input: Value, *, value: Any = None) -> Value:
-    shape = b.dims_of(input, "the shape")
+    shape = sizes_of(b, input, "a dim of the shape")
     for d in shape:
         b.extent(d, f"a dim of the shape [{', '.join(map(str, shape))}]")
     element = np.zeros((), np.float32) if value is None else _array(b, value)
@@ -74,6 +75,8 @@ def _is_known(b: Lowering, v: Value, number: int) -> bool:
 
 def _range_size(b: Lowering, start: Value, limit: Value, delta: Value) -> DimLike:
     """max(ceil((limit - start) / delta), 0)"""
+    if any(b.constant(v) is None and b.known(v) is None for v in (start, limit, delta)):
+        return read_dim(b, _count(b, start, limit, delta), "the length of a range")
     if b.dtype(start).is_integer:
         (first,), (last,), by = b.dims_of(start, "start"), b.dims_of(limit, "limit"), b.ints_of(delta, "delta")
         step = by[0] if by else 0
@@ -81,6 +84,17 @@ def _range_size(b: Lowering, start: Value, limit: Value, delta: Value) -> DimLik
             b.refuse("a delta of 0")
         return dim_max(ceildiv(last - first, step) if step > 0 else ceildiv(first - last, -step), 0)
     return _float_range_size(b, [b.constant(v) for v in (start, limit, delta)])
+
+
+def _count(b: Lowering, start: Value, limit: Value, delta: Value) -> Value:
+    """The same from data, as an i64 scalar."""
+    first, last, step = (b.reshape(v, ()) for v in (start, limit, delta))
+    if b.dtype(start).is_float:
+        steps = b.map("div", *(b.cast(v, F64) for v in (b.map("sub", *map(b.widen, (last, first))), step)))
+        return b.cast(b.map("max", b.map("ceil", steps), b.scalar(0, F64)), I64)
+    first, last, step = (b.cast(v, I64) for v in (first, last, step))
+    whole = b.map("sub", b.map("add", b.map("sub", last, first), step), b.map("sign", step))
+    return b.map("max", b.map("div", whole, step), b.scalar(0, I64))
 
 
 def _float_range_size(b: Lowering, ends: Sequence[np.ndarray | None]) -> int:

@@ -6,6 +6,7 @@ from onnxc.ir.core import Value
 from onnxc.ir.dims import DimLike
 from onnxc.ir.types import I64
 from onnxc.lowerings.context import Lowering
+from onnxc.lowerings.data_sizes import sizes_of
 from onnxc.lowerings.table import lowering
 
 __all__: list[str] = []
@@ -49,7 +50,7 @@ def OneHot(b: Lowering, indices: Value, depth: Value, values: Value, *, axis: in
 
 def _depth(b: Lowering, depth: Value) -> DimLike:
     """The number of classes, which may be given in any numeric type."""
-    sizes = b.dims_of(depth if b.dtype(depth).is_integer else b.cast(depth, I64), "the depth")
+    sizes = sizes_of(b, depth if b.dtype(depth).is_integer else b.cast(depth, I64), "the depth")
     if len(sizes) != 1:
         b.refuse(f"a depth of {sizes}")
     return b.extent(sizes[0], "the depth")

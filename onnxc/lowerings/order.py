@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxc.ir.core import Value
 from onnxc.ir.types import F32, I32, I64, DType, dtype_named
 from onnxc.lowerings.context import Lowering
+from onnxc.lowerings.data_sizes import sizes_of
 from onnxc.lowerings.table import lowering
 
 __all__ = ["order_key"]
@@ -33,7 +34,7 @@ def _float_key(b: Lowering, v: Value) -> Value:
 @lowering
 def TopK(b: Lowering, X: Value, K: Value, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Value, Value]:
     """Sorted in any case. NaN counts as larger than every number, as numpy sorts it."""
-    at, sizes = b.axis(axis, X), b.dims_of(K, "K")
+    at, sizes = b.axis(axis, X), sizes_of(b, K, "K")
     if len(sizes) != 1:
         b.refuse(f"K is {sizes}; it has to be one number")
     k = b.extent(sizes[0], "K")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from onnxc.ir.core import Value
 from onnxc.ir.dims import DimLike, dim_max, floordiv, product
 from onnxc.lowerings.context import Lowering
+from onnxc.lowerings.data_sizes import data_reshape, elements_of, sizes_of
 from onnxc.lowerings.table import lowering
 
 __all__: list[str] = []
@@ -31,7 +32,10 @@ def Identity(b: Lowering, input: Value) -> Value:
 
 @lowering
 def Reshape(b: Lowering, data: Value, shape: Value, *, allowzero: int = 0) -> Value:
-    have, want = list(b.shape(data)), b.dims_of(shape, "the target shape")
+    have, found = list(b.shape(data)), elements_of(b, shape, "the target shape")
+    want = [e for e in found if not isinstance(e, Value)]
+    if len(want) < len(found):
+        return b.reshape(data, data_reshape(b, data, found, bool(allowzero)))
     if want.count(-1) > 1:
         b.refuse(f"the target shape {_text(want)} has more than one -1")
     if allowzero and -1 in want and 0 in want:
@@ -105,7 +109,7 @@ def Unsqueeze(b: Lowering, data: Value, axes: Value) -> Value:
 
 @lowering
 def Expand(b: Lowering, input: Value, shape: Value) -> Value:
-    have, want = b.shape(input), b.dims_of(shape, "the target shape")
+    have, want = b.shape(input), sizes_of(b, shape, "a dim of the target shape")
     for d in want:
         b.extent(d, f"a dim of the target shape {_text(want)}")
     return b.broadcast_to(input, b.joint_shape(have, want))
@@ -120,7 +124,7 @@ def Transpose(b: Lowering, data: Value, *, perm: Sequence[int] | None = None) ->
 
 @lowering
 def Tile(b: Lowering, input: Value, repeats: Value) -> Value:
-    shape, times = b.shape(input), b.dims_of(repeats, "the number of repeats")
+    shape, times = b.shape(input), sizes_of(b, repeats, "the number of repeats")
     if len(times) != len(shape):
         b.refuse(f"repeats {_text(times)} for an input of type {b.type(input)}")
     for t in times:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from onnxc.ir.core import Value
 from onnxc.ir.dims import DimLike, ceildiv, dim_max, dim_min, provably_less, provably_nonneg
 from onnxc.lowerings.context import Lowering
+from onnxc.lowerings.data_sizes import data_slice, elements_of, sizes_of
 from onnxc.lowerings.table import lowering
 from onnxc.ops.tensor import PAD_MODES
 
@@ -69,7 +70,7 @@ def _clamp(position: DimLike, extent: DimLike) -> DimLike:
 def Slice(b: Lowering, data: Value, starts: Value, ends: Value, axes: Value | None = None,
           steps: Value | None = None) -> Value:
     shape = b.shape(data)
-    first, last = b.dims_of(starts, "the starts of the slice"), b.dims_of(ends, "the ends of the slice")
+    first, last = elements_of(b, starts, "the starts of the slice"), elements_of(b, ends, "the ends of the slice")
     step = b.ints_of(steps, "the steps of the slice") or [1] * len(first)
     given = b.ints_of(axes, "the axes of the slice")
     at = [b.axis(a, data) for a in (range(len(first)) if given is None else given)]
@@ -80,7 +81,8 @@ def Slice(b: Lowering, data: Value, starts: Value, ends: Value, axes: Value | No
     start: list[DimLike] = [0] * len(shape)
     size, stride = list(shape), [1] * len(shape)
     for i, s, e, by in zip(at, first, last, step, strict=True):
-        start[i], size[i] = slice_extent(s, e, by, shape[i])
+        start[i], size[i] = data_slice(b, s, e, by, shape[i]) if isinstance(s, Value) or isinstance(e, Value) \
+            else slice_extent(s, e, by, shape[i])
         stride[i] = by
     return take(b, data, start, size, stride)
 
@@ -99,7 +101,7 @@ def Split(b: Lowering, input: Value, split: Value | None = None, *, axis: int = 
           num_outputs: int | None = None) -> tuple[Value, ...]:
     shape, at = b.shape(input), b.axis(axis, input)
     if split is not None:
-        sizes = b.dims_of(split, "the sizes of the parts")
+        sizes = sizes_of(b, split, "the size of a part", shape[at])
         total: DimLike = 0
         for s in sizes:
             total = total + s

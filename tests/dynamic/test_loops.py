@@ -133,9 +133,19 @@ def test_a_value_that_changes_its_shape_is_refused_or_an_error() -> None:
         session.run(None, {"v0": np.zeros(2, F)})
 
 
-def test_stacked_rows_need_a_bound() -> None:
-    inner = body([node("Identity", "v", "v2")], ["i", "go", "v"], ["go", "v2", "v2"])
-    m = model([node("Loop", "n _ v0", "v vs", body=inner)], {"n": (np.int64, []), "v0": (F, [2])}, ["v", "vs"])
+def test_rows_of_as_many_iterations_as_data_says() -> None:
+    """Nothing bounds them when a run starts; what follows works on the real number, and one output has none at all."""
+    inner = body([node("Add", "v v", "v2")], ["i", "go", "v"], ["go", "v2", "v2"])
+    m = model([node("Loop", "n _ v0", "v vs", body=inner), node("MatMul", "vs w", "z"), node("ReduceSum", "vs axis", "s")],
+              {"n": (np.int64, []), "v0": (F, [2])}, ["v", "vs", "z", "s"],
+              {"w": np.ones((2, 3), F), "axis": counted([0])})
+    check(m, [{"n": counted(n), "v0": np.array([1, 2], F)} for n in (3, 1, 20)])
+
+
+def test_a_condition_needs_a_bound_for_rows() -> None:
+    inner = body([node("Less", "v one", "on"), node("Identity", "v", "v2")], ["i", "go", "v"], ["on", "v2", "v2"],
+                 {"on": np.bool_})
+    m = model([node("Loop", "n _ v0", "v vs", body=inner)], {"n": (np.int64, []), "v0": (F, [1])}, ["v", "vs"], {"one": F(1)})
     with pytest.raises(UnsupportedModel, match="computed from data"):
         onnxc.InferenceSession(m.SerializeToString())
 
