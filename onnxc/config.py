@@ -66,6 +66,14 @@ def _cache(text: str) -> str:
     return text if text in ("off", "ro") else _path(text)
 
 
+def _bytes(text: str) -> int:
+    unit = _UNITS.get(text[-1:].upper())
+    return _integer(0)(text if unit is None else text[:-1].strip()) * (unit or 1)
+
+
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
 def _setting(default: Any, parse: Callable[[str], Any], doc: str) -> Any:
     return field(default=default, metadata={"parse": parse, "doc": doc})
 
@@ -100,6 +108,11 @@ class Config:
         _cache,
         "Compiled models on disk: 'off' neither reads nor writes, 'ro' only reads, any other text is the folder; "
         "unset: the user's cache folder.",
+    )
+    cache_size: int = _setting(
+        8 << 30,
+        _bytes,
+        "Bytes that compiled models on disk may take, as 500M or 8G; the longest unused go first.",
     )
     threads: int | None = _setting(
         None,

@@ -17,6 +17,7 @@ import numpy as np
 
 from onnxc.config import config
 from onnxc.frontend import LoadedModel, import_model, load_model
+from onnxc.frontend.external import external_locations
 from onnxc.ir.core import Module
 from onnxc.ir.dims import DimLike
 from onnxc.ir.printer import print_module
@@ -126,7 +127,9 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     """
     options = options or CompileOptions.from_config()
     start = time.perf_counter()
-    module = import_to_ir(model, options)
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, options.folder)
+    external = external_locations(loaded.proto)
+    module = import_to_ir(loaded, options)
     for hook in hooks:
         hook("import", module)
     imported = time.perf_counter()
@@ -135,6 +138,7 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     compiled = emit(module, options, report)
     report["seconds"] = {"import": imported - start, "passes": lowered - imported, "emit": time.perf_counter() -
     lowered}
+    report["external_files"] = external
     report["compile_seconds"] = time.perf_counter() - start
     return compiled
 

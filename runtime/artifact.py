@@ -5,7 +5,7 @@
     12..15         zero
     16..23         size of the file, u64
     24..31, 32..39 offset and size of the manifest, u64
-    40..71         SHA-256 of everything else: bytes 0..39 and 72..end
+    40..71         digest of everything else, bytes 0..39 and 72..end: SHA-256 over a tree of blocks (`runtime/digest.py`)
     from 128 on    constants, object code, program text and manifest, each starting at a multiple of 64
 
 The manifest is JSON: what the program takes and gives, and where each part lies. Equal models compiled with equal
@@ -16,7 +16,6 @@ typed errors.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import mmap
 import os
@@ -33,16 +32,18 @@ from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import Tensor, dtype_named, dtype_of
 from onnxc.runtime import cpu
 from onnxc.runtime.compiled import CompiledModel, Signature
+from onnxc.runtime.digest import BLOCK, TreeDigest, tree_digest
 from onnxc.runtime.packing import pack
 
-__all__ = ["MAGIC", "ArtifactError", "ArtifactTargetError", "is_artifact", "open_artifact", "save"]
+__all__ = ["MAGIC", "ArtifactError", "ArtifactTargetError", "beside", "is_artifact", "open_artifact", "read_artifact",
+           "save"]
 
 MAGIC = b"\x89ONNXC\r\n"
-FORMAT = 1
+FORMAT = 2
 
 _HEADER = struct.Struct("<8sII3Q")
 _DIGEST_AT, _BODY_AT, _ALIGN = _HEADER.size, 128, 64
-_DIGEST_END = _DIGEST_AT + hashlib.sha256().digest_size
+_DIGEST_END = _DIGEST_AT + 32
 _REPORTED = ("kernels", "launches", "host_ops")       # of the report; seconds would make equal models differ
 
 
@@ -65,25 +66,30 @@ def is_artifact(start: bytes) -> bool:
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
-def save(compiled: CompiledModel, path: str | os.PathLike[str]) -> None:
-    """Writes an artifact. It appears under its name when it is complete; an older file of that name is replaced."""
-    target = os.path.abspath(os.fspath(path))
-    with _beside(target) as file:
-        _write(file, compiled)
+def save(compiled: CompiledModel, path: str | os.PathLike[str], *, key: str | None = None) -> None:
+    """Writes an artifact. It appears under its name when it is complete; an older file of that name is replaced.
+
+    With a `key`, the text that `open_artifact` has to be given as well, the file is for its owner only.
+    """
+    with beside(os.fspath(path), private=key is not None) as file:
+        _write(file, compiled, key)
 
 
 @contextlib.contextmanager
-def _beside(target: str) -> Iterator[BinaryIO]:
-    """A new file in the folder of `target` that takes its name when all went well, and is gone otherwise."""
+def beside(path: str, private: bool = False) -> Iterator[BinaryIO]:
+    """A new file in the folder of `path` that takes its name when all went well, and is gone otherwise. Its name starts
+    with a dot until then."""
+    target = os.path.abspath(path)
     descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=f".{os.path.basename(target)[:100]}.")
     try:
         with os.fdopen(descriptor, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
+        if not private:
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -91,7 +97,7 @@ def _beside(target: str) -> Iterator[BinaryIO]:
         raise
 
 
-def _write(file: BinaryIO, compiled: CompiledModel) -> None:
+def _write(file: BinaryIO, compiled: CompiledModel, key: str | None) -> None:
     writer = _Writer(file)
     constants = []
     for array in compiled.constants:
@@ -99,7 +105,7 @@ def _write(file: BinaryIO, compiled: CompiledModel) -> None:
         constants.append({"dtype": str(dtype_of(packed.dtype)), "shape": list(packed.shape),
                           "at": writer.add(packed.reshape(-1).view(np.uint8).data)})
     parts = {"object": writer.add(compiled.object_bytes), "program": writer.add(compiled.text.encode())}
-    manifest = {**_described(compiled), "constants": constants, "parts": parts}
+    manifest = {**_described(compiled), "constants": constants, "parts": parts, **({} if key is None else {"key": key})}
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), allow_nan=False)
     at, size = writer.add(text.encode("ascii"))
     writer.finish(at, size)
@@ -109,7 +115,7 @@ class _Writer:
     """Puts parts one after another into a file, each aligned, and digests them on the way."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._digest, self._end = file, hashlib.sha256(), _DIGEST_END
+        self._file, self._digest, self._end = file, TreeDigest(), _DIGEST_END
         file.write(bytes(_DIGEST_END))
         self._put(bytes(_BODY_AT - _DIGEST_END))
 
@@ -126,11 +132,10 @@ class _Writer:
         return [at, len(data)]
 
     def finish(self, manifest_at: int, manifest_size: int) -> None:
-        """Writes the head. The digest covers it as well, after the body."""
+        """Writes the head, which the digest covers as well."""
         head = _HEADER.pack(MAGIC, FORMAT, 0, self._end, manifest_at, manifest_size)
-        self._digest.update(head)
         self._file.seek(0)
-        self._file.write(head + self._digest.digest())
+        self._file.write(head + self._digest.digest(head))
 
 
 def _described(compiled: CompiledModel) -> dict[str, Any]:
@@ -169,13 +174,18 @@ def open_artifact(source: str | bytes | os.PathLike[str]) -> CompiledModel:
     shown = os.fsdecode(source)
     try:
         with open(source, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+            return read_artifact(file, shown)
     except FileNotFoundError:
         raise NoSuchFile(f"Load model from {shown} failed:Load model {shown} failed. File doesn't exist") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{shown} cannot be read: {error}") from None
-    return _Reader(memoryview(data), shown).read()
+
+
+def read_artifact(file: BinaryIO, shown: str, key: str | None = None) -> CompiledModel:
+    """The compiled model in an open file, which is called `shown` in errors and has to have been saved with `key`."""
+    size = os.fstat(file.fileno()).st_size
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    return _Reader(memoryview(data), shown).read(key)
 
 
 class _Reader:
@@ -184,8 +194,10 @@ class _Reader:
     def __init__(self, data: memoryview, shown: str) -> None:
         self._data, self._shown = data, shown
 
-    def read(self) -> CompiledModel:
+    def read(self, key: str | None = None) -> CompiledModel:
         manifest = self._manifest()
+        if key is not None and manifest.get("key") != key:
+            raise self._damage("it was compiled from something else")
         try:
             self._check_machine(manifest)
             return self._model(manifest)
@@ -206,9 +218,9 @@ class _Reader:
                        f"{FORMAT}. Compile the model again.")
         if size != len(data):
             raise self._damage(f"it has {len(data)} bytes and should have {size}")
-        digest = hashlib.sha256(data[_DIGEST_END:])
-        digest.update(data[:_DIGEST_AT])
-        if digest.digest() != bytes(data[_DIGEST_AT:_DIGEST_END]):
+        body = data[_DIGEST_END:]
+        digest = tree_digest(len(body), lambda start: body[start:start + BLOCK], bytes(data[:_DIGEST_AT]))
+        if digest != bytes(data[_DIGEST_AT:_DIGEST_END]):
             raise self._damage("its content does not match its checksum")
         try:
             manifest = json.loads(bytes(self._part([at, length], "the manifest")))

@@ -1,6 +1,7 @@
-"""What the processor of this machine can do, asked without a compiler, under LLVM's names for extensions.
+"""What the processor of this machine is and can do, asked without a compiler, under LLVM's names for extensions.
 
-Only a judge of compiled code: code for extensions that the machine lacks must be refused before it runs.
+Only a judge of compiled code: code for extensions that the machine lacks must be refused before it runs, and code that
+was tuned for another processor is not taken for this one's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["architecture", "extensions_in", "host_extensions", "system"]
+__all__ = ["architecture", "caches", "extensions_in", "host_extensions", "missing", "model", "system"]
 
 # LLVM's names where Linux has others; all further names are Linux's with '_' left out.
 _X86 = {"sse3": "pni", "sse4.1": "sse4_1", "sse4.2": "sse4_2", "crc32": "sse4_2", "bmi": "bmi1", "lzcnt": "abm",
@@ -23,6 +24,8 @@ _X86 = {"sse3": "pni", "sse4.1": "sse4_1", "sse4.2": "sse4_2", "crc32": "sse4_2"
         "amx-bf16": "amx_bf16", "amx-fp16": "amx_fp16"}
 _ARM = {"fp-armv8": "fp", "neon": "asimd", "lse": "atomics", "fullfp16": "asimdhp", "fp16fml": "asimdfhm",
         "dotprod": "asimddp", "rdm": "asimdrdm", "complxnum": "fcma", "jsconv": "jscvt", "rcpc": "lrcpc"}
+_NAMING = ("vendor_id", "cpu family", "model", "model name", "stepping", "CPU implementer", "CPU architecture",
+           "CPU variant", "CPU part", "CPU revision")
 _BASELINE = {"x86_64": frozenset({"sse", "sse2"}), "aarch64": frozenset({"fp-armv8", "neon"})}
 
 
@@ -49,11 +52,33 @@ def extensions_in(cpuinfo: str, arch: str) -> frozenset[str]:
 @functools.cache
 def host_extensions() -> frozenset[str]:
     """The extensions of this machine; where it does not list them, those that its architecture always has."""
+    return extensions_in(_cpuinfo(), architecture())
+
+
+@functools.cache
+def model() -> str:
+    """What tells this machine's kind of processor from others: the lines of /proc/cpuinfo that name it."""
+    named = {line.strip() for line in _cpuinfo().splitlines() if line.partition(":")[0].strip() in _NAMING}
+    return "; ".join(sorted(" ".join(line.split()) for line in named)) or platform.processor()
+
+
+def caches() -> list[str]:
+    """Level, kind and size of each cache of the first processor, where the system tells."""
+    found = []
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index[0-9]*")):
+        try:
+            found.append(" ".join((index / name).read_text().strip() for name in ("level", "type", "size")))
+        except OSError:
+            continue
+    return found
+
+
+@functools.cache
+def _cpuinfo() -> str:
     try:
-        text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+        return Path("/proc/cpuinfo").read_text("utf-8", "replace")
     except OSError:
-        text = ""
-    return extensions_in(text, architecture())
+        return ""
 
 
 def missing(needed: Iterable[str]) -> list[str]:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from onnxc import errors
 from onnxc.errors import Fail, InvalidArgument, ModelRequiresCompilation, OnnxcError, RuntimeException
 from onnxc.runtime.artifact import MAGIC, is_artifact, open_artifact
+from onnxc.runtime.cache import compile_through, open_cache
 from onnxc.runtime.compiled import CompiledModel
 from onnxc.runtime.feeds import Feeds, wanted_outputs
 from onnxc.runtime.metadata import ModelMetadata, NodeArg, describe, describe_model
@@ -134,10 +135,11 @@ class InferenceSession:
         """Accepted: runs never fall back to another device."""
 
     def statistics(self) -> dict[str, Any]:
-        """Counts so far: `compilations` and `compile_seconds`, `runs`, and `kernels` and `host_ops` of the programs."""
+        """Counts so far: `compilations` and `compile_seconds`, `runs`, and `kernels` and `host_ops` of the programs; and
+        whether the compile `cache` had the model the last time that it was asked: "hit", "miss" or "off"."""
         with self._lock:
             programs = list(self._programs.values())
-            return {"compilations": self._compilations, "compile_seconds": self._compile_seconds,
+            return {"compilations": self._compilations, "compile_seconds": self._compile_seconds, "cache": self._cache,
                     "kernels": sum(len(p.compiled.kernels) for p in programs),
                     "host_ops": sum(len(p.compiled.report.get("host_ops", ())) for p in programs),
                     "runs": sum(p.runs for p in programs)}
@@ -145,7 +147,7 @@ class InferenceSession:
     # ---- programs ----------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        self._compilations, self._compile_seconds = 0, 0.0
+        self._compilations, self._compile_seconds, self._cache = 0, 0.0, "off"
         self._is_artifact = _holds_artifact(self._model_path, self._model_bytes)
         compiled = open_artifact(self._source) if self._is_artifact else self._compile(())
         signature, overrides = compiled.signature, self._options.dimension_overrides
@@ -186,13 +188,25 @@ class InferenceSession:
                              keep_memory=o.enable_cpu_mem_arena)
 
     def _compile(self, overridden: tuple[str, ...]) -> CompiledModel:
-        from onnxc.driver import CompileOptions, compile_model
+        """The model compiled with `overridden` as inputs, or the same out of the cache."""
         plain = self._options.graph_optimization_level == GraphOptimizationLevel.ORT_DISABLE_ALL
-        options = CompileOptions.from_config(level=0 if plain else 3, overridden=overridden,
-                                             folder=self._options.entry(_FOLDER) or None)
+        request = {"level": 0 if plain else 3, "overridden": overridden}
+        folder = self._options.entry(_FOLDER) or None
+        cache = open_cache()
+        if cache is None:
+            self._cache = "off"
+            return self._build(request, folder)
+        compiled, hit = compile_through(cache, self._source, folder, request, lambda: self._build(request, folder))
+        self._cache = "hit" if hit else "miss"
+        if hit:
+            self._log(logging.INFO, "taken from the cache: %d kernels", len(compiled.kernels))
+        return compiled
+
+    def _build(self, request: Mapping[str, Any], folder: str | None) -> CompiledModel:
+        from onnxc.driver import CompileOptions, compile_model
         start = time.perf_counter()
         try:
-            compiled = compile_model(self._source, options)
+            compiled = compile_model(self._source, CompileOptions.from_config(**request, folder=folder))
         except (OnnxcError, MemoryError):
             raise
         except Exception as error:

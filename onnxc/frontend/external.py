@@ -14,11 +14,12 @@ import stat
 from collections.abc import Iterable
 
 import numpy as np
+from onnx import ModelProto, TensorProto
 
 from onnxc.errors import Fail
 from onnxc.frontend.problems import printable
 
-__all__ = ["ExternalFiles", "read_exactly"]
+__all__ = ["ExternalFiles", "external_locations", "read_exactly"]
 
 _KEYS = ("location", "offset", "length", "checksum")
 _NUMBER = re.compile(r"[0-9]{1,19}")
@@ -34,6 +35,25 @@ def read_exactly(fd: int, offset: int, out: np.ndarray) -> bool:
             return False
         done += n
     return True
+
+
+def external_locations(proto: ModelProto) -> list[str]:
+    """The files that a model's tensors say they lie in, as they are written there, without checks."""
+    graphs = [proto.graph]
+    attributes = [a for f in proto.functions for n in f.node for a in n.attribute]
+    tensors: list[TensorProto] = []
+    while graphs or attributes:
+        if graphs:
+            graph = graphs.pop()
+            attributes += [a for n in graph.node for a in n.attribute]
+            tensors += graph.initializer
+            tensors += [t for s in graph.sparse_initializer for t in (s.values, s.indices)]
+            continue
+        a = attributes.pop()
+        graphs += [*a.graphs, *([a.g] if a.HasField("g") else [])]
+        sparse = [*a.sparse_tensors, *([a.sparse_tensor] if a.HasField("sparse_tensor") else [])]
+        tensors += [*a.tensors, *([a.t] if a.HasField("t") else []), *(t for s in sparse for t in (s.values, s.indices))]
+    return sorted({e.value for t in tensors for e in t.external_data if e.key == "location"})
 
 
 class ExternalFiles:

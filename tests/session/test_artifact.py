@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import random
@@ -18,6 +17,7 @@ import onnxc
 from onnxc.errors import Fail, InvalidArgument, ModelRequiresCompilation, NoSuchFile, OnnxcError
 from onnxc.runtime import artifact, cpu
 from onnxc.runtime.artifact import ArtifactError, ArtifactTargetError, open_artifact, save
+from onnxc.runtime.digest import TreeDigest
 from tests.session import models
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,7 +174,9 @@ def sealed(whole: bytes, change, version: int = artifact.FORMAT) -> bytes:
     text = json.dumps(manifest).encode()
     body = whole[artifact._DIGEST_END:at] + text
     head = artifact._HEADER.pack(artifact.MAGIC, version, 0, artifact._DIGEST_END + len(body), at, len(text))
-    return head + hashlib.sha256(body + head).digest() + body
+    digest = TreeDigest()
+    digest.update(body)
+    return head + digest.digest(head) + body
 
 
 def test_a_changed_and_resealed_artifact_still_opens(file):
