@@ -33,6 +33,7 @@ _PACKED_CHUNKS = 4
 # Waking a worker that sleeps costs about 10 us, so that less work than this many cycles of multiply-adds is not shared.
 _CYCLES_WORTH_SHARING = 16384
 _FMAS_A_CYCLE = 2
+_ROWS_A_READ = 4
 
 
 def schedule_contraction(func: Func, target: Target) -> Schedule:
@@ -96,6 +97,7 @@ def grain_of(func: Func, schedule: Schedule) -> DimLike:
     op = contraction_of(func)
     height, depth = extent_of(axes_of(op, "m")), extent_of(axes_of(op, "k"))
     width = schedule.vectors * schedule.lanes
-    job = dim_min(height, schedule.chunk) * dim_min(extent_of(axes_of(op, "n")), width) * dim_max(1, depth)
+    # A panel comes from the second-level cache or beyond, at some 32 bytes a cycle: one row takes as long as four.
+    job = dim_max(_ROWS_A_READ, dim_min(height, schedule.chunk)) * dim_min(extent_of(axes_of(op, "n")), width) * dim_max(1, depth)
     worth = _CYCLES_WORTH_SHARING * _FMAS_A_CYCLE * schedule.lanes
     return dim_max(1, floordiv(worth, dim_max(1, job)))
