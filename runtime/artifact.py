@@ -5,7 +5,7 @@
     12..15         zero
     16..23         size of the file, u64
     24..31, 32..39 offset and size of the manifest, u64
-    40..71         digest of everything else, bytes 0..39 and 72..end: SHA-256 over a tree of blocks (`runtime/digest.py`)
+    40..71         digest of everything else, bytes 0..39 and 72..end, as `runtime/digest.py` makes it
     from 128 on    constants, object code, program text and manifest, each starting at a multiple of 64
 
 The manifest is JSON: what the program takes and gives, and where each part lies. Equal models compiled with equal
@@ -200,7 +200,9 @@ class _Reader:
             raise self._damage("it was compiled from something else")
         try:
             self._check_machine(manifest)
-            return self._model(manifest)
+            compiled = self._model(manifest)
+            self._check_numbers(compiled, key)
+            return compiled
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
             raise self._damage(f"its manifest is not as it was written ({type(error).__name__}: {error})") from None
 
@@ -253,7 +255,7 @@ class _Reader:
 
     def _model(self, manifest: Mapping[str, Any]) -> CompiledModel:
         parts = manifest["parts"]
-        compiled = CompiledModel(
+        return CompiledModel(
             object_bytes=bytes(self._part(parts["object"], "the object code")),
             constants=tuple(self._constant(entry, i) for i, entry in enumerate(manifest["constants"])),
             symbols=_texts(manifest["symbols"]),
@@ -263,10 +265,13 @@ class _Reader:
             signature=_signature(manifest["signature"]), target=manifest["target"],
             features=_texts(manifest["features"]), text=bytes(self._part(parts["program"], "the program")).decode(),
             report=dict(manifest["report"]), run_symbols=tuple(map(_run_symbol, manifest["run_symbols"])))
-        if len(compiled.signature.inputs) != len(compiled.input_types) or \
-                len(compiled.signature.outputs) != len(compiled.output_types):
+
+    def _check_numbers(self, compiled: CompiledModel, key: str | None) -> None:
+        """A program takes the inputs of its signature; in the cache, where the key says which, also initializers."""
+        signature, inputs = compiled.signature, len(compiled.input_types)
+        most = len(signature.inputs) + (0 if key is None else len(signature.overridable))
+        if not len(signature.inputs) <= inputs <= most or len(signature.outputs) != len(compiled.output_types):
             raise self._damage("its signature has other numbers of inputs or outputs than its program")
-        return compiled
 
     def _constant(self, entry: Mapping[str, Any], position: int) -> np.ndarray:
         what = f"constant {position}"

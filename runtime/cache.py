@@ -1,7 +1,7 @@
 """The compile cache: compiled models on disk, one file each, found again by all that their compilation depends on.
 
-The folder belongs to the user and to nobody else, or it is not used. An entry is an artifact that also holds the text of
-its key; it appears under its name when it is complete, and is used only after its checksum and its key were found right.
+The folder belongs to the user and to nobody else, or it is not used. An entry is an artifact that also holds the text
+of its key; it appears under its name when it is complete, and is used only after its checksum and its key were checked.
 Nothing here can make a session fail: what cannot be read is compiled again, what cannot be written is not kept. Locks
 save work when two processes want the same entry; correctness does not rest on them.
 
@@ -263,8 +263,8 @@ def _key(cache: CompileCache, model: Content, source: str | bytes, folder: str |
 
 def _key_with(model: Content, names: Sequence[str], source: str | bytes, folder: str | None, request: Mapping[str, Any],
               before: float | None = None) -> CacheKey | None:
-    """The key of a model with external files; None when one of them is not as the compiler would have it, or was changed
-    after `before`."""
+    """The key of a model with external files; None when one of them is not as the compiler would have it, or was
+    changed after `before`."""
     base = folder or (os.path.dirname(source) or "." if isinstance(source, str) else None)
     if base is None:
         return None

@@ -62,7 +62,7 @@ class CacheKey:
 
 
 def content_of(source: str | bytes) -> Content | None:
-    """The content of a model: its bytes, or the file of that path. None for what is no regular file or cannot be read."""
+    """The content of a model: bytes, or the file of that path. None for what is no regular file or cannot be read."""
     if isinstance(source, bytes):
         view = memoryview(source)
         return Content(tree_digest(len(view), lambda at: view[at:at + BLOCK]).hex())

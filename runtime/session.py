@@ -135,7 +135,7 @@ class InferenceSession:
         """Accepted: runs never fall back to another device."""
 
     def statistics(self) -> dict[str, Any]:
-        """Counts so far: `compilations` and `compile_seconds`, `runs`, and `kernels` and `host_ops` of the programs; and
+        """Counts so far: `compilations` and `compile_seconds`, `runs`, and `kernels` and `host_ops` of the programs;
         whether the compile `cache` had the model the last time that it was asked: "hit", "miss" or "off"."""
         with self._lock:
             programs = list(self._programs.values())

@@ -23,6 +23,7 @@ _VERBS = {
     "opt": "Run passes on a text of the IR.",
     "bench": "Measure how fast a model runs, alone or against another engine.",
     "ops": "List the operators that can be compiled.",
+    "cache": "Show or empty the folder of compiled models.",
     "env": "Show versions, the processor and settings.",
 }
 _EXPECTED = (OnnxcError, OSError, MemoryError, ValueError, RuntimeError, ImportError)

@@ -10,6 +10,7 @@ import click
 import onnxc
 from onnxc.cli.console import print_table
 from onnxc.config import config, settings
+from onnxc.runtime.cache import open_cache
 from onnxc.runtime.threads import default_threads
 
 _PACKAGES = ("numpy", "ml_dtypes", "onnx", "llvmlite", "triton", "onnxruntime")
@@ -20,11 +21,20 @@ def command() -> None:
     """Show versions, the processor that code is made for, and every setting."""
     print_table(("package", "version"), [("onnxc", onnxc.__version__), ("python", platform.python_version()),
                                          *((name, _version(name)) for name in _PACKAGES)])
-    click.echo(f"\nsystem   {platform.platform()}\nthreads  {default_threads()}\nhost     {_host()}\n")
+    click.echo(f"\nsystem   {platform.platform()}\nthreads  {default_threads()}\nhost     {_host()}\n"
+               f"cache    {_cache()}\n")
     for setting in settings(config()):
         value = setting.value if setting.value not in (None, ()) else "unset"
         click.echo(f"{setting.variable} = {value}" + ("" if setting.value == setting.default else "  (changed)"))
         click.echo(f"    {setting.doc}")
+
+
+def _cache() -> str:
+    cache = open_cache()
+    if cache is None:
+        return "off, or its folder is not there or not trusted"
+    entries = cache.entries()
+    return f"{cache.folder}, {len(entries)} entries of {sum(e.size for e in entries) / 2**20:.1f} MiB"
 
 
 def _version(package: str) -> str:

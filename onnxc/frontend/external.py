@@ -51,8 +51,9 @@ def external_locations(proto: ModelProto) -> list[str]:
             continue
         a = attributes.pop()
         graphs += [*a.graphs, *([a.g] if a.HasField("g") else [])]
+        tensors += [*a.tensors, *([a.t] if a.HasField("t") else [])]
         sparse = [*a.sparse_tensors, *([a.sparse_tensor] if a.HasField("sparse_tensor") else [])]
-        tensors += [*a.tensors, *([a.t] if a.HasField("t") else []), *(t for s in sparse for t in (s.values, s.indices))]
+        tensors += [t for s in sparse for t in (s.values, s.indices)]
     return sorted({e.value for t in tensors for e in t.external_data if e.key == "location"})
 
 

@@ -1,0 +1,27 @@
+"""Child processes of the stress tests: started with a piece of code, watched against a deadline."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(code: str, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+    """A Python process that runs `code`; its output is text in pipes."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=ROOT, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path, **settings})
+
+
+def finish(child: subprocess.Popen[str], seconds: float) -> tuple[int, str, str]:
+    """Exit status, output and errors of a child, which is killed at the deadline (status -9)."""
+    try:
+        out, err = child.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        out, err = child.communicate()
+    return child.returncode, out, err
