@@ -23,12 +23,13 @@ __all__ = ["run_program"]
 _POISON = 0xA5
 
 
-def run_program(module: Module, inputs: Sequence[np.ndarray], dims: Mapping[str, int]) -> tuple[list[np.ndarray], list[str]]:
+def run_program(module: Module, inputs: Sequence[np.ndarray], dims: Mapping[str, int]) -> tuple[list[np.ndarray],
+    list[str]]:
     """Outputs of @main, and the messages of the errors that kernels and guards recorded."""
     main = module.main
     n = int(main.attrs["inputs"])  # type: ignore[arg-type]
     run = _Run(module, dims)
-    for value, array in zip(main.args, inputs):
+    for value, array in zip(main.args, inputs, strict=False):
         run.memory[value] = np.ascontiguousarray(array).reshape(-1)
     for value in main.args[n:]:
         if most_elements(_mem(value).shape, run.run_symbols) is not None:

@@ -1,7 +1,9 @@
-"""Memory whose size is only known as the run goes: native code takes it from the heap, and gives it back when the run ends.
+"""Memory whose size is only known as the run goes: native code takes it from the heap, and gives it back when the run
+ends.
 
-`onnxc_run` keeps one slot for each p.heap, and one for the scratch of a launch. A step that runs again frees what it took
-before. Outputs of that kind are the caller's: it finds their address in the table of outputs, and has to free them.
+`onnxc_run` keeps one slot for each p.heap, and one for the scratch of a launch. A step that runs again frees what it
+took before. Outputs of that kind are the caller's: it finds their address in the table of outputs, and has to free
+them.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ class Run(Protocol):
 
 
 def wrap(module: ir.Module, run: ir.Function, slots: int) -> ir.Function:
-    """A function for the steps of a run, which `run` calls with a table of `slots` empty slots behind its own arguments,
-    and whose slots it frees afterwards."""
+    """A function for the steps of a run, which `run` calls with a table of `slots` empty slots behind its own
+    arguments, and whose slots it frees afterwards."""
     steps = ir.Function(module, ir.FunctionType(I64, [*run.function_type.args, PTR]), "onnxc_steps")
     steps.linkage = "internal"
     b = ir.IRBuilder(run.append_basic_block("entry"))

@@ -10,9 +10,9 @@ the error with message i, or -1 when the cancel word was set. `inputs`, `outputs
 pointers, the last in the order of `Program.constants`; the arena is aligned to 64 bytes. Slots of the context are in
 `abi`.
 
-Where the program has run symbols, the table of symbols goes on with a slot for each of them, which `onnxc_run` writes: it
-then belongs to one run, and tells the real sizes of outputs afterwards. `onnxc_plan` takes their bounds instead; the size
-of an output that has none is 0, and `onnxc_run` writes its address into the table of outputs: the caller frees it.
+Where the program has run symbols, the table of symbols goes on with a slot for each of them, which `onnxc_run` writes:
+it then belongs to one run, and tells the real sizes of outputs afterwards. `onnxc_plan` takes their bounds instead; the
+size of an output that has none is 0, and `onnxc_run` writes its address into the table of outputs: the caller frees it.
 
 Building the module and compiling it are two functions, so that modules can be compiled elsewhere or not at all.
 """
@@ -204,7 +204,7 @@ class _ProgramEmitter:
         values = {**self.symbol_values(b, table), _THREADS: threads}
         size = CheckedDims(b, values)
         for i, argument in enumerate(self.main.args):
-            room = self.checked_size(b, size, argument) if self.is_bounded(argument.type.size) else constant(0)
+            room = self.checked_size(b, size, argument) if self.is_bounded(argument.mem.size) else constant(0)
             b.store(room, abi.slot_pointer(b, sizes, i))
         for op in self.main.walk():
             if op.name == "p.alloc":
@@ -264,7 +264,8 @@ class _RunEmitter:
 
     def __init__(self, program: _ProgramEmitter, function: ir.Function, builder: ir.IRBuilder, frame: ir.Value) -> None:
         self.program, self.b, self.frame = program, builder, frame
-        self.context, self.table, self.inputs, self.outputs, self.arena, self.constants, self.threads = function.args[:7]
+        self.context, self.table, self.inputs, self.outputs = function.args[:4]
+        self.arena, self.constants, self.threads = function.args[4:7]
         self.heap: ir.Value | None = function.args[7] if len(function.args) > 7 else None
         self.values = program.symbol_values(builder, self.table)
         self.values[_THREADS] = self.threads

@@ -1,5 +1,5 @@
-"""Control flow: If, Loop and Scan. What is decided before a run leaves no trace: the branch that is taken stands in place of
-its node."""
+"""Control flow: If, Loop and Scan. What is decided before a run leaves no trace: the branch that is taken stands in
+place of its node."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def _merged_types(b: Lowering, then: Sequence[Value], other: Sequence[Value],
 
 # ---- Loop ----------------------------------------------------------------------------------------------------------
 @lowering
-def Loop(b: Lowering, M: Value | None = None, cond: Value | None = None, *v_initial: Value, body: int) -> tuple[Value, ...]:
+def Loop(b: Lowering, M: Value | None = None, cond: Value | None = None, *v_initial: Value, body: int) -> tuple[Value,
+    ...]:
     region, count = b.node.regions[body], len(v_initial)
     extent, bounded = _trip_count(b, M)
     values, passed = captured_by(b)
@@ -81,7 +82,8 @@ def Loop(b: Lowering, M: Value | None = None, cond: Value | None = None, *v_init
     rows = [_row(inner, r, i) for r in yielded[count:]]
     if rows and not bounded and (conditional or extent == _ENDLESS):
         b.refuse("how many rows are stacked is computed from data, and nothing that is known before bounds it")
-    following = [_kept_type(inner, new, old, k) for k, (new, old) in enumerate(zip(yielded, block.args[:count], strict=False))]
+    following = [_kept_type(inner, new, old, k) for k, (new, old) in enumerate(zip(yielded, block.args[:count],
+                                                                                   strict=False))]
     flags = [inner.reshape(goes_on, ())] if conditional else []
     inner.op("yield", [*flags, *following, *rows], types=())
     start = [b.scalar(True, BOOL) if cond is None else b.reshape(cond, ())] if conditional else []
@@ -170,7 +172,8 @@ def Scan(b: Lowering, *initial_state_and_scan_inputs: Value, body: int, num_scan
     elements = [_element(inner, v, a, extent - 1 - i if back else i)
                 for v, a, back in zip(block.args[count:], axes, backwards, strict=True)]
     yielded = adopt(inner, b.node.regions[body], [*block.args[:count], *elements, *enter(inner, block, values)])
-    following = [_kept_type(inner, new, old, k) for k, (new, old) in enumerate(zip(yielded, block.args[:count], strict=False))]
+    following = [_kept_type(inner, new, old, k) for k, (new, old) in enumerate(zip(yielded, block.args[:count],
+                                                                                   strict=False))]
     rows = [_row(inner, r, i) for r in yielded[count:]]
     inner.op("yield", [*following, *rows], types=())
     out = _loop(b, extent, i, block, [], inits, [*sequences, *passed], rows)
@@ -183,8 +186,9 @@ def Scan(b: Lowering, *initial_state_and_scan_inputs: Value, body: int, num_scan
 def _element(b: Lowering, v: Value, axis: int, at: DimLike) -> Value:
     """The slice of `v` at one position of an axis, which goes."""
     shape = b.shape(v)
-    starts, sizes = [0] * len(shape), list(shape)
-    starts[axis], sizes[axis] = at, 1  # type: ignore[call-overload]
+    starts: list[DimLike] = [0] * len(shape)
+    sizes = list(shape)
+    starts[axis], sizes[axis] = at, 1
     part = b.value("t.slice", v, starts=tuple(starts), sizes=tuple(sizes), steps=(1,) * len(shape))
     return b.reshape(part, [d for i, d in enumerate(shape) if i != axis])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Union
 
 from onnxc.ir.core import Value
 from onnxc.ir.dims import Dim, DimLike
@@ -12,7 +11,7 @@ from onnxc.lowerings.context import Lowering
 
 __all__ = ["data_reshape", "data_slice", "elements_of", "read_dim", "sizes_of"]
 
-Element = Union[DimLike, Value]
+Element = DimLike | Value
 
 
 def elements_of(b: Lowering, v: Value, what: str) -> list[Element]:
@@ -68,8 +67,8 @@ def data_slice(b: Lowering, start: Element, end: Element, step: int, extent: Dim
 
 
 def data_reshape(b: Lowering, data: Value, wanted: Sequence[Element], keeps_zero: bool) -> list[DimLike]:
-    """The dims of a reshape to elements of which data decides some: 0 copies a dim (unless `keeps_zero`), one -1 is what
-    the others leave."""
+    """The dims of a reshape to elements of which data decides some: 0 copies a dim (unless `keeps_zero`), one -1 is
+    what the others leave."""
     have = b.shape(data)
     one = b.scalar(1, I64)
     dims: list[Value] = []

@@ -1,7 +1,8 @@
 """RNN, GRU and LSTM: one contraction of the inputs of all time steps, then a loop over time.
 
-All directions run in one loop, as the first axis of the state: each sees its own steps, 0 being its first one. A reverse
-direction reads the sequence turned round (each sequence within its length), and its outputs are turned back afterwards.
+All directions run in one loop, as the first axis of the state: each sees its own steps, 0 being its first one. A
+reverse direction reads the sequence turned round (each sequence within its length), and its outputs are turned back
+afterwards.
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ def _scaled_tanh(b: Lowering, x: Value, *, alpha: float = 1.0, beta: float = 1.0
 _ACTIVATIONS: dict[str, tuple[Callable[..., Value], int]] = {
     "sigmoid": (lambda b, x: b.map("sigmoid", x), 0), "tanh": (lambda b, x: b.map("tanh", x), 0),
     "relu": (activation.Relu, 0), "softsign": (activation.Softsign, 0), "softplus": (activation.Softplus, 0),
-    "leakyrelu": (activation.LeakyRelu, 1), "thresholdedrelu": (activation.ThresholdedRelu, 1), "elu": (activation.Elu, 1),
+    "leakyrelu": (activation.LeakyRelu, 1), "thresholdedrelu": (activation.ThresholdedRelu, 1), "elu": (activation.Elu,
+        1),
     "hardsigmoid": (activation.HardSigmoid, 2), "affine": (_affine, 2), "scaledtanh": (_scaled_tanh, 2),
 }
 
 
 def _activations(b: Lowering, names: Sequence[str], alphas: Sequence[float], betas: Sequence[float],
                  clip: float | None) -> list[tuple[tuple, Activation]]:
-    """Each activation with a key that is equal for equal ones; alphas and betas go to those that take them, in order."""
+    """Each activation with a key that is equal for equal ones; alphas and betas go to those that take them, in
+    order."""
     left_alphas, left_betas = list(alphas), list(betas)
     out: list[tuple[tuple, Activation]] = []
     for name in names:
@@ -69,7 +72,8 @@ def _clipped(fn: Callable[..., Value], given: dict[str, float], clip: float | No
 # ---- the frame of all three ----------------------------------------------------------------------------------------
 @dataclasses.dataclass
 class _Net:
-    """The operands of a recurrent op in the form in which the loop takes them; `gates` slices of W and R a direction."""
+    """The operands of a recurrent op in the form in which the loop takes them; `gates` slices of W and R a
+    direction."""
 
     b: Lowering
     gates: int
@@ -95,7 +99,8 @@ class _Net:
         return len(self.reverse), self.b.shape(self.x)[1], self.hidden
 
 
-def _net(b: Lowering, gates: int, x: Value, w: Value, r: Value, bias: Value | None, lengths: Value | None, direction: str,
+def _net(b: Lowering, gates: int, x: Value, w: Value, r: Value, bias: Value | None, lengths: Value | None,
+         direction: str,
          hidden_size: int | None, layout: int) -> _Net:
     reverse = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}.get(direction)
     if reverse is None:
@@ -110,13 +115,15 @@ def _net(b: Lowering, gates: int, x: Value, w: Value, r: Value, bias: Value | No
         x = b.transpose(x, (1, 0, 2))
     for what, have, want in (("direction", b.shape(w)[0], len(reverse)), ("direction", b.shape(r)[0], len(reverse)),
                              ("row of W", b.shape(w)[1], hidden * gates), ("row of R", b.shape(r)[1], hidden * gates),
-                             ("input", b.shape(w)[2], b.shape(x)[2]), ("hidden element", hidden_size or hidden, hidden)):
+                             ("input", b.shape(w)[2], b.shape(x)[2]), ("hidden element", hidden_size or hidden,
+                                                                       hidden)):
         b.guard("eq", have, want, f"there is not one {what} of X, W and R for each of the others")
     pair = None
     if bias is not None:
         wide = b.widen(bias)
         n = hidden * gates
-        halves = [b.value("t.slice", wide, starts=(0, start), sizes=(len(reverse), n), steps=(1, 1)) for start in (0, n)]
+        halves = [b.value("t.slice", wide, starts=(0, start), sizes=(len(reverse), n), steps=(1, 1)) for start in (0,
+            n)]
         pair = tuple(b.reshape(h, (len(reverse), 1, n)) for h in halves)
     if lengths is not None:
         b.guard("eq", b.shape(lengths)[0], b.shape(x)[1], "there is not one length for each sequence")
@@ -173,7 +180,8 @@ class _Step:
     def input(self, gate: int) -> Value:
         """What the inputs of this step give to a gate."""
         d, batch, h = self.net.state
-        part = self.b.value("t.slice", self.x, starts=(self.at, 0, 0, h * gate), sizes=(1, d, batch, h), steps=(1, 1, 1, 1))
+        part = self.b.value("t.slice", self.x, starts=(self.at, 0, 0, h * gate), sizes=(1, d, batch, h), steps=(1, 1,
+            1, 1))
         return self.b.reshape(part, (d, batch, h))
 
     def recurrent(self, state: Value, first: int, count: int) -> Callable[[int], Value]:
@@ -183,11 +191,13 @@ class _Step:
         if count != self.net.gates:
             r = b.value("t.slice", r, starts=(0, h * first, 0), sizes=(d, h * count, h), steps=(1, 1, 1))
         out = b.value("t.contract", state, r, spec="dbh,dgh->dbg", to=b.dtype(state))
-        return lambda gate: b.value("t.slice", out, starts=(0, 0, h * (gate - first)), sizes=(d, batch, h), steps=(1, 1, 1))
+        return lambda gate: b.value("t.slice", out, starts=(0, 0, h * (gate - first)), sizes=(d, batch, h), steps=(1,
+            1, 1))
 
 
 def _run(net: _Net, x: Value, states: list[Value], extra: list[Value], cell: Cell) -> tuple[Value | None, list[Value]]:
-    """All steps: the first state at each one, in time's order [T, D, B, H] (None if nobody wants it), and the last states."""
+    """All steps: the first state at each one, in time's order [T, D, B, H] (None if nobody wants it), and the last
+    states."""
     b = net.b
     lengths = [] if net.lengths is None else [net.lengths]
 
@@ -270,7 +280,8 @@ def RNN(b: Lowering, X: Value, W: Value, R: Value, B: Value | None = None, seque
 @lowering
 def GRU(b: Lowering, X: Value, W: Value, R: Value, B: Value | None = None, sequence_lens: Value | None = None,
         initial_h: Value | None = None, *, activation_alpha: Sequence[float] | None = None,
-        activation_beta: Sequence[float] | None = None, activations: Sequence[str] | None = None, clip: float | None = None,
+        activation_beta: Sequence[float] | None = None, activations: Sequence[str] | None = None,
+        clip: float | None = None,
         direction: str = "forward", hidden_size: int | None = None, layout: int = 0,
         linear_before_reset: int = 0) -> tuple[Value | None, ...]:
     net = _net(b, 3, X, W, R, B, sequence_lens, direction, hidden_size, layout)

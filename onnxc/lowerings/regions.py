@@ -13,7 +13,8 @@ __all__ = ["adopt", "captured_by", "enter"]
 
 
 def captured_by(b: Lowering) -> tuple[list[Value], list[Value]]:
-    """What the node's regions use from outside: all of it, and the part that cannot stand inside as a constant or dims."""
+    """What the node's regions use from outside: all of it, and the part that cannot stand inside as a constant or
+    dims."""
     values = [v for v in b.captured if v is not None]
     for v in values:
         b.type(v)                                # refused unless it is a tensor
@@ -43,8 +44,8 @@ def _inside(b: Lowering, v: Value) -> Value:
 
 
 def adopt(b: Lowering, region: Block, actuals: Sequence[Value]) -> list[Value]:
-    """Move a region's ops to the end of the builder's block, with `actuals` for its arguments, and lower them; gives what
-    the region yields, tensors of known rank."""
+    """Move a region's ops to the end of the builder's block, with `actuals` for its arguments, and lower them; gives
+    what the region yields, tensors of known rank."""
     assert b.lower_block is not None and b.before is None
     for formal, actual in zip(region.args, actuals, strict=True):
         formal.replace_by(actual)

@@ -88,7 +88,8 @@ def NonMaxSuppression(b: Lowering, boxes: Value, scores: Value, max_output_boxes
 def _corners(b: Lowering, boxes: Value, centred: bool) -> Value:
     """Boxes as [B, 4, N]: the lower y and x, then the upper ones."""
     shape = b.shape(boxes)
-    y1, x1, y2, x2 = (b.value("t.slice", boxes, starts=(0, 0, i), sizes=(*shape[:2], 1), steps=(1, 1, 1)) for i in range(4))
+    y1, x1, y2, x2 = (b.value("t.slice", boxes, starts=(0, 0, i), sizes=(*shape[:2], 1), steps=(1, 1, 1))
+                      for i in range(4))
     if centred:                       # x and y of the centre, then width and height
         x, y, width, height = y1, x1, y2, x2
         half = [b.map("mul", v, b.scalar(0.5, v)) for v in (height, width)]

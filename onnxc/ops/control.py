@@ -1,12 +1,12 @@
 """Tensor ops that run regions, and ops that make dims out of data (`t.loop`, `t.if`, `t.require`, `t.read_dim`).
 
 A *run symbol* is a dim symbol that gets its value during a run: the number of a loop's iteration, how often a loop ran,
-how many elements were found. The op that gives it names it (`symbol`, `defines`); after that op, in its block and in the
-regions inside, the symbol stands in types and attributes like any other dim. `bounds` are the most that the symbols of
-`defines` can become, as dims, none where that is not known.
+how many elements were found. The op that gives it names it (`symbol`, `defines`); after that op, in its block and in
+the regions inside, the symbol stands in types and attributes like any other dim. `bounds` are the most that the symbols
+of `defines` can become, as dims, none where that is not known.
 
-Ops with the trait "step" are steps of the program of their own: fusion leaves them alone, and what they take and give is
-in memory. The `ref` of an op with `defines` gives the values of these symbols behind its results.
+Ops with the trait "step" are steps of the program of their own: fusion leaves them alone, and what they take and give
+is in memory. The `ref` of an op with `defines` gives the values of these symbols behind its results.
 """
 
 from __future__ import annotations
@@ -92,14 +92,15 @@ def _loop_ref(attrs: dict[str, Any], *operands: Any) -> tuple[Any, ...]:
 
 
 register("t.loop", "operands*", "results*",
-         attrs={"symbol": REQUIRED, "extent": REQUIRED, "carried": 0, "conditional": False, "row_types": (), "defines": (),
-                "bounds": ()},
+         attrs={"symbol": REQUIRED, "extent": REQUIRED, "carried": 0, "conditional": False, "row_types": (),
+                "defines": (), "bounds": ()},
          traits="pure isolated step", regions=1, check=_loop_faults, ref=_loop_ref,
-         doc="runs its region `extent` times, `symbol` counting from 0. Operands: with `conditional` a bool scalar, then the "
-             "first values of `carried` values, then what the region captures. The region takes the carried values and the "
-             "captured ones, and yields (with `conditional`) whether to go on, the next carried values, and rows of type "
-             "`row_types`. Results: the last carried values, and each row stacked along a new first axis. A conditional loop "
-             "may end earlier; it defines a symbol, how often it ran")
+         doc="runs its region `extent` times, `symbol` counting from 0. Operands: with `conditional` a bool "
+             "scalar, then the first values of `carried` values, then what the region captures. The region "
+             "takes the carried values and the captured ones, and yields (with `conditional`) whether to go on, "
+             "the next carried values, and rows of type `row_types`. Results: the last carried values, and each "
+             "row stacked along a new first axis. A conditional loop may end earlier; it defines a symbol, how "
+             "often it ran")
 
 
 # ---- branches ------------------------------------------------------------------------------------------------------
@@ -122,11 +123,13 @@ def _if_ref(attrs: dict[str, Any], cond: Any, *captured: Any) -> tuple[Any, ...]
     return (*out, *sizes)
 
 
-register("t.if", "cond, captured*", "results*", attrs={"defines": (), "bounds": (), "sizes": ()}, traits="pure isolated step",
+register("t.if", "cond, captured*", "results*", attrs={"defines": (), "bounds": (), "sizes": ()},
+         traits="pure isolated step",
          regions=2, check=_if_faults, ref=_if_ref,
-         doc="the first region where the condition holds, else the second. Both take what they capture and yield values of one "
-             "element type and rank a result; where their dims differ, the result's dim is a symbol that the op defines: the "
-             "n-th symbol is the size of axis sizes[n][1] of result sizes[n][0]")
+         doc="the first region where the condition holds, else the second. Both take what they capture and "
+             "yield values of one element type and rank a result; where their dims differ, the result's dim is "
+             "a symbol that the op defines: the n-th symbol is the size of axis sizes[n][1] of result "
+             "sizes[n][0]")
 
 
 # ---- dims out of data ----------------------------------------------------------------------------------------------
@@ -146,7 +149,8 @@ def _read_dim_ref(attrs: dict[str, Any], x: np.ndarray) -> tuple[int, ...]:
 
 register("t.read_dim", "x", "", attrs={"defines": REQUIRED, "bounds": REQUIRED, "message": ""}, traits="step",
          infer=_read_dim, ref=_read_dim_ref,
-         doc="makes one integer a dim; a negative one, or one above the bound, is an error of the run with that message")
+         doc="makes one integer a dim; a negative one, or one above the bound, is an error of the run with that "
+             "message")
 
 
 def _require_ref(attrs: dict[str, Any]) -> tuple[()]:
@@ -158,4 +162,5 @@ def _require_ref(attrs: dict[str, Any]) -> tuple[()]:
 
 register("t.require", "", "", attrs={"kind": "eq", "left": REQUIRED, "right": REQUIRED, "message": ""}, traits="step",
          infer=lambda types, attrs: [], ref=_require_ref,
-         doc="a guard at this place: an error of the run unless left == right (\"eq\"), or left is 1 or right (\"broadcast\")")
+         doc="a guard at this place: an error of the run unless left == right (\"eq\"), or left is 1 or right "
+             "(\"broadcast\")")

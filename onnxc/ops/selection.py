@@ -17,7 +17,8 @@ __all__: list[str] = []
 def _compact(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
     mask, at, values = (tensor_operand(types, i, "t.compact") for i in range(3))
     if mask.rank != 1 or mask.dtype != BOOL or at != Tensor(I64, mask.dims) or values.dims != mask.dims:
-        raise fail(f"t.compact of a mask {mask}, places {at} and values {values}: expected bool[n], i64[n] and n values")
+        raise fail(f"t.compact of a mask {mask}, places {at} and values {values}: expected bool[n], i64[n] and n "
+                   "values")
     return [Tensor(values.dtype, (attrs["size"],))]
 
 
@@ -28,7 +29,8 @@ def _compact_ref(attrs: dict[str, Any], mask: np.ndarray, at: np.ndarray, values
 
 
 register("t.compact", "mask, at, values", attrs={"size": REQUIRED}, infer=_compact, ref=_compact_ref,
-         doc="the values where the mask holds, `size` of them, each at its place `at`; the places are 0 ... size - 1")
+         doc="the values where the mask holds, `size` of them, each at its place `at`; the places are 0 ... "
+             "size - 1")
 
 
 def _nms(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
@@ -66,6 +68,7 @@ def _overlaps(corners: np.ndarray, best: int, limit: np.float32) -> np.ndarray:
 
 
 register("t.nms", "corners, scores, count, overlap, least", attrs={"most": REQUIRED}, infer=_nms, ref=_nms_ref,
-         doc="greedy choice of boxes: corners f32[B, 4, N] (lower y and x, then upper), scores f32[B, C, N]. For each batch and "
-             "class the boxes with a score above `least` in falling order, the first of equals first, that share no more than "
-             "`overlap` (intersection over union) with a box chosen before: at most `count` and `most` of them, then -1")
+         doc="greedy choice of boxes: corners f32[B, 4, N] (lower y and x, then upper), scores f32[B, C, N]. "
+             "For each batch and class the boxes with a score above `least` in falling order, the first of "
+             "equals first, that share no more than `overlap` (intersection over union) with a box chosen "
+             "before: at most `count` and `most` of them, then -1")

@@ -19,7 +19,8 @@ from onnxc.runtime.program import NativeProgram
 Feeds = Mapping[str, np.ndarray]
 
 
-def model(nodes: Sequence[onnx.NodeProto], inputs: Mapping[str, tuple[type, Sequence[int | str]]], outputs: Sequence[str],
+def model(nodes: Sequence[onnx.NodeProto], inputs: Mapping[str, tuple[type, Sequence[int | str]]],
+          outputs: Sequence[str],
           constants: Mapping[str, object] | None = None) -> onnx.ModelProto:
     """A model whose outputs have no declared shapes."""
     graph = helper.make_graph(list(nodes), "g", [_info(n, t, s) for n, (t, s) in inputs.items()],
@@ -45,7 +46,8 @@ def body(nodes: Sequence[onnx.NodeProto], inputs: Sequence[str], outputs: Sequen
 def node(op: str, inputs: str, outputs: str, **attributes: object) -> onnx.NodeProto:
     """Inputs that are left out stand as "_"."""
     return helper.make_node(op, [i if i != "_" else "" for i in inputs.split()],
-                            [o if o != "_" else "" for o in outputs.split()], f"{op}_{outputs.split()[0]}", **attributes)
+                            [o if o != "_" else "" for o in outputs.split()], f"{op}_{outputs.split()[0]}",
+                            **attributes)
 
 
 def compile_to_program(m: onnx.ModelProto) -> Module:
@@ -56,8 +58,8 @@ def compile_to_program(m: onnx.ModelProto) -> Module:
 
 def check(m: onnx.ModelProto, feeds: Sequence[Feeds], expected: Sequence[Sequence[np.ndarray]] | None = None,
           tolerance: float = 0.0) -> list[list[np.ndarray]]:
-    """All ways agree on all feeds, with one compilation; gives the native results. Without `expected`, ONNX Runtime says
-    what is right. `tolerance` is relative to the largest element."""
+    """All ways agree on all feeds, with one compilation; gives the native results. Without `expected`, ONNX Runtime
+    says what is right. `tolerance` is relative to the largest element."""
     program = compile_to_program(m)
     native = NativeProgram(emit(program, CompileOptions()))
     expected = ort_results(m, feeds) if expected is None else expected

@@ -26,7 +26,8 @@ def test_a_loop_over_time_carries_and_stacks() -> None:
                node("Loop", "n _ h0", "last ys", body=inner)],
               {"x": (F, ["T", "C"]), "h0": (F, ["C"])}, ["last", "ys"])
     rng = np.random.default_rng(0)
-    feeds = [{"x": rng.standard_normal((t, c), F), "h0": rng.standard_normal(c, F)} for t, c in ((5, 3), (1, 1), (0, 2), (9, 65))]
+    feeds = [{"x": rng.standard_normal((t, c), F), "h0": rng.standard_normal(c, F)} for t, c in ((5, 3), (1, 1), (0,
+        2), (9, 65))]
     check(m, feeds, tolerance=1e-6)
 
 
@@ -41,7 +42,8 @@ def test_carried_values_change_places() -> None:
 
 def test_what_stands_still_is_carried_as_it_is() -> None:
     """A value from outside, a constant, the argument itself, and a row of another result."""
-    inner = body([node("Identity", "x", "p"), node("Constant", "", "q", value_floats=[1.0, 2.0]), node("Identity", "c", "c2"),
+    inner = body([node("Identity", "x", "p"), node("Constant", "", "q", value_floats=[1.0, 2.0]), node("Identity", "c",
+        "c2"),
                   node("Add", "d x", "d2"), node("Identity", "d2", "row")],
                  ["i", "go", "a", "b", "c", "d"], ["go", "p", "q", "c2", "d2", "row"])
     m = model([node("Loop", "n _ x y x y", "a b c d rows", body=inner)], {"x": (F, [2]), "y": (F, [2])},
@@ -51,7 +53,8 @@ def test_what_stands_still_is_carried_as_it_is() -> None:
 
 @pytest.mark.parametrize("start", [0.0, 3.0, 1000.0])
 def test_a_condition_ends_a_loop(start: float) -> None:
-    inner = body([node("Add", "v v", "twice"), node("Add", "twice one", "v2"), node("ReduceMax", "v2", "top", keepdims=0),
+    inner = body([node("Add", "v v", "twice"), node("Add", "twice one", "v2"), node("ReduceMax", "v2", "top",
+                                                                                    keepdims=0),
                   node("Less", "top limit", "on")], ["i", "go", "v"], ["on", "v2", "v2"], {"on": np.bool_})
     m = model([node("ReduceMax", "v0", "top0", keepdims=0), node("Less", "top0 limit", "first"),
                node("Loop", "n first v0", "v vs", body=inner), node("ReduceSum", "vs axis", "total", keepdims=0)],
@@ -59,11 +62,13 @@ def test_a_condition_ends_a_loop(start: float) -> None:
               {"one": F(1), "limit": F(100), "n": counted(20), "axis": counted([0])})
     feeds = [{"v0": np.array([start, 0], F)}, {"v0": np.array([start, 1, 2], F)}]
     # Of no rows, ONNX Runtime does not know the shape.
-    check(m, feeds, [[f["v0"], np.zeros((0, f["v0"].size), F), np.zeros_like(f["v0"])] for f in feeds] if start > 100 else None)
+    check(m, feeds, [[f["v0"], np.zeros((0, f["v0"].size), F), np.zeros_like(f["v0"])] for f in feeds] if start > 100
+          else None)
 
 
 def test_a_loop_without_a_trip_count() -> None:
-    inner = body([node("Mul", "v half", "v2"), node("ReduceMax", "v2", "top", keepdims=0), node("Greater", "top one", "on"),
+    inner = body([node("Mul", "v half", "v2"), node("ReduceMax", "v2", "top", keepdims=0), node("Greater", "top one",
+        "on"),
                   node("Add", "k step", "k2")], ["i", "go", "v", "k"], ["on", "v2", "k2"],
                  {"on": np.bool_, "k": np.int64, "k2": np.int64})
     m = model([node("Loop", "_ yes v0 k0", "v k", body=inner)], {"v0": (F, ["N"])}, ["v", "k"],
@@ -86,17 +91,20 @@ def test_loops_in_loops_and_branches_in_loops() -> None:
     inner = body([node("Gather", "a i", "row", axis=0), node("ReduceSum", "row", "sum", keepdims=0),
                   node("Less", "sum zero", "low"), node("If", "low", "r", then_branch=then, else_branch=other),
                   node("Add", "acc r", "acc2")], ["i", "go", "acc"], ["go", "acc2", "r"])
-    m = model([node("Shape", "a", "s", start=0, end=1), node("Squeeze", "s", "n"), node("Loop", "n _ acc0", "acc rows", body=inner)],
+    m = model([node("Shape", "a", "s", start=0, end=1), node("Squeeze", "s", "n"), node("Loop", "n _ acc0", "acc rows",
+                                                                                        body=inner)],
               {"a": (F, ["T", "C"]), "acc0": (F, ["C"])}, ["acc", "rows"], {"zero": F(0)})
     rng = np.random.default_rng(3)
-    check(m, [{"a": rng.integers(-4, 5, (t, c)).astype(F), "acc0": np.zeros(c, F)} for t, c in ((6, 3), (0, 1), (4, 17))])
+    check(m, [{"a": rng.integers(-4, 5, (t, c)).astype(F), "acc0": np.zeros(c, F)} for t, c in ((6, 3), (0, 1), (4,
+        17))])
 
 
 def test_branches_may_differ_in_shape() -> None:
     then = body([node("Concat", "x x", "p", axis=0), node("Identity", "x", "q")], [], ["p", "q"])
     other = body([node("Neg", "x", "r"), node("Constant", "", "s", value_floats=[7.0])], [], ["r", "s"])
     m = model([node("ReduceSum", "x", "sum", keepdims=0), node("Greater", "sum zero", "high"),
-               node("If", "high", "u v", then_branch=then, else_branch=other), node("Exp", "u", "y"), node("Shape", "v", "n")],
+               node("If", "high", "u v", then_branch=then, else_branch=other), node("Exp", "u", "y"), node("Shape",
+                   "v", "n")],
               {"x": (F, ["N"])}, ["y", "v", "n"], {"zero": F(0)})
     check(m, [{"x": np.array(x, F)} for x in ([1, 2, 3], [-1, -2], [], [5])], tolerance=1e-6)
 
@@ -108,7 +116,8 @@ def test_scans_go_either_way_along_any_axis(direction: int) -> None:
                     scan_input_directions=[direction], scan_output_axes=[-1], scan_output_directions=[1 - direction])],
               {"s0": (F, ["N"]), "x": (F, ["N", "T"])}, ["s", "ys"])
     rng = np.random.default_rng(5)
-    feeds = [{"s0": rng.standard_normal(n, F), "x": rng.standard_normal((n, t), F)} for n, t in ((3, 4), (1, 1), (2, 0))]
+    feeds = [{"s0": rng.standard_normal(n, F), "x": rng.standard_normal((n, t), F)} for n, t in ((3, 4), (1, 1), (2,
+        0))]
     expected = []
     for f in feeds:
         s, rows = f["s0"], []
@@ -136,7 +145,8 @@ def test_a_value_that_changes_its_shape_is_refused_or_an_error() -> None:
 def test_rows_of_as_many_iterations_as_data_says() -> None:
     """Nothing bounds them when a run starts; what follows works on the real number, and one output has none at all."""
     inner = body([node("Add", "v v", "v2")], ["i", "go", "v"], ["go", "v2", "v2"])
-    m = model([node("Loop", "n _ v0", "v vs", body=inner), node("MatMul", "vs w", "z"), node("ReduceSum", "vs axis", "s")],
+    m = model([node("Loop", "n _ v0", "v vs", body=inner), node("MatMul", "vs w", "z"), node("ReduceSum", "vs axis",
+        "s")],
               {"n": (np.int64, []), "v0": (F, [2])}, ["v", "vs", "z", "s"],
               {"w": np.ones((2, 3), F), "axis": counted([0])})
     check(m, [{"n": counted(n), "v0": np.array([1, 2], F)} for n in (3, 1, 20)])
@@ -145,14 +155,16 @@ def test_rows_of_as_many_iterations_as_data_says() -> None:
 def test_a_condition_needs_a_bound_for_rows() -> None:
     inner = body([node("Less", "v one", "on"), node("Identity", "v", "v2")], ["i", "go", "v"], ["on", "v2", "v2"],
                  {"on": np.bool_})
-    m = model([node("Loop", "n _ v0", "v vs", body=inner)], {"n": (np.int64, []), "v0": (F, [1])}, ["v", "vs"], {"one": F(1)})
+    m = model([node("Loop", "n _ v0", "v vs", body=inner)], {"n": (np.int64, []), "v0": (F, [1])}, ["v", "vs"],
+              {"one": F(1)})
     with pytest.raises(UnsupportedModel, match="computed from data"):
         onnxc.InferenceSession(m.SerializeToString())
 
 
 def test_runs_at_the_same_time_have_symbols_of_their_own(tmp_path: Path) -> None:
     """Each thread's loop ends after another number of iterations; also from an artifact."""
-    inner = body([node("Add", "v one", "v2"), node("ReduceMax", "v2", "top", keepdims=0), node("Less", "top limit", "on")],
+    inner = body([node("Add", "v one", "v2"), node("ReduceMax", "v2", "top", keepdims=0), node("Less", "top limit",
+        "on")],
                  ["i", "go", "v"], ["on", "v2", "v2"], {"on": np.bool_})
     m = model([node("Loop", "n yes v0", "v vs", body=inner)], {"v0": (F, ["N"])}, ["v", "vs"],
               {"one": F(1), "limit": F(50), "n": counted(200), "yes": np.asarray(True)})

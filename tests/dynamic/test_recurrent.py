@@ -25,7 +25,8 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "HardSigmoid": lambda x: np.clip(0.2 * x + 0.5, 0, 1), "ScaledTanh": lambda x: 0.5 * np.tanh(0.25 * x)}
 
 
-def cell(kind: str, x: np.ndarray, states: list[np.ndarray], w: np.ndarray, r: np.ndarray, wb: np.ndarray, rb: np.ndarray,
+def cell(kind: str, x: np.ndarray, states: list[np.ndarray], w: np.ndarray, r: np.ndarray, wb: np.ndarray,
+         rb: np.ndarray,
          acts: list[str], p: np.ndarray, flags: dict[str, int], clip: float) -> list[np.ndarray]:
     """One step of one direction for one batch."""
     f = [lambda v, a=a: ACTIVATIONS[a](np.clip(v, -clip, clip)) for a in acts]
@@ -61,8 +62,9 @@ def expected(kind: str, feeds: dict[str, np.ndarray], direction: str, acts: list
         wb, rb = np.split(wide["B"][d], 2) if "B" in wide else (np.zeros(len(w)), np.zeros(len(w)))
         p = wide["P"][d] if "P" in wide else np.zeros(3 * n)
         lengths = wide.get("L", np.full(batch, steps))
-        initial = [wide[k] if k in wide else None for k in ("H", "C")][:1 + (kind == "LSTM")]
-        initial = [np.zeros((len(wide["W"]), batch, n)) if v is None else v.transpose(1, 0, 2) if layout else v for v in initial]
+        initial = [wide.get(k) for k in ("H", "C")][:1 + (kind == "LSTM")]
+        initial = [np.zeros((len(wide["W"]), batch, n)) if v is None else v.transpose(1, 0, 2) if layout else v
+                   for v in initial]
         y = np.zeros((steps, batch, n))
         last = [v[d].copy() for v in initial]
         for b in range(batch):
@@ -100,7 +102,8 @@ def recurrent(kind: str, direction: str, given: str, hidden: int, width: int, si
     outputs = "Y Yh Yc" if kind == "LSTM" else "Y Yh"
     attributes = {"direction": direction, "hidden_size": hidden, **flags, **({"activations": acts} if acts else {}),
                   **({"clip": clip} if clip else {})}
-    m = model([node(kind, " ".join(names), outputs, **attributes)], {k: t for k, t in inputs.items() if k == "X" or k in given},
+    m = model([node(kind, " ".join(names), outputs, **attributes)], {k: t for k, t in inputs.items() if k == "X"
+                                                                     or k in given},
               outputs.split(), weights)
     feeds, right = [], []
     for steps, batch in sizes:
@@ -143,6 +146,7 @@ def test_activations_and_clipping(acts: list[str]) -> None:
 def test_weights_may_be_inputs() -> None:
     m, feeds, right = recurrent("GRU", "forward", "B", 8, 5, [(6, 2)], 11, linear_before_reset=1)
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in m.graph.initializer}
-    m.graph.input.extend(onnx.helper.make_tensor_value_info(k, onnx.TensorProto.FLOAT, v.shape) for k, v in weights.items())
+    m.graph.input.extend(onnx.helper.make_tensor_value_info(k, onnx.TensorProto.FLOAT, v.shape) for k,
+                         v in weights.items())
     del m.graph.initializer[:]
     check(m, [{**f, **weights} for f in feeds], right, TOLERANCE)
