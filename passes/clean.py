@@ -12,6 +12,8 @@ from onnxc.ir.registry import lookup
 
 __all__ = ["attr_key", "cse", "dce", "drop_constants"]
 
+_SAMPLED = 61           # elements: a prime, so that rows of a power of two are not all sampled in one column
+
 
 def _is_pure(op: Op) -> bool:
     row = lookup(op.name)
@@ -60,21 +62,28 @@ def cse(module: Module) -> None:
 
 
 def merge_constants(module: Module) -> None:
-    """Keep one of each set of module constants with equal content."""
-    first: dict[tuple[Any, ...], str] = {}
-    rename: dict[str, str] = {}
-    by_size: dict[tuple[Any, ...], list[str]] = {}
+    """Keep one of each set of module constants with equal content.
+
+    Weights may be gigabytes: all of an array is read only where another one has its type and its sample of elements.
+    """
+    alike: dict[Any, list[str]] = {}
     for name, array in module.constants.items():
-        by_size.setdefault((array.shape, array.dtype), []).append(name)
-    for names in by_size.values():
-        if len(names) > 1:
-            for name in names:
-                key = (constant_hash(module.constants[name]),)
-                rename[name] = first.setdefault(key, name)
+        alike.setdefault((array.shape, array.dtype, _sample(array)), []).append(name)
+    rename: dict[str, str] = {}
+    for names in alike.values():
+        first: dict[str, str] = {}
+        for name in names if len(names) > 1 else ():
+            rename[name] = first.setdefault(constant_hash(module.constants[name]), name)
     for op in module.walk():
         for key_, a in op.attrs.items():
             if isinstance(a, Ref) and rename.get(a.name, a.name) != a.name:
                 op.attrs[key_] = Ref(rename[a.name])
+
+
+def _sample(array: np.ndarray) -> bytes:
+    """Up to some dozens of elements from all over an array."""
+    flat = array.reshape(-1)
+    return flat[::max(1, flat.size // _SAMPLED)].tobytes() if array.dtype != object else b""
 
 
 def _merge(block: Block) -> None:

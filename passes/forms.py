@@ -13,7 +13,7 @@ from typing import Any
 from onnxc.ir.builder import constant_of
 from onnxc.ir.core import Op, Value
 from onnxc.ir.dims import DimLike
-from onnxc.ir.types import I64
+from onnxc.ir.types import BOOL, I64, U8
 from onnxc.passes.indexing import (
     Index,
     Where,
@@ -145,7 +145,8 @@ def _argreduce(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Val
     source = op.operand(0).tensor
     axis = op.attr("axis") % source.rank
     kind = f"arg{op.attr('kind')}{'_last' if op.attr('last') else ''}"
-    return d.reduce(op, (axis,), index, (kind,), where, (element_type(source.dtype), I64))[1]
+    key = U8 if source.dtype == BOOL else element_type(source.dtype)          # bools are not ordered
+    return d.reduce(op, (axis,), index, (kind,), where, (key, I64))[1]
 
 
 def _gather(d: Demand, op: Op, index: Index, where: Where, other: Any) -> Value:

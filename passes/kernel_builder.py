@@ -313,18 +313,14 @@ class Demand:
             raise NotFusable(op.result, "a fold is read at a computed position")
         self.fold_values.append((op.result, self._depends([*index, *(e for t in where for e in t)])))
         self.open(list(own.values()), extents)
-        yields = self._yields(source, full, kinds, where, axes)
-        self.append(Op("yield", yields))
+        element = self.cast(self.at(source, full, where), types[0])
+        position = [self.index_value(full[axes[0]])] if kinds[0].startswith("arg") else []
+        self.append(Op("yield", [element, *position]))
         block = self.close()
         op = Op("k.reduce", (), [Scalar(t) for t in types],
                 {"axes": tuple(own.values()), "extents": extents, "kinds": tuple(kinds)}, [block], self.loc)
         self.append(op)
         return op.results
-
-    def _yields(self, source: Value, full: Index, kinds: Sequence[str], where: Where,
-                axes: Sequence[int]) -> list[Value]:
-        v = self.at(source, full, where)
-        return [v, self.index_value(full[axes[0]])] if kinds[0].startswith("arg") else [v]
 
 
 def element_of(v: Value) -> DType:

@@ -43,6 +43,15 @@ def mem_of(v: Value) -> Mem:
 _NAMELESS = (*VIEWS, "t.const", "t.dims", "t.cast", "t.window", "yield")        # ops that names of kernels leave out
 
 
+def _drop_unread(kernel: Func, inputs: int) -> list[int]:
+    """Take the arguments that a kernel does not read out of its first ones, `inputs` of them (a part of a concatenation
+    reads one of hundreds); the positions of those that stay."""
+    read = [i for i in range(inputs) if kernel.args[i].uses]
+    for i in sorted(set(range(inputs)) - set(read), reverse=True):
+        kernel.body.remove_arg(i)
+    return read
+
+
 class _Program:
     def __init__(self, module: Module, graph: Func, kernels: dict[str, Func]) -> None:
         self.module, self.graph, self.kernels = module, graph, kernels
@@ -124,7 +133,9 @@ class _Program:
         out = self.result_buffer(op.result)
         for kernel in build_kernels(group):
             self.kernels[kernel.name] = kernel
-            self.emit("p.launch", [*inputs, out], [], {"kernel": Ref(kernel.name), "writes": (len(inputs),)}, op.loc)
+            read = _drop_unread(kernel, len(inputs))
+            self.emit("p.launch", [*(inputs[i] for i in read), out], [],
+                      {"kernel": Ref(kernel.name), "writes": (len(read),)}, op.loc)
 
     def result_buffer(self, v: Value) -> Value:
         if v in self.targets:
