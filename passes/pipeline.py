@@ -80,12 +80,18 @@ PIPELINE: tuple[Pass, ...] = (
 
 # Order that must hold whatever moves in the table, each with its reason.
 BEFORE: tuple[tuple[str, str, str], ...] = (
+    ("lower", "dce", "shape arithmetic dies when it has become dims"),
     ("lower", "fold", "only tensor ops have a reference column"),
+    ("fold", "canonicalize", "rules look for constants"),
     ("canonicalize", "sink-transposes", "transposes of transposes are merged there"),
+    ("sink-transposes", "fold-2", "transposed constants are folded there"),
     ("sink-transposes", "fold-scales", "a scale is recognised next to its contraction"),
     ("fold-2", "fold-scales", "a scale must be a constant to be one"),
     ("fold-scales", "fold-3", "scaled weights are folded there"),
+    ("fold-3", "cse", "constants are compared when no pass makes new ones any more"),
+    ("cse", "dce-2", "what was merged away leaves operands without users"),
     ("dce-2", "fuse", "users are counted"),
+    ("fuse", "to-kernel", "a kernel is made of a group"),
     ("to-kernel", "schedule", "schedules stand on kernels"),
     ("schedule", "pack", "the panel width is the schedule's"),
     ("pack", "plan-memory", "packing may allocate"),
