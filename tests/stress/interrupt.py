@@ -15,16 +15,17 @@ from tests.stress.children import finish, start
 COMPILE_LIMIT, RUN_LIMIT = 2.0, 0.5      # seconds until the exception is raised
 
 _CHILD = """
-import sys, time, numpy as np, onnxc, onnxc.driver, onnxc.codegen.llvm.program
+import os, sys, time, numpy as np, onnxc, onnxc.driver, onnxc.codegen.llvm.program
 from tests.session import models
 data = models.chain(40, 256).SerializeToString()
 what = sys.argv[1]
 session = onnxc.InferenceSession(data)
 x = np.random.default_rng(0).standard_normal((20_000, 256)).astype(np.float32)
 small = session.run(None, {"x": x[:5]})[0]
+parent = os.getppid()
 print("ready", flush=True)
 try:
-    while True:
+    while os.getppid() == parent:
         if what == "compile":
             onnxc.InferenceSession(data)
         else:

@@ -16,13 +16,14 @@ from tests.stress.children import finish, start
 
 # After the first word it does nothing but write entries, so that most kills hit a write.
 _WRITER = """
-import sys, onnxc
+import os, sys, onnxc
 from onnxc.runtime.cache import open_cache
 from onnxc.runtime.cache_key import content_of, key_of
 request = {"level": 3, "overridden": ()}
 models = [(key_of(content_of(path), request), onnxc.compile(path)) for path in sys.argv[1:]]
+parent = os.getppid()
 print("ready", flush=True)
-while True:
+while os.getppid() == parent:       # whoever stops the test stops its writers
     for key, compiled in models:
         open_cache().store(key, compiled)
 """
