@@ -41,25 +41,27 @@ def _fold_func(module: Module, func: Func, budget: int) -> int:
         if _fold_known(module, op, known):
             continue
         arrays = [constant_of(module, v) for v in op.inputs]
-        if not arrays or any(a is None for a in arrays) or row.ref is None or not _worth(op, budget):
+        held = sum(a.nbytes for a in arrays if a is not None)
+        if not arrays or any(a is None for a in arrays) or row.ref is None or not _worth(op, held, budget):
             continue
         result = _evaluate(op, [None if v is None else constant_of(module, v) for v in op.operands])
         if result is None:
             continue
-        budget -= max(0, result.nbytes - sum(a.nbytes for a in arrays if a is not None))
+        budget -= max(0, result.nbytes - held)
         _replace(op, Builder.at(module, op).const(result, name=op.result.name or "folded"))
     return budget
 
 
-def _worth(op: Op, budget: int) -> bool:
+def _worth(op: Op, held: int, budget: int) -> bool:
+    """Whether to compute an op now whose operands are `held` bytes of constants: always where they become no more."""
     t = op.result.type
     if not isinstance(t, Tensor) or not t.is_static or any(symbols_of(d) for d in _attr_dims(op)):
         return False
-    size, source = _elements(op.result), max(map(_elements, op.inputs), default=0)
-    if op.name == "t.broadcast" and size > max(source, _REPEATED):
+    size = _elements(op.result)
+    if op.name == "t.broadcast" and size > max(_REPEATED, *map(_elements, op.inputs)):
         return False
     nbytes = size * max(t.dtype.bits, 8) // 8
-    return nbytes <= _EACH and nbytes - source <= budget
+    return nbytes <= held or (nbytes <= _EACH and nbytes - held <= budget)
 
 
 def _elements(v: Value) -> int:
