@@ -111,6 +111,17 @@ class NativeProgram:
             return self._cut([given.get(i, a) for i, a in enumerate(outputs)], real)
         return self._unpacked(outputs, binding.shapes) if self._packs else outputs
 
+    def profile(self, inputs: Sequence[Array]) -> tuple[Array, dict[str, int]]:
+        """One run: i64[steps, 2], the nanoseconds at which each step began and ended; and the values of all dims, those
+        that the run found among them. Not for use beside other runs."""
+        times = np.zeros((len(self.compiled.steps), 2), np.int64)
+        self.run(inputs, times=times)
+        dims = dict(self._bindings[tuple([a.shape for a in inputs])].dims)
+        if self._run_names:
+            table = self._states[-1].own_table
+            dims.update(zip(self._run_names, table[len(table) - len(self._run_names):], strict=True))
+        return times, dims
+
     def _launch(self, binding: _Binding, arrays: tuple[Array, ...], cancel: int,
                 times: int) -> tuple[int, Sequence[Shape], dict[int, Array]]:
         """One call of native code on inputs and outputs, in memory that no other run has meanwhile; also the shapes of

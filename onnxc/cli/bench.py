@@ -1,73 +1,109 @@
-"""`onnxc bench`: medians of a model's run time, alone or in turns with another engine."""
+"""`onnxc bench`: how fast a model starts and runs, alone or in turns with peers, and where its time goes."""
 
 from __future__ import annotations
 
-import importlib
-import os
-import time
+import json
+from collections.abc import Callable
 from typing import Any
 
 import click
-import numpy as np
 
-import onnxc
-from onnxc.bench import take_turns
 from onnxc.cli.console import print_table, working
-from onnxc.cli.feeds import dim_option, feed_from, input_option, parse_dims
+from onnxc.cli.feeds import dim_option, feed_from, parse_dims
+
+_MIB = 2.0**20
 
 
 @click.command()
 @click.argument("model", type=click.Path(dir_okay=False))
-@click.option("--vs", "peer", metavar="MODULE", help="Also measure this module's InferenceSession, as onnxruntime's.")
-@input_option
+@click.option("--vs", "peers", metavar="ENGINE,...", help="Measure these in turns with onnxc: onnxruntime, openvino.")
+@click.option("--input", "--inputs", "-i", "inputs", multiple=True, metavar="NAME=FILE.npy|FILE.npz",
+              help="Value of one input, or of several from an archive; others are random.")
 @dim_option
-@click.option("--seed", default=0, show_default=True, help="Of the random values that inputs without a file get.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of a run, for both engines.")
-@click.option("--seconds", default=3.0, show_default=True, type=click.FloatRange(0.01), help="Time to measure, about.")
+@click.option("--seed", default=0, show_default=True, help="Of the random values.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of every engine.  [default: all processors]")
+@click.option("--seconds", default=3.0, show_default=True, type=click.FloatRange(0.01), help="Of steady runs, about.")
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(1), help="Turns of each engine.")
-def command(model: str, peer: str | None, inputs: tuple[str, ...], dims: tuple[str, ...], seed: int,
-            threads: int | None, seconds: float, rounds: int) -> None:
-    """Measure MODEL on files or on random inputs."""
-    sessions, opening = {}, {}
-    for name in ["onnxc", *([peer] if peer else [])]:
-        start = time.perf_counter()
-        with working(f"opening {model} with {name}"):
-            sessions[name] = _open(name, model, threads)
-        opening[name] = time.perf_counter() - start
-    feed = feed_from(inputs, sessions["onnxc"].get_inputs(), True, parse_dims(dims), seed)
-    with working(f"measuring {model}"):
-        results = {name: s.run(None, feed) for name, s in sessions.items()}
-        timings = take_turns({name: _runner(s, feed) for name, s in sessions.items()}, seconds, rounds)
-    print_table(("engine", "ms, median", "ms, fastest", "runs", "s to open"),
-                [(t.name, t.median * 1e3, t.fastest * 1e3, t.runs, opening[t.name]) for t in timings])
-    if peer:
-        click.echo(f"onnxc is {timings[0].ratio_to(timings[1]):.2f} x as fast as {peer}; largest difference of outputs "
-                   f"{_largest_difference(*results.values()):.2g}")
+@click.option("--steady", is_flag=True, help="Leave out first starts, which need new processes.")
+@click.option("--kernels", is_flag=True, help="Also time every kernel, beside what the machine could do at best.")
+@click.option("--top", default=25, show_default=True, type=click.IntRange(1), help="Kernels to list.")
+@click.option("--roofline", type=click.Path(dir_okay=False, writable=True), metavar="FILE.svg",
+              help="Draw the kernels against the machine's limits.")
+@click.option("--json", "report", type=click.Path(dir_okay=False, writable=True), metavar="FILE",
+              help="Write everything that was measured, rounds included.")
+def command(model: str, peers: str | None, inputs: tuple[str, ...], dims: tuple[str, ...], seed: int,
+            threads: int | None, seconds: float, rounds: int, steady: bool, kernels: bool, top: int,
+            roofline: str | None, report: str | None) -> None:
+    """Measure MODEL, an ONNX model or a compiled one, on files or on random inputs."""
+    from onnxc.bench.compare import Request, compare
+    names = tuple(dict.fromkeys(p.strip() for p in peers.split(",") if p.strip())) if peers else ()
+    sizes = parse_dims(dims)
+    request = Request(names, threads, seconds, rounds, not steady, kernels or bool(roofline))
+    with working(f"measuring {model}") as say:
+        result = compare(model, lambda s: feed_from(inputs, s.get_inputs(), True, sizes, seed), request, say)
+    _print_engines(result)
+    if result.profile is not None and kernels:
+        _print_kernels(result.profile, top)
+    if roofline:
+        from onnxc.bench.roofline import roofline_svg
+        _write(roofline, roofline_svg(result.profile, model))  # type: ignore[arg-type]
+    if report:
+        _write(report, json.dumps(result.to_json(), indent=1) + "\n")
 
 
-def _open(engine: str, model: str, threads: int | None) -> Any:
-    if engine == "onnxc":
-        module: Any = onnxc
-    else:
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        module = importlib.import_module(engine)
-    options = module.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    return module.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
-def _runner(session: Any, feed: dict[str, Any]) -> Any:
-    return lambda: session.run(None, feed)
+def _print_engines(result: Any) -> None:
+    rows = [_engine_row(result, t) for t in result.timings]
+    columns = ["engine", "ms, median", "ms, fastest", "runs"]
+    if result.starts:
+        columns += ["s to compile", "MiB, compiling", "s to open", "ms, first run", "MiB, running"]
+    print_table(columns, rows)
+    for timing in result.timings[1:]:
+        ratio, (largest, relative) = result.ratio(timing.name), result.differences[timing.name]
+        click.echo(f"onnxc is {ratio.median:.2f} x as fast as {timing.name}, {ratio.low:.2f} to {ratio.high:.2f} in "
+                   f"the middle half of {len(timing.rounds)} rounds; largest difference of outputs {largest:.2g}, "
+                   f"{relative:.1g} of the greatest value")
 
 
-def _largest_difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
-    """NaN when shapes differ; equal infinities and NaN in the same place do not count."""
-    largest = 0.0
-    for a, b in zip(ours, theirs, strict=True):
-        if a.shape != b.shape:
-            return float("nan")
-        x, y = a.astype(np.complex128), b.astype(np.complex128)
-        with np.errstate(invalid="ignore"):
-            distance = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0, np.abs(x - y))
-        largest = max(largest, float(distance.max(initial=0)))
-    return largest
+def _engine_row(result: Any, timing: Any) -> tuple[object, ...]:
+    row = (timing.name, timing.median * 1e3, timing.fastest * 1e3, timing.runs)
+    start = result.starts.get(timing.name)
+    if start is None:
+        return row
+    compiling = result.compiling if timing.name == "onnxc" else None
+    return (*row, compiling and compiling.seconds, compiling and compiling.peak_bytes / _MIB, start.seconds,
+            start.first_run * 1e3, start.peak_bytes / _MIB)
+
+
+def _print_kernels(profile: Any, top: int) -> None:
+    limits = profile.limits
+    rates = ", ".join(f"{rate / 1e9:.0f} G operations/s ({dtype})" for dtype, rate in limits.operations.items())
+    click.echo(f"\nkernels, against {rates} and {limits.bandwidth / 1e9:.1f} GB/s over {limits.footprint / _MIB:.1f} "
+               f"MiB on {limits.threads} threads")
+    rows = [_kernel_row(profile, k) for k in profile.kernels[:top]]
+    rest = profile.kernels[top:]
+    if rest:
+        rows.append((f"{len(rest)} others", sum(k.launches for k in rest), _micro(sum(k.seconds for k in rest)),
+                     _percent(profile.share, rest), "", "", "", ""))
+    print_table(("kernel", "launches", "us", "share", "GFLOP/s", "GB/s", "of limit", "limit"), rows)
+    click.echo(f"kernels take {profile.seconds * 1e3:.3f} ms of a run's {profile.run_seconds * 1e3:.3f}; "
+               f"at their limits they would take {profile.least_seconds() * 1e3:.3f}")
+
+
+def _kernel_row(profile: Any, kernel: Any) -> tuple[object, ...]:
+    rate, bandwidth, limit = kernel.rate(), kernel.bandwidth(), kernel.limit(profile.limits)
+    return (kernel.name, kernel.launches, _micro(kernel.seconds), _percent(profile.share, [kernel]),
+            "" if rate is None else f"{rate / 1e9:.1f}", "" if bandwidth is None else f"{bandwidth / 1e9:.1f}",
+            "" if limit is None else f"{limit[0]:.0%}", "decided by data" if limit is None else limit[1])
+
+
+def _micro(seconds: float) -> str:
+    return f"{seconds * 1e6:.1f}"
+
+
+def _percent(share: Callable[[Any], float], kernels: Any) -> str:
+    return f"{sum(map(share, kernels)):.1%}"

@@ -146,18 +146,7 @@ def test_opt_refuses_unknown_passes_and_broken_text(tmp_path):
     assert "canonicalize" in onnxc_command("opt", "--list")
 
 
-# ---- bench, ops, env -------------------------------------------------------------------------------------------------
-
-def test_bench_alone_and_against_another_engine(folder):
-    alone = onnxc_command("bench", folder / "m.onnx", "--dim", "N=4", "--seconds", "0.05", "--rounds", "2")
-    assert "onnxc" in alone
-    pytest.importorskip("onnxruntime")
-    shown = onnxc_command("bench", folder / "m.onnx", "--vs", "onnxruntime", "--threads", "1", "--dim", "N=4",
-                          "--seconds", "0.05", "--rounds", "2")
-    assert "x as fast as onnxruntime" in shown
-    assert "largest difference of outputs 0" in shown
-    assert "No module named" in onnxc_command("bench", folder / "m.onnx", "--vs", "no_such_engine", status=1)
-
+# ---- ops, env --------------------------------------------------------------------------------------------------------
 
 def test_ops_and_coverage():
     listed = onnxc_command("ops")

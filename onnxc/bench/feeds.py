@@ -1,17 +1,9 @@
-"""Measuring sessions: feeds of random values, and timings of several engines taken in turns.
-
-Engines alternate in short rounds, so that a machine that is busy for a while slows all of them alike; what counts are
-medians over rounds and the median of the rounds' ratios.
-"""
+"""Random values for a model's inputs."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,13 +12,11 @@ from onnxc.ir.dims import evaluate, parse_dim, symbols_of
 from onnxc.ir.types import ALL_DTYPES, STR, DType
 from onnxc.runtime.metadata import NodeArg
 
-__all__ = ["Timing", "random_feed", "take_turns"]
+__all__ = ["random_feed"]
 
 _BY_TEXT = {f"tensor({d.onnx_text})": d for d in ALL_DTYPES if d != STR}
 _MOST_ELEMENTS = 1 << 32
 
-
-# ---- inputs ----------------------------------------------------------------------------------------------------------
 
 def random_feed(arguments: Sequence[NodeArg], dims: Mapping[str, int], seed: int = 0) -> dict[str, np.ndarray]:
     """Values for the inputs of a model: floats from the normal distribution, integers of 0 and 1, bools.
@@ -77,48 +67,3 @@ def _values(generator: np.random.Generator, dtype: DType, shape: list[int]) -> n
     if dtype.is_float or dtype.kind == "complex":
         return generator.standard_normal(shape).astype(dtype.numpy)
     return generator.integers(0, 2, shape).astype(dtype.numpy)
-
-
-# ---- time ------------------------------------------------------------------------------------------------------------
-
-@dataclasses.dataclass(frozen=True)
-class Timing:
-    """One engine's result: `median` and `fastest` seconds a run, `runs` taken, and its times round by round."""
-
-    name: str
-    median: float
-    fastest: float
-    runs: int
-    rounds: tuple[float, ...]
-
-    def ratio_to(self, other: Timing) -> float:
-        """How many times as fast as `other` this one is: the median over rounds, each of which both saw."""
-        return statistics.median(b / a for a, b in zip(self.rounds, other.rounds, strict=True))
-
-
-def take_turns(engines: Mapping[str, Callable[[], Any]], seconds: float = 2.0, rounds: int = 10) -> list[Timing]:
-    """Times each engine in `rounds` rounds that take about `seconds` in all, after one run each to warm up."""
-    for run in engines.values():
-        run()
-    share = seconds / (rounds * len(engines))
-    taken: dict[str, list[list[float]]] = {name: [] for name in engines}
-    for _ in range(rounds):
-        for name, run in engines.items():
-            taken[name].append(_round(run, share))
-    return [_summary(name, times) for name, times in taken.items()]
-
-
-def _round(run: Callable[[], Any], seconds: float) -> list[float]:
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while not times or time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return times
-
-
-def _summary(name: str, rounds: list[list[float]]) -> Timing:
-    all_times = [t for times in rounds for t in times]
-    return Timing(name, statistics.median(all_times), min(all_times), len(all_times),
-                  tuple(statistics.median(times) for times in rounds))

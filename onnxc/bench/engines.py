@@ -1,0 +1,145 @@
+"""onnxc and its peers behind one form: a model opened by path, and runs of it.
+
+A peer that is not there, or that cannot read ONNX, is refused with what to do about it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+
+import onnxc
+from onnxc.errors import Fail, InvalidArgument, OnnxcError
+from onnxc.runtime.artifact import MAGIC, is_artifact
+from onnxc.runtime.threads import default_threads
+
+__all__ = ["PEERS", "Engine", "check_peers", "holds_artifact", "largest_difference", "load_module", "open_engine",
+           "runner", "with_threads"]
+
+Feed = Mapping[str, Any]
+
+PEERS = ("onnxruntime", "openvino")
+_NO_READER = {
+    "torch": "torch reads no ONNX: what turns a model into a module (onnx2torch and the like) is a package of its own "
+             "whose choices would be measured too. Measure the module that the model was exported from.",
+}
+
+
+class Engine(Protocol):
+    """A model that is ready to run: all its outputs in order, for a feed by input name."""
+
+    def __call__(self, feed: Feed) -> list[np.ndarray]: ...
+
+
+def check_peers(names: Sequence[str], model: str) -> None:
+    """Raises InvalidArgument for a peer that cannot be measured on `model`: unknown, without a reader, not installed,
+    or faced with a compiled model."""
+    for name in names:
+        if name in _NO_READER:
+            raise InvalidArgument(_NO_READER[name])
+        if name not in PEERS:
+            raise InvalidArgument(f"There is no engine '{name}' to compare with; there are {', '.join(PEERS)}.")
+        if find_spec(name) is None:
+            raise InvalidArgument(f"{name} is not installed in this Python: pip install {name}")
+        if holds_artifact(model):
+            raise InvalidArgument(f"{model} is a compiled model, which {name} cannot read: give the ONNX model.")
+
+
+def with_threads(threads: int | None) -> int:
+    """The number of threads that every engine gets: as asked, or all processors that this process may use."""
+    return threads or default_threads()
+
+
+def load_module(name: str) -> Any:
+    """The engine's package, imported."""
+    # Read when the package is loaded.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return import_module(name)
+
+
+def open_engine(name: str, path: str, threads: int) -> Engine:
+    """The model ready to run in `name`. What a peer raises about the model becomes Fail."""
+    if name == "onnxc":
+        return _session(onnxc, path, threads)
+    with _named(name):
+        return _openvino(path, threads) if name == "openvino" else _session(load_module(name), path, threads)
+
+
+def _session(module: Any, path: str, threads: int) -> Engine:
+    options = module.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = module.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(feed: Feed) -> list[np.ndarray]:
+        outputs: list[np.ndarray] = session.run(None, feed)
+        return outputs
+
+    return run
+
+
+def _openvino(path: str, threads: int) -> Engine:
+    """Its defaults for short latency, but for precision: f32 stays f32, as in the other engines."""
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = load_module("openvino").Core().compile_model(path, "CPU", settings)
+    request = compiled.create_infer_request()
+
+    def run(feed: Feed) -> list[np.ndarray]:
+        # Outputs are new arrays, as in the other engines.
+        results = request.infer(feed, share_inputs=True, share_outputs=False)
+        return [results[port] for port in compiled.outputs]
+
+    return run
+
+
+@contextmanager
+def _named(engine: str) -> Iterator[None]:
+    """Errors in the engine's own words, with its name; those of onnxc as they are."""
+    try:
+        yield
+    except (OnnxcError, MemoryError):
+        raise
+    except Exception as error:
+        raise Fail(f"{engine} did not take the model: {str(error).strip() or type(error).__name__}") from error
+
+
+def holds_artifact(path: str) -> bool:
+    """Whether the file is a compiled model."""
+    try:
+        with open(path, "rb") as file:
+            return is_artifact(file.read(len(MAGIC)))
+    except OSError:
+        return False        # who opens the model says what is wrong
+
+
+def runner(engine: Engine, feed: Feed) -> Callable[[], Any]:
+    """A run with nothing left to say."""
+    return lambda: engine(feed)
+
+
+def largest_difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The largest difference of outputs, and of any output relative to its greatest magnitude. NaN when shapes differ;
+    equal infinities and NaN in the same place do not count. Raises Fail when there are more outputs on one side."""
+    if len(ours) != len(theirs):
+        raise Fail(f"{len(ours)} outputs here and {len(theirs)} there: these are not results of one model.")
+    pairs = [_difference(np.asarray(a), np.asarray(b)) for a, b in zip(ours, theirs, strict=True)]
+    worst = np.max(np.array(pairs).reshape(-1, 2), axis=0, initial=0.0)
+    return float(worst[0]), float(worst[1])
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    if a.shape != b.shape:
+        return float("nan"), float("nan")
+    if a.dtype.kind in "OUS":
+        return (0.0, 0.0) if np.array_equal(a, b) else (float("nan"), float("nan"))
+    x, y = a.astype(np.complex128), b.astype(np.complex128)
+    with np.errstate(invalid="ignore"):
+        distance = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0, np.abs(x - y))
+        finite = np.abs(y)[np.isfinite(y)]
+    largest, scale = float(distance.max(initial=0)), float(finite.max(initial=0))
+    return largest, largest / scale if scale else float(largest > 0)

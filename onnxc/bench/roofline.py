@@ -1,0 +1,134 @@
+"""A roofline picture as SVG: operations a second over operations a byte, both in powers of ten, with the machine's
+limits as roofs and every kernel as a disc whose area is its share of the time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from onnxc.bench.kernels import KernelTime, Profile
+
+__all__ = ["roofline_svg"]
+
+_WIDTH, _HEIGHT = 960, 600
+_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 24, 56, 64
+_NAMED = 8                  # kernels with their name beside them
+_COLOURS = {"compute": "#2563a8", "memory": "#b4531a"}
+_NAMES = {"f32": "f32 multiply-adds", "f64": "f64 multiply-adds", "i8": "products of bytes"}
+
+
+def roofline_svg(profile: Profile, title: str) -> str:
+    """The picture. Kernels without operations, and those whose work data decides, are counted below it instead."""
+    drawn = [k for k in profile.kernels if k.work and k.work.operations and k.work.nbytes and k.seconds]
+    frame = _Frame(profile, drawn)
+    left_out = len(profile.kernels) - len(drawn)
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
+             'font-size="12">',
+             f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
+             _text(_LEFT, 28, title, "start", size=16),
+             *_grid(frame), *_roofs(frame, profile),
+             *[_disc(frame, profile, k) for k in drawn], *_labels(frame, profile, drawn[:_NAMED])]
+    if left_out:
+        parts.append(_text(_LEFT, _HEIGHT - 8, f"not drawn: {left_out} kernels that only move data, or whose work data "
+                                               "decides", "start"))
+    return "\n".join([*parts, "</svg>\n"])
+
+
+class _Frame:
+    """Powers of ten that the axes span, and where values lie on the page."""
+
+    def __init__(self, profile: Profile, kernels: Sequence[KernelTime]) -> None:
+        peaks = list(profile.limits.operations.values())
+        ridge = [p / profile.limits.bandwidth for p in peaks]
+        works = [(k.work.intensity, k.work.operations / k.seconds) for k in kernels if k.work]
+        self.x0, self.x1 = _decades([*ridge, *(x for x, _ in works)])
+        self.y0, self.y1 = _decades([*peaks, *(y for _, y in works)])
+
+    def x(self, intensity: float) -> float:
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (math.log10(intensity) - self.x0) / (self.x1 - self.x0)
+
+    def y(self, rate: float) -> float:
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (math.log10(rate) - self.y0) / (self.y1 - self.y0)
+
+
+def _decades(values: Sequence[float]) -> tuple[int, int]:
+    """Whole powers of ten around the values, at least one apart."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values) * 1.05))
+    return low, max(high, low + 1)
+
+
+def _grid(frame: _Frame) -> Iterator[str]:
+    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    for power in range(frame.x0, frame.x1 + 1):
+        at = frame.x(10.0**power)
+        yield _line(at, _TOP, at, bottom, "#ddd")
+        yield _text(at, bottom + 18, f"{10.0**power:g}", "middle")
+    for power in range(frame.y0, frame.y1 + 1):
+        at = frame.y(10.0**power)
+        yield _line(_LEFT, at, right, at, "#ddd")
+        yield _text(_LEFT - 8, at + 4, f"{10.0 ** (power - 9):g}", "end")
+    yield _text((_LEFT + right) / 2, bottom + 38, "operations a byte", "middle")
+    yield _text(_LEFT - 56, _TOP - 10, "GFLOP/s", "start")
+
+
+def _roofs(frame: _Frame, profile: Profile) -> Iterator[str]:
+    limits = profile.limits
+    top = max(limits.operations.values())
+    # The slope from where it enters the picture to the highest roof.
+    start = max(10.0**frame.x0, 10.0**frame.y0 / limits.bandwidth)
+    ridge = top / limits.bandwidth
+    yield _line(frame.x(start), frame.y(start * limits.bandwidth), frame.x(ridge), frame.y(top), _COLOURS["memory"], 2)
+    yield _text(frame.x(start) + 8, frame.y(start * limits.bandwidth) - 12,
+                f"  {limits.bandwidth / 1e9:.1f} GB/s over {limits.footprint / 2**20:.1f} MiB", "start",
+                colour=_COLOURS["memory"])
+    for dtype, peak in limits.operations.items():
+        yield _line(frame.x(peak / limits.bandwidth), frame.y(peak), _WIDTH - _RIGHT, frame.y(peak),
+                    _COLOURS["compute"], 2)
+        yield _text(_WIDTH - _RIGHT, frame.y(peak) - 6, f"{_NAMES.get(dtype, dtype)} on {limits.threads} threads: "
+                    f"{peak / 1e9:.0f} GFLOP/s", "end", colour=_COLOURS["compute"])
+
+
+def _place(frame: _Frame, profile: Profile, kernel: KernelTime) -> tuple[float, float, float]:
+    """Centre and radius of a disc."""
+    assert kernel.work is not None
+    return (frame.x(kernel.work.intensity), frame.y(kernel.work.operations / kernel.seconds),
+            3 + 30 * math.sqrt(profile.share(kernel)))
+
+
+def _disc(frame: _Frame, profile: Profile, kernel: KernelTime) -> str:
+    assert kernel.work is not None
+    share, limit = profile.share(kernel), kernel.limit(profile.limits)
+    reached, what = limit or (0.0, "memory")
+    x, y, radius = _place(frame, profile, kernel)
+    told = (f"{kernel.name}\n{kernel.seconds * 1e6:.1f} us, {share:.1%} of the time\n"
+            f"{kernel.work.operations / kernel.seconds / 1e9:.1f} GFLOP/s, "
+            f"{kernel.work.nbytes / kernel.seconds / 1e9:.1f} GB/s\n{reached:.0%} of the limit ({what})\n"
+            f"{kernel.nodes}")
+    return (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{_COLOURS[what]}" fill-opacity="0.45" '
+            f'stroke="{_COLOURS[what]}"><title>{escape(told)}</title></circle>')
+
+
+def _labels(frame: _Frame, profile: Profile, kernels: Sequence[KernelTime]) -> Iterator[str]:
+    """Names beside their discs, or as far below as there is room; to the left of those near the right edge."""
+    taken: list[tuple[float, float, float]] = []
+    for kernel in kernels:
+        x, y, radius = _place(frame, profile, kernel)
+        length = 6.0 * len(kernel.name)
+        left = x + radius + 3 if x + radius + length < _WIDTH else x - radius - 3 - length
+        at = y + 4
+        while any(abs(at - other) < 11 and left < end and start < left + length for start, end, other in taken):
+            at += 11
+        taken.append((left, left + length, at))
+        if at != y + 4:
+            yield _line(x, y, left, at - 4, "#999")
+        yield _text(left, at, kernel.name, "start", size=10)
+
+
+def _line(x0: float, y0: float, x1: float, y1: float, colour: str, width: int = 1) -> str:
+    return f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" stroke="{colour}" stroke-width="{width}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str, size: int = 12, colour: str = "#333") -> str:
+    return (f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{colour}">'
+            f"{escape(text)}</text>")
