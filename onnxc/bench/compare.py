@@ -13,7 +13,15 @@ import numpy as np
 import onnxc
 import onnxc.errors
 from onnxc.bench.cold import Cold, compile_cold, measure_cold
-from onnxc.bench.engines import check_peers, holds_artifact, largest_difference, open_engine, runner, with_threads
+from onnxc.bench.engines import (
+    check_peers,
+    first_outputs,
+    holds_artifact,
+    largest_difference,
+    open_engine,
+    runner,
+    with_threads,
+)
 from onnxc.bench.kernels import Profile, profile_kernels
 from onnxc.bench.timing import Ratio, Timing, take_turns
 
@@ -106,7 +114,7 @@ def _steady(paths: Mapping[str, str], feed: Mapping[str, Any], threads: int, req
     for name, path in paths.items():
         say(f"opening it with {name}")
         engines[name] = open_engine(name, path, threads)
-        results[name] = engines[name](feed)
+        results[name] = first_outputs(name, engines[name], feed)
     differences = {name: largest_difference(results["onnxc"], theirs) for name, theirs in results.items()
                    if name != "onnxc"}
     results.clear()

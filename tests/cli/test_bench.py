@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import onnxc
 from onnxc.bench.cold import compile_cold, measure_cold
-from onnxc.bench.engines import check_peers, largest_difference, open_engine
+from onnxc.bench.engines import check_peers, first_outputs, largest_difference, open_engine
 from onnxc.bench.feeds import random_feed
 from onnxc.bench.kernels import KernelTime, Profile, profile_kernels, program_of
 from onnxc.bench.machine import Limits, fma_peak, has_byte_products, memory_rate
@@ -169,8 +169,12 @@ def test_differences_of_outputs():
 def test_what_a_peer_says_about_a_model_keeps_its_name(tmp_path):
     pytest.importorskip("onnxruntime")
     (tmp_path / "bad.onnx").write_bytes(b"\x08\x08nothing")
-    with pytest.raises(Fail, match="onnxruntime did not take the model"):
+    with pytest.raises(Fail, match="onnxruntime failed on this model"):
         open_engine("onnxruntime", str(tmp_path / "bad.onnx"), 1)
+    (tmp_path / "m.onnx").write_bytes(models.sums().SerializeToString())
+    engine = open_engine("onnxruntime", str(tmp_path / "m.onnx"), 1)
+    with pytest.raises(Fail, match="onnxruntime failed on this model.*'y'"):
+        first_outputs("onnxruntime", engine, {"x": np.zeros((2, 3), np.float32)})
 
 
 # ---- work ------------------------------------------------------------------------------------------------------------
