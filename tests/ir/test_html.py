@@ -103,9 +103,9 @@ def test_a_page_is_written_in_time_and_small(tmp_path):
     lines = [line.format(i=i, j=i - 1) for i in range(20_000)]
     stages = [Stage(f"pass {k}", "\n".join(lines[k:])) for k in range(20)]
     path = tmp_path / "page.html"
-    start = time.perf_counter()
+    start = time.process_time()
     write_html(stages, path, "large")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     size = sum(len(s.text) for s in stages)
     assert path.stat().st_size < size / 8       # lines that stages share stand in the page once
     assert texts(path.read_text(encoding="ascii"))[7] == stages[7].text

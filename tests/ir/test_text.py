@@ -125,9 +125,9 @@ def test_values_of_one_name_get_numbers_in_time():
     func = module.add(parse_func('func @main() kind "graph" {\n}'))
     for _ in range(20_000):
         func.body.append(Op("test.a", (), [Tensor(F32, ())], names=["x"]))
-    start = time.perf_counter()
+    start = time.process_time()
     text = print_module(module)
-    assert time.perf_counter() - start < 5      # quadratic numbering takes minutes
+    assert time.process_time() - start < 5      # quadratic numbering takes minutes
     assert "%x_19999 = " in text
 
 
@@ -265,10 +265,10 @@ def test_constants_are_taken_by_name_and_checked_by_content():
          "comment", "underscores", "string"],
 )
 def test_text_without_measure_is_an_error_and_soon(text):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(IRSyntaxError):
         parse_module(text)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_nesting_up_to_the_limit_reads_and_prints():
@@ -308,9 +308,9 @@ def test_large_modules_read_in_about_a_second():
     line = '  %v{j} = test.conv(%v{i}, %x, _) {{pads = [1, 1], s = "abc", f = 1.5}} : f32[N, {d}] loc "n{i}"'
     lines = [line.format(i=i, j=i + 1, d=i % 97) for i in range(10_000)]
     text = 'func @main(%v0: f32[N, 3], %x: f32[3]) kind "graph" {\n' + "\n".join(lines) + "\n}\n"
-    start = time.perf_counter()
+    start = time.process_time()
     module = parse_module(text)
-    assert time.perf_counter() - start < 5      # about 0.5 s on an idle core
+    assert time.process_time() - start < 5      # about 0.5 s on an idle core
     assert print_module(module) == text
 
 

@@ -341,9 +341,9 @@ def test_ten_thousand_ops_are_verified_in_a_moment():
     line = '  %v{j} = t.transpose(%v{i}) {{perm = [1, 0]}} : f32[{t}] loc "n{i}"'
     lines = [line.format(i=i, j=i + 1, t="N, 3" if i % 2 else "3, N") for i in range(10_000)]
     module = parse_module('func @main(%v0: f32[N, 3]) kind "graph" {\n' + "\n".join(lines) + "\n}\n")
-    start = time.perf_counter()
+    start = time.process_time()
     verify(module)
-    assert time.perf_counter() - start < 1      # about 0.1 s on an idle core
+    assert time.process_time() - start < 1      # about 0.1 s on an idle core
 
 
 def test_scalar_types_are_compared_as_types():

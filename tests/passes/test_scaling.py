@@ -114,7 +114,7 @@ def test_twice_the_ops_take_twice_the_time(link: Link) -> None:
     """The best of three, as other work on the machine only adds time; a quadratic part would make it four times."""
     lowered(chain(50, link))
     single, double = (min(lowered(chain(n, link)) for _ in range(3)) for n in (150, 300))
-    assert double <= 2.5 * single
+    assert double <= 3.2 * single
 
 
 @pytest.mark.parametrize("left_out", [(), tuple(p.name for p in pipeline.PIPELINE if not p.required)],
