@@ -24,7 +24,16 @@ from onnxc.codegen.llvm.contract_epilogue import sweep
 from onnxc.codegen.llvm.contract_form import Axes, contraction_of, extent_of, normal_form
 from onnxc.codegen.llvm.contract_generic import generic_form, micro_kernel_pays
 from onnxc.codegen.llvm.contract_loops import POINTER_BYTES, Block, Blocking, Holes, Job, Panel, contraction
-from onnxc.codegen.llvm.contract_pack import FIRST, INSIDE, WIDTH, Part, epilogue_part, panel_part, row_part
+from onnxc.codegen.llvm.contract_pack import (
+    FIRST,
+    INSIDE,
+    WIDTH,
+    Part,
+    byte_panel_part,
+    epilogue_part,
+    panel_part,
+    row_part,
+)
 from onnxc.codegen.llvm.contract_plan import COLUMN, Plan, plan_of
 from onnxc.codegen.llvm.contract_transpose import emit_transposed
 from onnxc.codegen.llvm.dims import DimEmitter, constant
@@ -108,9 +117,10 @@ class _ContractEmitter:
         self.accumulate = cast(DType, self.op.attrs["accumulate"])
         self.blocking: Blocking = blocking_of(func, schedule)
         self.tile = self.blocking.tile
-        self.plan: Plan = plan_of(func, self.blocking.columns, self.tile.lanes)
-        self.row_part = row_part(func, target) if self.plan.rows is None else None
-        self.panel_part = panel_part(func, target, self.blocking.columns) if self.plan.panels is None else None
+        bytewise = bool(self.tile.dot)
+        self.plan: Plan = plan_of(func, self.blocking.columns, self.tile.lanes, bytewise)
+        self.row_part = row_part(func, target, bytewise) if self.plan.rows is None else None
+        self.panel_part = self._panel_part() if self.plan.panels is None else None
         self.epilogue_part = epilogue_part(func, target, self.tile.lanes)
         self.scratch = self._scratch()
         self.chunks, self.chunk_rows = chunks_of(self.plan.height, schedule.chunk, schedule.rows)
@@ -118,16 +128,39 @@ class _ContractEmitter:
         self.function = ir.Function(module, abi.KERNEL_TYPE, func.name)
         self.function.linkage = "internal"
 
+    def _panel_part(self) -> Part:
+        columns = self.blocking.columns
+        if self.tile.dot:
+            return byte_panel_part(self.func, self.target, columns, self.plan.taps, self.plan.depth)
+        return panel_part(self.func, self.target, columns)
+
     @property
     def item(self) -> int:
-        return ITEM_BYTES[self.tile.dtype]
+        """Bytes of an element of the left operand."""
+        return self.tile.left_bytes
+
+    @property
+    def panel_item(self) -> int:
+        """Bytes of an element of the right operand."""
+        return self.tile.left_bytes
+
+    @property
+    def panel_row(self) -> int:
+        """Bytes of a step, or group of steps, of a packed panel."""
+        return self.blocking.columns * ITEM_BYTES[self.tile.dtype]
+
+    @property
+    def panel_steps(self) -> DimLike:
+        """Steps, or groups of them, of one tap of a packed panel."""
+        return ceildiv(extent_of(self.plan.depth), self.tile.group)
 
     def _scratch(self) -> _Scratch:
         plan, item, k = self.plan, self.item, extent_of(self.plan.k)
         zeros = self.blocking.tile_bytes + _aligned(extent_of(plan.taps) * (self.schedule.chunk * POINTER_BYTES))
         rows = zeros + (_aligned(extent_of(plan.depth) * item) if plan.rows is not None and plan.rows.where else 0)
         panel = rows + (_aligned(k * (self.schedule.chunk * item)) if plan.rows is None else 0)
-        end = panel + (_aligned(k * (self.blocking.columns * item)) if plan.panels is None else 0)
+        steps = extent_of(plan.taps) * self.panel_steps
+        end = panel + (_aligned(steps * self.panel_row) if plan.panels is None else 0)
         return _Scratch(zeros, rows, panel, end)
 
     # ---- the function ------------------------------------------------------------------------------------------------
@@ -156,8 +189,7 @@ class _ContractEmitter:
         self.packed_panel = byte_offset(b, self.base, dim(self.scratch.panel))
         if self.plan.rows is not None and self.plan.rows.where:
             size = b.mul(dim(extent_of(self.plan.depth)), constant(self.item))
-            function = intrinsic(b.module, "llvm.memset", [abi.PTR, I64], abi.VOID, [abi.PTR, I8, I64, abi.I1])
-            b.call(function, [self.zeros, ir.Constant(I8, 0), size, ir.Constant(abi.I1, 0)])
+            _memset(b, self.zeros, self.plan.rows.fill, size)
 
     def _dims(self, b: ir.IRBuilder, axes: Mapping[str, ir.Value] | None = None) -> DimEmitter:
         return DimEmitter(b, {**self.env, **(axes or {})}, self._rank)
@@ -240,16 +272,19 @@ class _ContractEmitter:
         panels = self.plan.panels
         assert panels is not None
         dim = self._dims(b, {COLUMN: n0})
-        item = constant(self.item)
+        item = constant(self.panel_item)
         pointer = byte_offset(b, self.memory[panels.memory], b.mul(dim(panels.index), item))
         return Panel(pointer, b.mul(dim(panels.row_stride), item), b.mul(dim(panels.tap_stride), item))
 
     def _pack_panel(self, b: ir.IRBuilder, n0: ir.Value, columns: ir.Value) -> Panel:
         """Packs the panel for the chunk that is about to use it."""
         assert self.panel_part is not None
+        stride, dim = constant(self.panel_row), self._dims(b)
+        depth = extent_of(self.plan.depth)
+        if self.tile.dot and not (isinstance(depth, int) and depth % self.tile.group == 0):
+            _memset(b, self.packed_panel, 0, b.mul(dim(extent_of(self.plan.taps) * self.panel_steps), stride))
         self._emit_part(b, self.panel_part, self.packed_panel, {FIRST: n0, WIDTH: columns})
-        stride = constant(self.blocking.columns * self.item)
-        return Panel(self.packed_panel, stride, b.mul(self._dims(b)(extent_of(self.plan.depth)), stride))
+        return Panel(self.packed_panel, stride, b.mul(dim(self.panel_steps), stride))
 
     # ---- the epilogue ------------------------------------------------------------------------------------------------
 
@@ -314,6 +349,11 @@ def decode(b: ir.IRBuilder, position: ir.Value, axes: Axes, dim: DimEmitter) -> 
     for name, _ in axes[:1]:
         out[name] = position
     return {name: out[name] for name, _ in axes}
+
+
+def _memset(b: ir.IRBuilder, pointer: ir.Value, byte: int, size: ir.Value) -> None:
+    function = intrinsic(b.module, "llvm.memset", [abi.PTR, I64], abi.VOID, [abi.PTR, I8, I64, abi.I1])
+    b.call(function, [pointer, ir.Constant(I8, byte & 0xFF), size, ir.Constant(abi.I1, 0)])
 
 
 def _least(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:

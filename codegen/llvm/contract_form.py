@@ -18,6 +18,7 @@ from typing import cast
 from onnxc.codegen.accesses import Accesses, Condition, linear_in, recombine
 from onnxc.codegen.clone import clone_func, clone_op
 from onnxc.codegen.collapse import merge_condition, merge_index
+from onnxc.codegen.llvm.microkernel_bytes import GROUP
 from onnxc.ir.core import Attr, Block, Func, Op
 from onnxc.ir.dims import (
     Bounds,
@@ -33,17 +34,20 @@ from onnxc.ir.dims import (
     sym,
     symbols_of,
 )
-from onnxc.ir.types import Mem
+from onnxc.ir.types import I8, I32, U8, DType, Mem, Scalar
 
 __all__ = [
     "Axes",
     "NORMAL",
     "axes_of",
+    "bytes_of",
     "clone_region",
     "contraction_of",
     "extent_of",
+    "group_place",
     "normal_form",
     "place_of",
+    "signs_of",
     "store_of",
 ]
 
@@ -69,6 +73,30 @@ def axes_of(op: Op, group: str) -> Axes:
     """The (name, extent) pairs of one of the op's four lists."""
     pairs = cast("tuple[tuple[Dim, DimLike], ...]", op.attrs[group])
     return [(str(axis), extent) for axis, extent in pairs]
+
+
+def bytes_of(op: Op) -> tuple[DType, DType] | None:
+    """The types of 8-bit integers that both operands of a sum in i32 are cast from; None where they are not."""
+    out = []
+    for region in op.regions[:2]:
+        cast_op = region.terminator.operand(0).op
+        if cast_op is None or cast_op.name != "s.cast" or cast_op.block is not region:
+            return None
+        source = cast_op.operand(0).type
+        if not isinstance(source, Scalar) or source.dtype not in (U8, I8) or op.attrs["accumulate"] != I32:
+            return None
+        out.append(source.dtype)
+    return out[0], out[1]
+
+
+def signs_of(types: tuple[DType, DType]) -> str:
+    """ "u" or "s" for either operand."""
+    return "".join("s" if t.is_signed else "u" for t in types)
+
+
+def group_place(tap: DimLike, step: DimLike, groups: DimLike, columns: int, column: DimLike) -> DimLike:
+    """Where a panel of bytes holds a step of a tap of `groups` groups: [taps][groups][columns][4]."""
+    return ((tap * groups + floordiv(step, GROUP)) * columns + column) * GROUP + mod(step, GROUP)
 
 
 def extent_of(axes: Axes) -> DimLike:

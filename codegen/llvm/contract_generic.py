@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import cast
 
 from onnxc.codegen.accesses import Accesses, linear_in
-from onnxc.codegen.llvm.contract_form import Axes, axes_of, clone_region, contraction_of, extent_of, store_of
+from onnxc.codegen.llvm.contract_form import Axes, axes_of, bytes_of, clone_region, contraction_of, extent_of, store_of
 from onnxc.codegen.llvm.contract_plan import single_load
 from onnxc.codegen.llvm.schedule_contract import TILE_TYPES
 from onnxc.codegen.llvm.target import Target
@@ -42,7 +42,8 @@ def micro_kernel_pays(func: Func, target: Target, constant: frozenset[int] = fro
     height, columns, depth = (extent_of(axes_of(op, g)) for g in ("m", "n", "k"))
     if isinstance(columns, int) and columns < _NARROWEST:
         return False
-    load = single_load(op.regions[1], accumulate)
+    types = bytes_of(op)
+    load = single_load(op.regions[1], types[1] if types else accumulate)
     along = load is not None and _runs_along(func, load, axes_of(op, "n"))
     if isinstance(depth, int) and depth < _SHALLOWEST and along:
         return False

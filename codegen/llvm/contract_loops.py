@@ -19,6 +19,7 @@ from llvmlite import ir
 
 from onnxc.codegen.llvm.loops import I64, counted_loop, i64
 from onnxc.codegen.llvm.microkernel import ITEM_BYTES, Microkernel, byte_offset, microkernel
+from onnxc.codegen.llvm.microkernel_bytes import byte_microkernel
 
 POINTER_BYTES = 8
 _ALIGNMENT = 64
@@ -91,7 +92,7 @@ class Job:
 @dataclass(frozen=True)
 class Panel:
     """Where a panel lies: step k of tap t at `pointer + t * tap_stride + k * row_stride` bytes, readable in whole
-    vectors up to the last one that holds a column of the result."""
+    vectors up to the last one that holds a column of the result. For tiles of bytes k counts groups of steps."""
 
     pointer: ir.Value
     row_stride: ir.Value
@@ -280,7 +281,7 @@ class _Contraction:
         """Taps and steps of depth in a block: several whole taps, or a part of one. Equal blocks; both positive.
 
         A chunk of one tile reads the panel once, so it takes everything at once."""
-        most = self.blocking.block_bytes // self.blocking.row_bytes
+        most = self.blocking.block_bytes // self.blocking.row_bytes * self.blocking.tile.group
         depth, taps = _maximum(builder, self.depth, i64(1)), _maximum(builder, self.taps, i64(1))
         fitting = _maximum(builder, builder.sdiv(i64(most), depth), i64(1))
         tap_blocks = _ceil_div_by(builder, taps, fitting)
@@ -300,11 +301,12 @@ class _Contraction:
         block: _DepthBlock,
     ) -> None:
         """All tiles of a chunk for one block of depth, and the epilogue of those that are complete."""
-        item, tile = ITEM_BYTES[self.blocking.tile.dtype], self.blocking.tile
+        tile = self.blocking.tile
         stride = i64(self.blocking.row_bytes)
         vectors = _ceil_div(builder, columns, tile.lanes)
-        offset = builder.mul(block.step, i64(item))
-        skipped = builder.add(builder.mul(block.tap, panel.tap_stride), builder.mul(block.step, panel.row_stride))
+        offset = builder.mul(block.step, i64(tile.left_bytes))
+        group = builder.udiv(block.step, i64(tile.group))  # blocks begin with a group: see _STEP_MULTIPLE
+        skipped = builder.add(builder.mul(block.tap, panel.tap_stride), builder.mul(group, panel.row_stride))
         start = byte_offset(builder, panel.pointer, skipped)
         again = builder.not_(block.is_first)
 
@@ -331,8 +333,9 @@ class _Contraction:
         row_counts = sorted(self.blocking.row_counts or range(1, tile.rows + 1), reverse=True)
         vector_counts = sorted(self.blocking.vector_counts or range(1, tile.vectors + 1), reverse=True)
         specs = [replace(tile, rows=r, vectors=v) for v in vector_counts for r in row_counts]
+        make = byte_microkernel if tile.dot else microkernel
         if len(specs) == 1:
-            builder.call(microkernel(builder.module, specs[0]), arguments)
+            builder.call(make(builder.module, specs[0]), arguments)
             return
         key = builder.add(builder.mul(vectors, i64(tile.rows + 1)), rows)
         never, after = builder.append_basic_block("size.never"), builder.append_basic_block("size.end")
@@ -341,7 +344,7 @@ class _Contraction:
             case = builder.append_basic_block(f"size.{spec.rows}x{spec.vectors}")
             switch.add_case(i64(spec.vectors * (tile.rows + 1) + spec.rows), case)
             builder.position_at_end(case)
-            builder.call(microkernel(builder.module, spec), arguments)
+            builder.call(make(builder.module, spec), arguments)
             builder.branch(after)
         builder.position_at_end(never)
         builder.unreachable()

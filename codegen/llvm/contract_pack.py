@@ -13,14 +13,24 @@ from typing import cast
 
 from onnxc.codegen.accesses import Accesses, accesses_of, dependent_values, linear_in, loop_axes
 from onnxc.codegen.clone import clone_op
-from onnxc.codegen.llvm.contract_form import Axes, axes_of, clone_region, contraction_of, extent_of, place_of
+from onnxc.codegen.llvm.contract_form import (
+    Axes,
+    axes_of,
+    bytes_of,
+    clone_region,
+    contraction_of,
+    extent_of,
+    group_place,
+    place_of,
+)
+from onnxc.codegen.llvm.microkernel_bytes import GROUP
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Block, Func, Op, Value
-from onnxc.ir.dims import DimLike, sym
+from onnxc.ir.dims import DimLike, ceildiv, sym
 from onnxc.ir.types import BOOL, DType, Mem, Scalar
 
-__all__ = ["FIRST", "INSIDE", "WIDTH", "Part", "epilogue_part", "panel_part", "row_part"]
+__all__ = ["FIRST", "INSIDE", "WIDTH", "Part", "byte_panel_part", "epilogue_part", "panel_part", "row_part"]
 
 FIRST, INSIDE, WIDTH = "first.", "inside.", "width."
 """Of a panel being packed: its first column, the column within it, and how many columns it has."""
@@ -52,16 +62,45 @@ Fill = Callable[[Block, Block, Value, dict[Value, Value]], None]
 """(loop body, region, buffer, values): copies the region into the body."""
 
 
-def row_part(func: Func, target: Target) -> Part:
-    """Packs the row at a position of batch and m: its elements in the order of k."""
+def row_part(func: Func, target: Target, bytewise: bool = False) -> Part:
+    """Packs the row at a position of batch and m: its elements in the order of k, as bytes where tiles multiply them."""
     op = contraction_of(func)
-    k = axes_of(op, "k")
+    k, types = axes_of(op, "k"), bytes_of(op) if bytewise else None
 
     def store(block: Block, region: Block, buffer: Value, values: dict[Value, Value]) -> None:
-        (element,) = clone_region(region, block, values=values)
+        element = _element_of(region, block, values, types is not None)
         block.append(Op("k.store", [buffer, element], [], {"index": (place_of(k),), "where": (), "combine": None}))
 
-    return _part(func, op, target, [*axes_of(op, "batch"), *axes_of(op, "m")], k, 0, extent_of(k), store)
+    return _part(func, op, target, [*axes_of(op, "batch"), *axes_of(op, "m")], k, 0, extent_of(k), store, types[0] if types else None)
+
+
+def _element_of(region: Block, block: Block, values: dict[Value, Value], uncast: bool, **mapping: DimLike) -> Value:
+    """Copies an operand's region to the end of `block`; gives the element, which `uncast` takes before its last cast."""
+    (element,) = clone_region(region, block, mapping, values)
+    if not uncast:
+        return cast(Value, element)
+    widening = element.op
+    narrow = widening.operand(0)
+    widening.erase()
+    return cast(Value, narrow)
+
+
+def byte_panel_part(func: Func, target: Target, columns: int, taps: Axes, depth: Axes) -> Part:
+    """Packs the `WIDTH` columns from `FIRST` on, of bytes: [taps][groups][columns][4]; what is past the end of depth
+    is left as it was."""
+    op = contraction_of(func)
+    n, types = axes_of(op, "n"), bytes_of(op)
+    assert types is not None
+    groups = ceildiv(extent_of(depth), GROUP)
+    place = group_place(place_of(taps), place_of(depth), groups, columns, sym(INSIDE))
+
+    def store(block: Block, region: Block, buffer: Value, values: dict[Value, Value]) -> None:
+        element = _element_of(region, block, values, True, **{name: sym(FIRST) + sym(INSIDE) for name, _ in n})
+        block.append(Op("k.store", [buffer, element], [], {"index": (place,), "where": (), "combine": None}))
+
+    outer: Axes = [*axes_of(op, "batch"), (FIRST, extent_of(n))]
+    size = extent_of(taps) * groups * (columns * GROUP)
+    return _part(func, op, target, outer, [*axes_of(op, "k"), (INSIDE, sym(WIDTH))], 1, size, store, types[1])
 
 
 def panel_part(func: Func, target: Target, columns: int) -> Part:
@@ -119,11 +158,12 @@ def epilogue_part(func: Func, target: Target, lanes: int) -> Part:
     return dataclasses.replace(part, total=totals[0], across=n[0][0], schedule=Schedule(vector=n[0][0], lanes=lanes))
 
 
-def _part(func: Func, op: Op, target: Target, outer: Axes, inner: Axes, region: int, size: DimLike, fill: Fill) -> Part:
-    accumulate = cast(DType, op.attrs["accumulate"])
+def _part(func: Func, op: Op, target: Target, outer: Axes, inner: Axes, region: int, size: DimLike, fill: Fill,
+          dtype: DType | None = None) -> Part:
+    """`dtype` is the buffer's, the accumulator's unless given."""
     copy = Func(func.name, [a.type for a in func.args], [a.name for a in func.args], kind="kernel")
     arguments = dict(zip(func.args, copy.args, strict=True))
-    buffer = copy.body.add_arg(Mem(accumulate, (size,)), "buffer")
+    buffer = copy.body.add_arg(Mem(dtype or cast(DType, op.attrs["accumulate"]), (size,)), "buffer")
     block, body = Block(), Block()
     fill(block, op.regions[region], buffer, dict(arguments))
     sweep = body.append(_loop("k.sweep", inner, block))

@@ -11,12 +11,13 @@ import dataclasses
 from typing import cast
 
 from onnxc.codegen.accesses import Accesses, Condition, linear_in
-from onnxc.codegen.llvm.contract_form import Axes, axes_of, contraction_of, extent_of
+from onnxc.codegen.llvm.contract_form import Axes, axes_of, bytes_of, contraction_of, extent_of, place_of
+from onnxc.codegen.llvm.microkernel_bytes import GROUP
 from onnxc.ir.core import Block, Func, Op, Value
-from onnxc.ir.dims import Bounds, DimLike, floordiv, mod, simplify, substitute, sym, symbols_of
-from onnxc.ir.types import DType, Mem
+from onnxc.ir.dims import Bounds, DimLike, ceildiv, floordiv, mod, simplify, substitute, sym, symbols_of
+from onnxc.ir.types import I8, U8, DType, Mem
 
-__all__ = ["COLUMN", "Panels", "Plan", "Rows", "plan_of", "single_load"]
+__all__ = ["COLUMN", "Panels", "Plan", "Rows", "group_index", "plan_of", "single_load"]
 
 # A tap of fewer steps than this spends more on its row pointers than on its products, and a packed row has no taps.
 _SHORTEST_DEPTH = 8
@@ -25,17 +26,18 @@ _SHORTEST_DEPTH = 8
 @dataclasses.dataclass(frozen=True)
 class Rows:
     """Rows of the left operand in place: element `index` (over batch, m and tap axes) is the first of a tap's depth;
-    where a condition fails the tap reads zeros."""
+    where a condition fails the tap reads `fill`, which only rows of bytes have other than 0."""
 
     memory: Value
     index: DimLike
     where: tuple[Condition, ...]
+    fill: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Panels:
     """Panels of the right operand in place: element `index` (over batch axes and the panel's first column, `COLUMN`) is
-    step 0 of tap 0; strides count elements."""
+    step 0 of tap 0; strides count elements. Of panels of bytes a row is a group of steps."""
 
     memory: Value
     index: DimLike
@@ -69,37 +71,44 @@ class Plan:
         return extent_of(self.m)
 
 
-def plan_of(func: Func, columns: int, lanes: int) -> Plan:
-    """The plan for a kernel in normal form and panels of `columns` columns in vectors of `lanes`."""
+def plan_of(func: Func, columns: int, lanes: int, bytewise: bool = False) -> Plan:
+    """The plan for a kernel in normal form and panels of `columns` columns in vectors of `lanes`; `bytewise` for tiles
+    that multiply bytes."""
     op = contraction_of(func)
     accesses = Accesses(func)
     batch, m, n, k = (axes_of(op, g) for g in ("batch", "m", "n", "k"))
-    rows, split = _rows_in_place(op, accesses, k)
+    accumulate = cast(DType, op.attrs["accumulate"])
+    left, right = (bytes_of(op) if bytewise else None) or (accumulate, accumulate)
+    rows, split = _rows_in_place(op, accesses, k, left)
     taps, depth = k[:split], k[split:]
-    panels = _panels_in_place(op, accesses, n, taps, depth, columns, lanes)
+    if bytewise:
+        panels = _groups_in_place(op, n, taps, depth, columns, right)
+    else:
+        panels = _panels_in_place(op, accesses, n, taps, depth, columns, lanes)
     return Plan(batch, m, n, k, taps, depth, rows, panels)
 
 
-def single_load(region: Block, accumulate: DType) -> Op | None:
-    """The load that an operand's region consists of, if it is one load of elements of the accumulator's type whose
-    place no data decides."""
+def single_load(region: Block, dtype: DType) -> Op | None:
+    """The load that an operand's region consists of, but perhaps for a cast of it, if it is one load of elements of
+    type `dtype` whose place no data decides."""
     first = region.first
-    if first is None or first.name != "k.load" or len(region) != 2 or len(first.operands) != 1:
+    if first is None or first.name != "k.load" or len(first.operands) != 1:
         return None
-    mem = first.operand(0).type
+    mem, given = first.operand(0).type, region.terminator.operand(0)
     assert isinstance(mem, Mem)
-    if region.terminator.operand(0) is not first.result or mem.dtype != accumulate:
-        return None
-    return first
+    is_cast = given.op is not None and given.op.name == "s.cast" and dtype in (U8, I8)
+    loaded = given.op.operand(0) if is_cast and given.op is not None else given
+    return first if loaded is first.result and len(region) == 2 + is_cast and mem.dtype == dtype else None
 
 
-def _rows_in_place(op: Op, accesses: Accesses, k: Axes) -> tuple[Rows | None, int]:
+def _rows_in_place(op: Op, accesses: Accesses, k: Axes, dtype: DType) -> tuple[Rows | None, int]:
     """The rows and how many of the k axes are taps; None and 0 when rows have to be packed."""
-    load = single_load(op.regions[0], op.attrs["accumulate"])  # type: ignore[arg-type]
+    load = single_load(op.regions[0], dtype)
     if load is None:
         return None, 0
     flat, where = accesses.flat(load), accesses.conditions(load)
-    if where and load.attrs["other"] != 0:
+    fill = int(cast(float, load.attrs["other"])) if where else 0
+    if fill and dtype not in (U8, I8):
         return None, 0
     split, step = len(k), cast("DimLike", 1)
     while split:
@@ -111,7 +120,31 @@ def _rows_in_place(op: Op, accesses: Accesses, k: Axes) -> tuple[Rows | None, in
     if split and isinstance(step, int) and step < _SHORTEST_DEPTH:
         return None, 0
     first = substitute(flat, {name: 0 for name, _ in k[split:]})
-    return Rows(load.operand(0), first, tuple(where)), split
+    return Rows(load.operand(0), first, tuple(where), fill), split
+
+
+def _groups_in_place(op: Op, n: Axes, taps: Axes, depth: Axes, columns: int, dtype: DType) -> Panels | None:
+    """Panels of bytes, which nothing but the pass `pack` makes: [panels, taps, groups, columns, 4] behind the batch."""
+    load = single_load(op.regions[1], dtype)
+    if load is None:
+        return None
+    shape = cast(Mem, load.operand(0).type).shape
+    index = cast("tuple[DimLike, ...]", load.attrs["index"])
+    expected = group_index(place_of(n), taps, depth, columns)
+    groups = ceildiv(extent_of(depth), GROUP)
+    if index[-len(expected) :] != expected or shape[-4:] != (extent_of(taps), groups, columns, GROUP):
+        return None
+    place: DimLike = 0
+    for i, extent in zip((*index[:-5], floordiv(sym(COLUMN), columns)), shape[:-4], strict=True):
+        place = place * extent + i
+    stride = columns * GROUP
+    return Panels(load.operand(0), place * (extent_of(taps) * groups * stride), stride, groups * stride)
+
+
+def group_index(column: DimLike, taps: Axes, depth: Axes, columns: int) -> tuple[DimLike, ...]:
+    """Where a panel of bytes [panels, taps, groups, columns, 4] holds a column at taps and depth."""
+    step = place_of(depth)
+    return (floordiv(column, columns), place_of(taps), floordiv(step, GROUP), mod(column, columns), mod(step, GROUP))
 
 
 def _panels_in_place(

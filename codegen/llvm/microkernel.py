@@ -53,6 +53,9 @@ class Microkernel:
 
     `pitch` is the number of pointers in one row of the pointer table: the tile of fewer rows at a problem's edge
     shares the table of the full tile.
+
+    With a `dot` the operands are bytes that are taken four steps at a time (`microkernel_bytes`); `signs` then says of
+    the left and the right one whether it is unsigned, "u", or signed, "s".
     """
 
     dtype: str
@@ -60,6 +63,8 @@ class Microkernel:
     vectors: int
     lanes: int
     pitch: int
+    dot: str = ""
+    signs: str = ""
 
     def __post_init__(self) -> None:
         if self.dtype not in ACCUMULATORS:
@@ -68,11 +73,29 @@ class Microkernel:
             raise ValueError(f"{self.rows} rows do not fit a pointer table of {self.pitch} a row")
         if self.vectors < 1 or self.lanes < 1:
             raise ValueError(f"vectors and lanes must be positive in {self}")
+        if self.dot and (self.dot not in ("vnni", "pairs") or self.dtype != "i32" or len(self.signs) != 2):
+            raise ValueError(f"{self} sums products of bytes neither by vnni nor by pairs into i32")
 
     @property
     def name(self) -> str:
         """The symbol: unique among the micro-kernels of one module."""
-        return f"mk_{self.dtype}_{self.rows}x{self.vectors}x{self.lanes}_p{self.pitch}"
+        kind = f"{self.signs}_{self.dot}" if self.dot else self.dtype
+        return f"mk_{kind}_{self.rows}x{self.vectors}x{self.lanes}_p{self.pitch}"
+
+    @property
+    def group(self) -> int:
+        """Steps of depth that lie together in the panel."""
+        return 4 if self.dot else 1
+
+    @property
+    def left_bytes(self) -> int:
+        """Bytes of an element of the left operand."""
+        return 1 if self.dot else ITEM_BYTES[self.dtype]
+
+    @property
+    def flips(self) -> bool:
+        """Whether both operands are bytes of one sign, so that the left one's is changed on the way."""
+        return bool(self.dot) and self.signs[0] == self.signs[1]
 
     @property
     def item_type(self) -> ir.Type:
@@ -121,6 +144,13 @@ def microkernel(module: ir.Module, spec: Microkernel) -> ir.Function:
     existing = module.globals.get(spec.name)
     if existing is not None:
         return existing
+    function = declared(module, spec)
+    Emitter(spec, function).emit()
+    return function
+
+
+def declared(module: ir.Module, spec: Microkernel) -> ir.Function:
+    """The function of `spec`, without its body."""
     function = ir.Function(module, function_type(), spec.name)
     function.linkage = "internal"
     function.attributes.add("nounwind")
@@ -128,11 +158,10 @@ def microkernel(module: ir.Module, spec: Microkernel) -> ir.Function:
     names = "taps depth table offset panel row_stride tap_stride tile tile_stride accumulate".split()
     for argument, name in zip(function.args, names, strict=True):
         argument.name = name
-    _Emitter(spec, function).emit()
     return function
 
 
-class _Emitter:
+class Emitter:
     """Emits one micro-kernel's body. Accumulators are flat lists: sums of rows of vectors."""
 
     def __init__(self, spec: Microkernel, function: ir.Function) -> None:
@@ -144,13 +173,13 @@ class _Emitter:
     def emit(self) -> None:
         builder = ir.IRBuilder(self.function.append_basic_block("entry"))
         main = builder.and_(self.depth, i64(-self.spec.sums), name="main")
-        accumulators = self._initial(builder)
+        accumulators = self.initial(builder)
 
         def tap(b: ir.IRBuilder, t: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
             return self._tap(b, t, main, carried)
 
         *accumulators, _ = counted_loop(builder, "tap", 0, self.taps, 1, [*accumulators, self.panel], tap)
-        for pointer, value in zip(self._cells(builder), self._folded(builder, accumulators), strict=True):
+        for pointer, value in zip(self.cells(builder), self._folded(builder, accumulators), strict=True):
             builder.store(value, pointer, align=self._align)
         builder.ret_void()
 
@@ -158,7 +187,7 @@ class _Emitter:
     def _align(self) -> int:
         return ITEM_BYTES[self.spec.dtype]
 
-    def _initial(self, builder: ir.IRBuilder) -> list[ir.Value]:
+    def initial(self, builder: ir.IRBuilder) -> list[ir.Value]:
         """The accumulators' first values: the tile's when adding to it, which keeps one order of summation
         however depth is blocked, and zero else."""
         spec = self.spec
@@ -167,7 +196,7 @@ class _Emitter:
         load, start = builder.append_basic_block("resume"), builder.append_basic_block("start")
         builder.cbranch(self.accumulate, load, start)
         builder.position_at_end(load)
-        loaded = [builder.load(p, typ=spec.vector_type, align=self._align) for p in self._cells(builder)]
+        loaded = [builder.load(p, typ=spec.vector_type, align=self._align) for p in self.cells(builder)]
         builder.branch(start)
         builder.position_at_end(start)
         first = []
@@ -178,7 +207,7 @@ class _Emitter:
             first.append(phi)
         return first + [zero] * (cells * (spec.sums - 1))
 
-    def _cells(self, builder: ir.IRBuilder) -> Iterator[ir.Value]:
+    def cells(self, builder: ir.IRBuilder) -> Iterator[ir.Value]:
         """Pointers to the tile's vectors, row by row."""
         for r in range(self.spec.rows):
             row = byte_offset(builder, self.tile, builder.mul(self.tile_stride, i64(r)))
@@ -189,7 +218,7 @@ class _Emitter:
         self, builder: ir.IRBuilder, tap: ir.Value, main: ir.Value, carried: list[ir.Value]
     ) -> list[ir.Value]:
         """All of depth for one tap. `carried` ends with the tap's panel pointer."""
-        rows = self._row_pointers(builder, tap)
+        rows = self.row_pointers(builder, tap)
 
         def steps(count: int) -> Body:
             return lambda b, k, values: self._steps(b, count, k, rows, values[:-1], values[-1])
@@ -200,7 +229,7 @@ class _Emitter:
             values = counted_loop(builder, "rest", main, self.depth, 1, values, steps(1))
         return [*values[:-1], byte_offset(builder, carried[-1], self.tap_stride)]
 
-    def _row_pointers(self, builder: ir.IRBuilder, tap: ir.Value) -> list[ir.Value]:
+    def row_pointers(self, builder: ir.IRBuilder, tap: ir.Value) -> list[ir.Value]:
         line = byte_offset(builder, self.table, builder.mul(tap, i64(self.spec.pitch * 8)))
         pointers = []
         for r in range(self.spec.rows):
@@ -224,7 +253,7 @@ class _Emitter:
         for step in range(count):
             base = cells * step
             if spec.prefetches:
-                _prefetch(builder, byte_offset(builder, panel, i64(_PREFETCH_BYTES)))
+                prefetch(builder, panel)
             right = [
                 builder.load(
                     byte_offset(builder, panel, i64(v * spec.vector_bytes)), typ=spec.vector_type, align=self._align
@@ -234,7 +263,7 @@ class _Emitter:
             index = builder.add(k, i64(step), flags=["nsw"]) if step else k
             for r in range(spec.rows):
                 pointer = builder.gep(rows[r], [index], source_etype=spec.item_type)
-                left = _splat(builder, builder.load(pointer, typ=spec.item_type, align=self._align), spec.lanes)
+                left = splat(builder, builder.load(pointer, typ=spec.item_type, align=self._align), spec.lanes)
                 for v in range(spec.vectors):
                     cell = base + r * spec.vectors + v
                     sums[cell] = multiply_add(builder, left, right[v], sums[cell])
@@ -272,15 +301,16 @@ def _add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
     return builder.fadd(a, b)
 
 
-def _splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+def splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
     vector = ir.VectorType(value.type, lanes)
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(I32, 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, lanes), None))
 
 
-def _prefetch(builder: ir.IRBuilder, pointer: ir.Value) -> None:
-    """Ask for a line to be read into every level of cache. The address need not be mapped."""
+def prefetch(builder: ir.IRBuilder, panel: ir.Value) -> None:
+    """Ask for the line `_PREFETCH_BYTES` behind `panel` to be read into every level of cache; it need not be mapped."""
+    pointer = byte_offset(builder, panel, i64(_PREFETCH_BYTES))
     name = "llvm.prefetch.p0"
     intrinsic = builder.module.globals.get(name)
     if intrinsic is None:

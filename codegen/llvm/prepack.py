@@ -19,16 +19,16 @@ from typing import cast
 import numpy as np
 
 from onnxc.codegen.accesses import Accesses, accesses_of, dims_of, kernel_symbols, linear_in, where_of
-from onnxc.codegen.llvm.contract_form import Axes, axes_of, contraction_of, place_of
-from onnxc.codegen.llvm.contract_plan import plan_of
-from onnxc.codegen.llvm.prepack_arrays import Operand, alone, in_panels, in_rows, strided_copy
+from onnxc.codegen.llvm.contract_form import Axes, axes_of, contraction_of, extent_of, place_of
+from onnxc.codegen.llvm.contract_plan import group_index, plan_of
+from onnxc.codegen.llvm.prepack_arrays import Operand, alone, in_groups, in_panels, in_rows, strided_copy
 from onnxc.codegen.llvm.prepare import is_contraction
 from onnxc.codegen.llvm.program import structure_of
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.dims import DimLike, floordiv, mod, sym, symbols_of
-from onnxc.ir.types import Mem, Scalar, dtype_of
+from onnxc.ir.types import DType, Mem, Scalar, dtype_of
 
 __all__ = ["pack"]
 
@@ -72,15 +72,27 @@ class _Packer:
 
     def right(self, func: Func, launch: Op, schedule: Schedule) -> None:
         operand = self.operand(func, launch, 1)
+        columns = schedule.vectors * schedule.lanes
         if operand is None or _packed_already(contraction_of(func).regions[1], operand.own):
             return
-        columns = schedule.vectors * schedule.lanes
+        if schedule.dot:
+            self.right_bytes(func, launch, operand, columns, schedule.lanes)
+            return
         column = place_of(operand.own)
         index = (floordiv(column, columns), place_of(operand.k), mod(column, columns))
         self.replace(func, launch, operand, ("panels", columns), index, lambda: in_panels(func, operand, columns))
 
+    def right_bytes(self, func: Func, launch: Op, operand: Operand, columns: int, lanes: int) -> None:
+        plan = plan_of(func, columns, lanes, True)
+        taps = extent_of(plan.taps)
+        if plan.panels is not None or not isinstance(taps, int):
+            return
+        index = group_index(place_of(operand.own), plan.taps, plan.depth, columns)
+        layout = ("groups", columns, taps)
+        self.replace(func, launch, operand, layout, index, lambda: in_groups(func, operand, columns, taps))
+
     def left(self, func: Func, launch: Op, schedule: Schedule) -> None:
-        if plan_of(func, schedule.vectors * schedule.lanes, schedule.lanes).rows is not None:
+        if plan_of(func, schedule.vectors * schedule.lanes, schedule.lanes, bool(schedule.dot)).rows is not None:
             return
         operand = self.operand(func, launch, 0)
         if operand is not None:
@@ -128,8 +140,11 @@ class _Packer:
         region = contraction_of(func).regions[operand.region]
         region.clear()
         place = (*(sym(name) for name, _ in operand.batch), *index)
-        load = region.append(_load(memory, place))
-        region.append(Op("yield", [load.result]))
+        element = region.append(_load(memory, place)).result
+        accumulate = cast(DType, contraction_of(func).attrs["accumulate"])
+        if cast(Mem, memory.type).dtype != accumulate:
+            element = region.append(Op("s.cast", [element], [Scalar(accumulate)], {"to": accumulate})).result
+        region.append(Op("yield", [element]))
 
     # ---- loads of plain loops
     # -----------------------------------------------------------------------------------------

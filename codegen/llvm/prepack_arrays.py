@@ -11,13 +11,15 @@ import numpy as np
 
 from onnxc.codegen.accesses import Accesses, linear_in, where_of
 from onnxc.codegen.interp import run_kernel
-from onnxc.codegen.llvm.contract_form import Axes, clone_region, contraction_of, place_of
+from onnxc.codegen.llvm.contract_form import Axes, bytes_of, clone_region, contraction_of, place_of
 from onnxc.codegen.llvm.contract_plan import single_load
+from onnxc.codegen.llvm.microkernel_bytes import GROUP
+from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Block, Func, Op, Value
 from onnxc.ir.dims import DimLike, sym
 from onnxc.ir.types import DType, Mem
 
-__all__ = ["Operand", "alone", "in_panels", "in_rows", "strided_copy"]
+__all__ = ["Operand", "alone", "in_groups", "in_panels", "in_rows", "strided_copy"]
 
 _ALIGNMENT = 64
 
@@ -67,6 +69,23 @@ def in_panels(func: Func, operand: Operand, columns: int) -> np.ndarray | None:
     return panels
 
 
+def in_groups(func: Func, operand: Operand, columns: int, taps: int) -> np.ndarray | None:
+    """A right operand of bytes: [batch..., panels, taps, groups, columns, 4], zero past the last column and past the
+    end of each tap's depth; None as for `in_rows`."""
+    plain = _plain(func, operand)
+    if plain is None:
+        return None
+    *batch, k, n = plain.shape
+    depth = k // taps if taps else 0
+    groups, width = -(-depth // GROUP), -(-n // columns)
+    padded = np.zeros((*batch, taps, groups * GROUP, width * columns), plain.dtype)
+    padded[..., :depth, :n] = plain.reshape(*batch, taps, depth, n)
+    cut = padded.reshape(*batch, taps, groups, GROUP, width, columns)
+    first = len(batch)
+    order = (*range(first), *(first + i for i in (3, 0, 1, 4, 2)))
+    return _aligned_copy(cut.transpose(order))
+
+
 def strided_copy(array: np.ndarray, flat: DimLike, axes: Axes) -> np.ndarray | None:
     """[axes...], contiguous, of the elements of `array` at `flat`; None when that is no view of the array."""
     extents, strides = [cast(int, extent) for _, extent in axes], []
@@ -86,10 +105,13 @@ def strided_copy(array: np.ndarray, flat: DimLike, axes: Axes) -> np.ndarray | N
 
 
 def _plain(func: Func, operand: Operand) -> np.ndarray | None:
-    """The operand in its shape: a copy of one constant where it is a view of it, else by running its region."""
+    """The operand in its shape: a copy of one constant where it is a view of it, else by running its region. Bytes
+    stay bytes."""
     op = contraction_of(func)
     accumulate = cast(DType, op.attrs["accumulate"])
-    load = single_load(op.regions[operand.region], accumulate)
+    types = bytes_of(op) if Schedule.parse(str(func.attrs.get("schedule", ""))).dot else None
+    dtype = types[operand.region] if types else accumulate
+    load = single_load(op.regions[operand.region], dtype)
     if load is not None and not where_of(load):
         (array,) = operand.arrays.values()
         axes = [*operand.batch, *(axis for axes in operand.order for axis in axes)]
@@ -100,7 +122,7 @@ def _plain(func: Func, operand: Operand) -> np.ndarray | None:
     kernel = alone(func, operand, operand.shape, index)
     out = np.zeros(operand.shape, accumulate.numpy)
     arrays = [np.ascontiguousarray(a).reshape(cast(Mem, v.type).shape) for v, a in operand.arrays.items()]
-    return None if run_kernel(kernel, [*arrays, out], {}) else out
+    return None if run_kernel(kernel, [*arrays, out], {}) else out.astype(dtype.numpy)
 
 
 def alone(func: Func, operand: Operand, shape: Sequence[int], index: Sequence[DimLike]) -> Func:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from typing import cast
 
-from onnxc.codegen.llvm.contract_form import axes_of, contraction_of, extent_of
+from onnxc.codegen.llvm.contract_form import axes_of, bytes_of, contraction_of, extent_of, signs_of
 from onnxc.codegen.llvm.contract_loops import Blocking, rows_met
 from onnxc.codegen.llvm.contract_plan import plan_of
 from onnxc.codegen.llvm.microkernel import ITEM_BYTES, Microkernel
+from onnxc.codegen.llvm.microkernel_bytes import dot_for
 from onnxc.codegen.llvm.target import Target
-from onnxc.codegen.llvm.tiles import blocking_for
+from onnxc.codegen.llvm.tiles import blocking_for, byte_tile_for
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Func
 from onnxc.ir.dims import DimLike, ceildiv, dim_max, dim_min, floordiv
@@ -42,9 +43,12 @@ def schedule_contraction(func: Func, target: Target) -> Schedule:
     accumulate = cast(DType, op.attrs["accumulate"])
     dtype = TILE_TYPES[accumulate.name]
     height, columns = extent_of(axes_of(op, "m")), extent_of(axes_of(op, "n"))
-    blocking = blocking_for(target, dtype, n=columns if isinstance(columns, int) else None)
+    width = columns if isinstance(columns, int) else None
+    dot, types = dot_for(target), bytes_of(op)
+    of_bytes = byte_tile_for(target, dot, signs_of(types), width) if dot and types else None
+    blocking = blocking_for(target, dtype, n=width, tile=of_bytes)
     tile = blocking.tile
-    plan = plan_of(func, blocking.columns, tile.lanes)
+    plan = plan_of(func, blocking.columns, tile.lanes, bool(tile.dot))
     chunk = blocking.chunk_rows * (1 if plan.panels is not None else _PACKED_CHUNKS)
     if isinstance(height, int):
         chunk = min(chunk, max(1, -(-height // tile.rows)) * tile.rows)
@@ -55,7 +59,8 @@ def schedule_contraction(func: Func, target: Target) -> Schedule:
         rows=tile.rows,
         vectors=tile.vectors,
         chunk=chunk,
-        depth=blocking.block_bytes // blocking.row_bytes,
+        depth=blocking.block_bytes // blocking.row_bytes * tile.group,
+        dot=tile.dot,
     )
 
 
@@ -64,7 +69,11 @@ def blocking_of(func: Func, schedule: Schedule) -> Blocking:
     op = contraction_of(func)
     accumulate = cast(DType, op.attrs["accumulate"])
     dtype = TILE_TYPES[accumulate.name]
-    tile = Microkernel(dtype, schedule.rows, schedule.vectors, schedule.lanes, schedule.rows)
+    types = bytes_of(op) if schedule.dot else None
+    signs = signs_of(types) if types else ""
+    tile = Microkernel(
+        dtype, schedule.rows, schedule.vectors, schedule.lanes, schedule.rows, schedule.dot if types else "", signs
+    )
     width = tile.vectors * tile.lanes
     height, columns = extent_of(axes_of(op, "m")), extent_of(axes_of(op, "n"))
     row_counts, vector_counts = None, None
@@ -72,7 +81,8 @@ def blocking_of(func: Func, schedule: Schedule) -> Blocking:
         row_counts = _row_counts(height, schedule.chunk, tile.rows)
     if isinstance(columns, int):
         vector_counts = frozenset(-(-min(width, columns - n0) // tile.lanes) for n0 in range(0, columns, width)) or None
-    return Blocking(tile, schedule.chunk, schedule.depth * width * ITEM_BYTES[dtype], row_counts, vector_counts)
+    block_bytes = -(-schedule.depth // tile.group) * width * ITEM_BYTES[dtype]
+    return Blocking(tile, schedule.chunk, block_bytes, row_counts, vector_counts)
 
 
 def _row_counts(height: int, chunk: int, rows: int) -> frozenset[int] | None:
@@ -99,5 +109,5 @@ def grain_of(func: Func, schedule: Schedule) -> DimLike:
     width = schedule.vectors * schedule.lanes
     # A panel comes from the second-level cache or beyond, at some 32 bytes a cycle: one row takes as long as four.
     job = dim_max(_ROWS_A_READ, dim_min(height, schedule.chunk)) * dim_min(extent_of(axes_of(op, "n")), width) * dim_max(1, depth)
-    worth = _CYCLES_WORTH_SHARING * _FMAS_A_CYCLE * schedule.lanes
+    worth = _CYCLES_WORTH_SHARING * _FMAS_A_CYCLE * schedule.lanes * (2 if schedule.dot == "vnni" else 1)
     return dim_max(1, floordiv(worth, dim_max(1, job)))

@@ -45,9 +45,7 @@ def tile_for(target: Target, dtype: str, n: int | None = None) -> Microkernel:
     `n`, the result's columns when known, narrows a tile that they would not fill, down to 16-byte vectors.
     """
     item = ITEM_BYTES[dtype]
-    lanes = target.vector_bytes // item
-    while n is not None and n <= lanes // 2 and lanes * item > _NARROWEST_VECTOR_BYTES:
-        lanes //= 2
+    lanes = _narrowed(target.vector_bytes // item, item, n)
     most_vectors = _VECTOR_COUNTS[0] if n is None else max(1, -(-n // lanes))
     free = target.vector_registers - scratch_registers(target, dtype)
     shapes = []
@@ -59,14 +57,45 @@ def tile_for(target: Target, dtype: str, n: int | None = None) -> Microkernel:
     return Microkernel(dtype, rows, vectors, lanes, rows)
 
 
+def byte_tile_for(target: Target, dot: str, signs: str, n: int | None = None) -> Microkernel:
+    """The full tile for products of bytes, as `tile_for`. Beside the tile in registers: the panel's vectors (twice, as
+    even and odd bytes, where products are made in pairs), one of the left operand alike, and where the left operand is
+    flipped a sum for each vector and the bits to flip."""
+    lanes = _narrowed(target.vector_bytes // 4, 4, n)
+    most_vectors = _VECTOR_COUNTS[0] if n is None else max(1, -(-n // lanes))
+    flips = signs[0] == signs[1]
+    copies, free = (1, 1) if dot == "vnni" else (2, 4)
+    free = target.vector_registers - free - 2 * flips
+    shapes = []
+    for vectors in _VECTOR_COUNTS:
+        rows = min(_MOST_ROWS, (free - vectors * (copies + flips)) // vectors)
+        if rows >= 1 and (vectors <= most_vectors or vectors == 1):
+            shapes.append((rows * vectors / (rows + vectors), rows, vectors))
+    _, rows, vectors = max(shapes)
+    return Microkernel("i32", rows, vectors, lanes, rows, dot, signs)
+
+
+def _narrowed(lanes: int, item: int, n: int | None) -> int:
+    """`lanes`, halved while `n` columns fill half of them, down to 16-byte vectors."""
+    while n is not None and n <= lanes // 2 and lanes * item > _NARROWEST_VECTOR_BYTES:
+        lanes //= 2
+    return lanes
+
+
 def blocking_for(
-    target: Target, dtype: str, *, n: int | None = None, job_rows: Iterable[int] | None = None
+    target: Target,
+    dtype: str,
+    *,
+    n: int | None = None,
+    job_rows: Iterable[int] | None = None,
+    tile: Microkernel | None = None,
 ) -> Blocking:
-    """The blocking for `n` columns and jobs of `job_rows` rows; None where a number is known at run time only.
+    """The blocking for `n` columns and jobs of `job_rows` rows; None where a number is known at run time only. `tile`
+    is `tile_for`'s unless given.
 
     Half of the second-level cache holds a panel's block of depth, the other half the chunk's rows.
     """
-    tile = tile_for(target, dtype, n)
+    tile = tile or tile_for(target, dtype, n)
     chunk_rows = _CHUNK_ROWS // tile.rows * tile.rows
     row_counts = None
     if job_rows is not None:
