@@ -101,7 +101,8 @@ def _element(v: Value) -> DType:
 class _Run:
     """State of one run: arrays of memories and values, and the positions of each axis in force, laid along its dim."""
 
-    def __init__(self, memory: dict[Value, np.ndarray], symbols: Mapping[str, int], scratch: Sequence[Value] = ()) -> None:
+    def __init__(self, memory: dict[Value, np.ndarray], symbols: Mapping[str, int],
+                 scratch: Sequence[Value] = ()) -> None:
         self.memory = memory
         self.scratch = {v: memory[v].shape for v in scratch}
         self.points: list[int] = []                         # extents of the outer points, while there are any

@@ -98,7 +98,8 @@ def _padding(b: Lowering, mask: Value, batch: DimLike, total: DimLike, value: fl
 
 # ---- rotary positions ----------------------------------------------------------------------------------------------
 def _rotated(b: Lowering, x: Value, cos: Value, sin: Value, interleaved: int) -> Value:
-    """[batch, heads, positions, size] with its first elements turned in pairs, by cos and sin [batch, positions, pairs]."""
+    """[batch, heads, positions, size] with its first elements turned in pairs, by cos and sin
+    [batch, positions, pairs]."""
     pairs, size = _static(b, b.shape(cos)[-1]), _static(b, b.shape(x)[-1])
     batch, heads, length, _ = b.shape(x)
     turned = _part(b, x, 3, 0, 2 * pairs)

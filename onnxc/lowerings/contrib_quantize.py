@@ -152,7 +152,8 @@ def QGemm(b: Lowering, A: Value, a_scale: Value, a_zero_point: Value, B: Value, 
 @lowering("com.microsoft.QLinearConv")
 def QLinearConv(b: Lowering, x: Value, x_scale: Value, x_zero_point: Value, w: Value, w_scale: Value,
                 w_zero_point: Value, y_scale: Value, y_zero_point: Value, B: Value | None = None, *,
-                auto_pad: str = "NOTSET", channels_last: int = 0, dilations: Sequence[int] | None = None, group: int = 1,
+                auto_pad: str = "NOTSET", channels_last: int = 0,
+                dilations: Sequence[int] | None = None, group: int = 1,
                 kernel_shape: Sequence[int] | None = None, pads: Sequence[int] | None = None,
                 strides: Sequence[int] | None = None) -> Value:
     rank = b.rank(x)
