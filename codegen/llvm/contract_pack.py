@@ -75,7 +75,7 @@ def row_part(func: Func, target: Target, bytewise: bool = False) -> Part:
 
 
 def _element_of(region: Block, block: Block, values: dict[Value, Value], uncast: bool, **mapping: DimLike) -> Value:
-    """Copies an operand's region to the end of `block`; gives the element, which `uncast` takes before its last cast."""
+    """Copies an operand's region to the end of `block`; gives its element, which `uncast` takes before the last cast."""
     (element,) = clone_region(region, block, mapping, values)
     if not uncast:
         return cast(Value, element)

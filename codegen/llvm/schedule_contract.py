@@ -108,6 +108,7 @@ def grain_of(func: Func, schedule: Schedule) -> DimLike:
     height, depth = extent_of(axes_of(op, "m")), extent_of(axes_of(op, "k"))
     width = schedule.vectors * schedule.lanes
     # A panel comes from the second-level cache or beyond, at some 32 bytes a cycle: one row takes as long as four.
-    job = dim_max(_ROWS_A_READ, dim_min(height, schedule.chunk)) * dim_min(extent_of(axes_of(op, "n")), width) * dim_max(1, depth)
+    rows = dim_max(_ROWS_A_READ, dim_min(height, schedule.chunk))
+    job = rows * dim_min(extent_of(axes_of(op, "n")), width) * dim_max(1, depth)
     worth = _CYCLES_WORTH_SHARING * _FMAS_A_CYCLE * schedule.lanes * (2 if schedule.dot == "vnni" else 1)
     return dim_max(1, floordiv(worth, dim_max(1, job)))
