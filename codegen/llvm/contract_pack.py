@@ -63,7 +63,8 @@ Fill = Callable[[Block, Block, Value, dict[Value, Value]], None]
 
 
 def row_part(func: Func, target: Target, bytewise: bool = False) -> Part:
-    """Packs the row at a position of batch and m: its elements in the order of k, as bytes where tiles multiply them."""
+    """Packs the row at a position of batch and m: its elements in the order of k, as bytes where tiles multiply
+    them."""
     op = contraction_of(func)
     k, types = axes_of(op, "k"), bytes_of(op) if bytewise else None
 
@@ -71,11 +72,13 @@ def row_part(func: Func, target: Target, bytewise: bool = False) -> Part:
         element = _element_of(region, block, values, types is not None)
         block.append(Op("k.store", [buffer, element], [], {"index": (place_of(k),), "where": (), "combine": None}))
 
-    return _part(func, op, target, [*axes_of(op, "batch"), *axes_of(op, "m")], k, 0, extent_of(k), store, types[0] if types else None)
+    return _part(func, op, target, [*axes_of(op, "batch"), *axes_of(op, "m")], k, 0, extent_of(k), store, types[0] if
+    types else None)
 
 
 def _element_of(region: Block, block: Block, values: dict[Value, Value], uncast: bool, **mapping: DimLike) -> Value:
-    """Copies an operand's region to the end of `block`; gives its element, which `uncast` takes before the last cast."""
+    """Copies an operand's region to the end of `block`; gives its element, which `uncast` takes before the last
+    cast."""
     (element,) = clone_region(region, block, mapping, values)
     if not uncast:
         return cast(Value, element)
