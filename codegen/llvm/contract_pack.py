@@ -72,8 +72,8 @@ def row_part(func: Func, target: Target, bytewise: bool = False) -> Part:
         element = _element_of(region, block, values, types is not None)
         block.append(Op("k.store", [buffer, element], [], {"index": (place_of(k),), "where": (), "combine": None}))
 
-    return _part(func, op, target, [*axes_of(op, "batch"), *axes_of(op, "m")], k, 0, extent_of(k), store, types[0] if
-    types else None)
+    outer, given = [*axes_of(op, "batch"), *axes_of(op, "m")], types[0] if types else None
+    return _part(func, op, target, outer, k, 0, extent_of(k), store, given)
 
 
 def _element_of(region: Block, block: Block, values: dict[Value, Value], uncast: bool, **mapping: DimLike) -> Value:
