@@ -74,6 +74,7 @@ def open_engine(name: str, path: str, threads: int) -> Engine:
 def _session(module: Any, path: str, threads: int) -> Engine:
     options = module.SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = 3      # errors only: warnings would stand between the results
     session = module.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def run(feed: Feed) -> list[np.ndarray]:
