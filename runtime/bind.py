@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from onnxc.errors import InvalidArgument, RuntimeException
-from onnxc.ir.dims import Dim, DimLike, evaluate, substitute, sym, symbols_of
+from onnxc.ir.dims import Dim, DimLike, evaluate, symbols_of
+from onnxc.ir.solve import solve
 from onnxc.ir.types import Tensor
 
 __all__ = ["DimBinder", "shape_function"]
@@ -31,13 +32,13 @@ class _Place:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Solve:
-    """Gives `symbol` the value (size - rest) / factor, where `place` holds factor * symbol + rest."""
+class _Step:
+    """Gives a symbol its value from the size at `place`."""
 
+    place: _Place
     symbol: str
     factor: int
     rest: DimLike
-    place: _Place
 
 
 class DimBinder:
@@ -95,9 +96,9 @@ def _given(rest: DimLike, values: dict[str, int]) -> str:
     return f" ({', '.join(known)})" if known else ""
 
 
-def _order(places: Sequence[_Place]) -> tuple[list[_Solve], list[_Place]]:
+def _order(places: Sequence[_Place]) -> tuple[list[_Step], list[_Place]]:
     """Which dimension gives which symbol, in an order in which each needs only earlier ones; and what is left over."""
-    steps: list[_Solve] = []
+    steps: list[_Step] = []
     known: set[str] = set()
     # Lone symbols first: the value is the size itself, whatever other dimensions make of the symbol.
     waiting = sorted(places, key=lambda p: not (isinstance(p.dim, Dim) and str(p.dim) in symbols_of(p.dim)))
@@ -105,30 +106,14 @@ def _order(places: Sequence[_Place]) -> tuple[list[_Solve], list[_Place]]:
     while found:
         found = False
         for place in waiting:
-            step = _solve(place, known)
-            if step is not None:
-                steps.append(step)
-                known.add(step.symbol)
+            solution = solve(place.dim, known)
+            if solution is not None:
+                steps.append(_Step(place, solution.symbol, solution.factor, solution.rest))
+                known.add(solution.symbol)
                 waiting.remove(place)
                 found = True
                 break
     return steps, waiting
-
-
-def _solve(place: _Place, known: set[str]) -> _Solve | None:
-    """The step that gives the one unknown symbol of a dimension in which it is linear; None when there is no such."""
-    unknown = symbols_of(place.dim) - known
-    if len(unknown) != 1 or not isinstance(place.dim, Dim):
-        return None
-    (symbol,) = unknown
-    rest = substitute(place.dim, {symbol: 0})
-    slope = place.dim - rest
-    factor = substitute(slope, {symbol: 1})
-    if not isinstance(factor, int) or factor == 0 or slope != factor * sym(symbol):
-        return None
-    return _Solve(symbol, factor, rest, place)
-
-
 
 
 def shape_function(types: Sequence[Tensor]) -> Callable[[dict[str, int]], tuple[Shape, ...]]:

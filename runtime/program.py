@@ -42,6 +42,7 @@ _CONTEXT_SLOTS = 4
 _POOL, _CANCEL, _PROFILE = 0, 1, 3
 _MOST_BINDINGS = 64         # a decode loop makes one a step: old ones go, and making one is cheap
 _ALIGN = 64
+_NO_MEMORY = "there is no memory for "      # how native code words that the heap gave none
 _LONG = 0.05                # seconds from which on a run in the main thread leaves that thread open to signals
 
 _LIVE: weakref.WeakSet[NativeProgram] = weakref.WeakSet()
@@ -204,7 +205,8 @@ class NativeProgram:
         dims = ", ".join(f"{name} = {value}" for name, value in values.items())
         if code < -1:
             raise InvalidArgument(_while_running(self.compiled.errors[-2 - code]) + (f" (with {dims})" if dims else ""))
-        raise InvalidArgument(f"The model's tensors have negative sizes, or do not fit into memory, with {dims}.")
+        raise InvalidArgument("The model's tensors have negative sizes, or do not fit into memory"
+                              f"{f', with {dims}' if dims else ''}.")
 
     def _empty(self, position: int, shape: Shape) -> Array:
         name, dtype = self._outputs[position]
@@ -238,7 +240,10 @@ class NativeProgram:
             if dtype.bits < 8:
                 found.append(unpack(array[:dtype.nbytes(product(shape))], dtype, shape))
                 continue
-            cut = array.reshape(-1)[:math.prod(shape)].reshape(shape)
+            try:
+                cut = array.reshape(-1)[:math.prod(shape)].reshape(shape)
+            except ValueError as error:     # of nothing, but of more than NumPy counts when the dims of 0 are left out
+                raise MemoryError(f"no array has the shape {list(shape)} of an output") from error
             found.append(cut if 2 * cut.size >= array.size else cut.copy())
         return found
 
@@ -251,7 +256,10 @@ class NativeProgram:
         errors = self.compiled.errors
         if result > len(errors):
             raise Fail(f"The program stopped with error {result}, which it has no message for.")
-        raise InvalidArgument(_while_running(errors[result - 1]))
+        message = errors[result - 1]
+        if message.startswith(_NO_MEMORY):
+            raise MemoryError(message)
+        raise InvalidArgument(_while_running(message))
 
     # ---- what runs borrow --------------------------------------------------------------------------------------------
 

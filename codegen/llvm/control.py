@@ -13,8 +13,9 @@ from llvmlite import ir
 
 from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import I32, I64, PTR
-from onnxc.codegen.llvm.dims import DimEmitter, constant
+from onnxc.codegen.llvm.dims import CheckedDims, DimEmitter, constant
 from onnxc.ir.core import Block, Op, Value
+from onnxc.ir.dims import DimLike
 from onnxc.ir.types import I32 as ELEMENT_I32
 from onnxc.ir.types import Mem
 
@@ -26,6 +27,7 @@ class Run(Protocol):
 
     b: ir.IRBuilder
     buffers: dict[Value, ir.Value]
+    values: dict[str, ir.Value]
 
     @property
     def dim(self) -> DimEmitter: ...
@@ -59,8 +61,8 @@ def _loop(run: Run, op: Op) -> None:
     b, region = run.b, op.regions[0]
     conditional = bool(op.attrs["conditional"])
     state = op.inputs[int(conditional):]
+    extent = _checked(run, op.attrs["extent"])  # type: ignore[arg-type]
     before = b.block
-    extent = run.dim(op.attrs["extent"])  # type: ignore[arg-type]
     first_flag = _flag(run, op.operand(0)) if conditional else None
     head, body, done = (b.function.append_basic_block(f"loop.{part}") for part in ("head", "body", "done"))
     b.branch(head)
@@ -116,7 +118,16 @@ def _if(run: Run, op: Op) -> None:
 
 
 def _set(run: Run, op: Op) -> None:
-    run.define(str(op.attrs["symbol"]), run.dim(op.attrs["value"]))  # type: ignore[arg-type]
+    run.define(str(op.attrs["symbol"]), _checked(run, op.attrs["value"]))  # type: ignore[arg-type]
+
+
+def _checked(run: Run, d: DimLike) -> ir.Value:
+    """The value of a dim; a run ends where it does not fit an i64."""
+    dim = CheckedDims(run.b, run.values)
+    value = dim(d)
+    with run.b.if_then(dim.failed, likely=False):
+        run.fail(f"a size of {d} does not fit into memory")
+    return value
 
 
 def _read(run: Run, op: Op) -> None:
@@ -136,9 +147,10 @@ def _read(run: Run, op: Op) -> None:
 
 def _require(run: Run, op: Op) -> None:
     b = run.b
-    left, right = run.dim(op.attrs["left"]), run.dim(op.attrs["right"])  # type: ignore[arg-type]
+    dim = CheckedDims(b, run.values)        # sizes that are equal only after wrapping around are not
+    left, right = dim(op.attrs["left"]), dim(op.attrs["right"])  # type: ignore[arg-type]
     wrong = b.icmp_signed("!=", left, right)
     if op.attrs["kind"] == "broadcast":
         wrong = b.and_(wrong, b.icmp_signed("!=", left, constant(1)))
-    with b.if_then(wrong, likely=False):
+    with b.if_then(b.or_(wrong, dim.failed), likely=False):
         run.fail(str(op.attrs["message"]))

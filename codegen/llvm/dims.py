@@ -58,7 +58,7 @@ class DimEmitter:
     def __call__(self, d: DimLike) -> ir.Value:
         """The value of `d`: an i64, or a vector where a symbol of it is one."""
         if isinstance(d, int):
-            return ir.Constant(I64, d)
+            return self._number(d)
         total: ir.Value | None = None
         for mono, coef in sorted(d.terms, key=lambda term: self._depth(term[0])):
             part = self._product(mono, abs(coef))
@@ -68,6 +68,9 @@ class DimEmitter:
                 total = self._binary("add" if coef > 0 else "sub", total, part)
         return total if total is not None else ir.Constant(I64, 0)
 
+    def _number(self, value: int) -> ir.Value:
+        return ir.Constant(I64, value)
+
     def _depth(self, mono: tuple) -> int:
         names = [n for atom in mono for n in ([atom] if isinstance(atom, str) else symbols_of(atom.args))]
         return max(map(self._rank, names), default=-1)
@@ -75,7 +78,7 @@ class DimEmitter:
     def _product(self, mono: tuple, coef: int) -> ir.Value:
         factors = [self._atom(a) for a in sorted(mono, key=lambda a: self._depth((a,)))]
         if coef != 1 or not factors:
-            factors.insert(0, ir.Constant(I64, coef))
+            factors.insert(0, self._number(coef))
         value = factors[0]
         for factor in factors[1:]:
             value = self._binary("mul", value, factor)
@@ -115,11 +118,17 @@ class DimEmitter:
 
 
 class CheckedDims(DimEmitter):
-    """As `DimEmitter`, on scalars, with `failed`: an i1 that is true when any operation so far wrapped around."""
+    """As `DimEmitter`, on scalars, with `failed`: an i1 that is true when any operation so far wrapped around, or a
+    number in a dim does not fit an i64."""
 
     def __init__(self, builder: ir.IRBuilder, env: Mapping[str, ir.Value]) -> None:
         super().__init__(builder, env)
         self.failed: ir.Value = ir.Constant(I1, 0)
+
+    def _number(self, value: int) -> ir.Value:
+        if not -1 << 63 <= value < 1 << 63:
+            self.failed, value = ir.Constant(I1, 1), 0
+        return super()._number(value)
 
     def _binary(self, name: str, a: ir.Value, b: ir.Value) -> ir.Value:
         pair = ir.LiteralStructType([I64, I1])

@@ -164,19 +164,21 @@ class _ProgramEmitter:
     # ---- onnxc_guards ------------------------------------------------------------------------------------------------
 
     def emit_guards(self) -> ir.Function:
-        """i64 (ptr symbols): 0, or 1 + the code of the first guard that does not hold."""
+        """i64 (ptr symbols): 0, or 1 + the code of the first guard that does not hold, or whose sides do not fit
+        an i64: sizes that are equal only after wrapping around are not."""
         function = ir.Function(self.module, ir.FunctionType(I64, [PTR]), "onnxc_guards")
         function.linkage = "internal"
         b = ir.IRBuilder(function.append_basic_block("entry"))
-        value = DimEmitter(b, self.symbol_values(b, function.args[0]))
+        values = self.symbol_values(b, function.args[0])
         for kind, left, right, message in self.guards:
+            value = CheckedDims(b, values)
             a, c = value(left), value(right)
             holds = b.icmp_signed("==", a, c)
             if kind == "broadcast":
                 holds = b.or_(holds, b.icmp_signed("==", a, constant(1)))
             elif kind != "eq":
                 raise KernelError(f"a guard of kind {kind!r}: expected \"eq\" or \"broadcast\"")
-            with b.if_then(b.not_(holds), likely=False):
+            with b.if_then(b.or_(b.not_(holds), value.failed), likely=False):
                 b.ret(constant(1 + self.error(message)))
         b.ret(constant(0))
         return function

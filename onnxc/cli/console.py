@@ -28,7 +28,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
 
 
 def _plain(cell: object) -> Text:
-    return Text(f"{cell:,.3f}" if isinstance(cell, float) else "" if cell is None else str(cell))
+    """A cell as text; control characters, which names in a model may hold, are escaped."""
+    text = f"{cell:,.3f}" if isinstance(cell, float) else "" if cell is None else str(cell)
+    return Text("".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text))
 
 
 @contextlib.contextmanager

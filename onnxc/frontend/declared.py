@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 
 from onnx import TensorProto, TensorShapeProto, TypeProto
 
@@ -11,6 +12,7 @@ from onnxc.errors import InvalidGraph
 from onnxc.frontend.limits import Limits
 from onnxc.frontend.problems import printable
 from onnxc.ir.dims import Dim, DimLike, Shape, parse_dim, sym, symbols_of
+from onnxc.ir.solve import solvable
 from onnxc.ir.types import DType, Map, Opt, Seq, Tensor, Type, dtype_of_onnx
 
 __all__ = ["DimNames", "declared_shape", "element_type", "type_of"]
@@ -23,18 +25,27 @@ class DimNames:
 
     A text that reads as an expression of the dims algebra (`past + 1`) becomes that expression; any other text
     becomes a symbol with a similar name. Two different texts never share a symbol that neither of them spells out.
+    After `bind_to`, so does an expression of symbols that no run would know.
     """
 
     def __init__(self) -> None:
         self._dims: dict[str, Dim] = {}
         self._taken: set[str] = set()
+        self._bound: set[str] | None = None
         self._fresh = 0
+
+    def bind_to(self, shapes: Iterable[TensorShapeProto]) -> None:
+        """Take expressions for what they say only where the sizes of `shapes`, those of the inputs, give all their
+        symbols."""
+        self._bound = solvable(e for shape in shapes for text in _names_in(shape)
+                               if (e := _as_expression(text)) is not None)
 
     def named(self, text: str) -> Dim:
         """The dim of a `dim_param`."""
         if text not in self._dims:
             d = _as_expression(text)
-            if d is None:
+            if d is None or (self._bound is not None and str(d) not in symbols_of(d)
+                             and not symbols_of(d) <= self._bound):
                 d = self._symbol(re.sub(r"\W", "_", text, flags=re.ASCII)[:40])
             self._dims[text] = d
             self._taken |= symbols_of(d)
@@ -49,11 +60,10 @@ class DimNames:
 
     def reserve(self, shape: TensorShapeProto) -> None:
         """Take note of the names in a shape, so that `fresh` avoids them and they keep their own spelling."""
-        for d in shape.dim:
-            if d.WhichOneof("value") == "dim_param" and d.dim_param and isinstance(d.dim_param, str):
-                expression = _as_expression(d.dim_param)
-                if expression is not None:
-                    self._taken |= symbols_of(expression)
+        for text in _names_in(shape):
+            expression = _as_expression(text)
+            if expression is not None:
+                self._taken |= symbols_of(expression)
 
     def _symbol(self, stem: str) -> Dim:
         stem = stem if re.match(r"[A-Za-z_]", stem) else f"d_{stem}"
@@ -62,6 +72,12 @@ class DimNames:
             n += 1
             name = f"{stem}_{n}"
         return sym(name)
+
+
+def _names_in(shape: TensorShapeProto) -> Iterator[str]:
+    for d in shape.dim:
+        if d.WhichOneof("value") == "dim_param" and d.dim_param and isinstance(d.dim_param, str):
+            yield d.dim_param
 
 
 def _as_expression(text: str) -> Dim | None:
@@ -86,6 +102,7 @@ def declared_shape(shape: TensorShapeProto, names: DimNames, limits: Limits, wha
         if kind == "dim_value" and d.dim_value >= 0:
             dims.append(int(d.dim_value))
         elif kind == "dim_param" and d.dim_param and isinstance(d.dim_param, str):
+            limits.require("name_bytes", len(d.dim_param), f"The length of the name of a dimension of {what}")
             dims.append(names.named(d.dim_param))
         else:
             dims.append(names.fresh())

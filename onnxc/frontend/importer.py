@@ -103,6 +103,9 @@ class _Main:
         for proto in self.graph.types.values():
             if proto.WhichOneof("value") == "tensor_type":
                 self.names.reserve(proto.tensor_type.shape)
+        arguments = [self.graph.types[name] for name in self.graph.inputs
+                     if name in self.graph.types and (name in self.overridden or not self.graph.is_constant(name))]
+        self.names.bind_to(t.tensor_type.shape for t in arguments if t.WhichOneof("value") == "tensor_type")
 
     def _inputs(self) -> None:
         self.module.meta["inputs"] = []

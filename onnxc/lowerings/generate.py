@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxc.ir.core import Ref, Value
 from onnxc.ir.dims import DimLike, ceildiv, dim_max
-from onnxc.ir.types import BOOL, F32, F64, I64
+from onnxc.ir.types import BOOL, F32, F64, I64, U64
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.data_sizes import read_dim, sizes_of
 from onnxc.lowerings.elementwise import element_type
@@ -93,8 +93,12 @@ def _count(b: Lowering, start: Value, limit: Value, delta: Value) -> Value:
         steps = b.map("div", *(b.cast(v, F64) for v in (b.map("sub", *map(b.widen, (last, first))), step)))
         return b.cast(b.map("max", b.map("ceil", steps), b.scalar(0, F64)), I64)
     first, last, step = (b.cast(v, I64) for v in (first, last, step))
-    whole = b.map("sub", b.map("add", b.map("sub", last, first), step), b.map("sign", step))
-    return b.map("max", b.map("div", whole, step), b.scalar(0, I64))
+    upwards = b.map("gt", step, b.scalar(0, I64))
+    low, high = b.map("select", upwards, first, last), b.map("select", upwards, last, first)
+    # The span of two i64 always fits an u64.
+    beyond = b.cast(b.map("sub", b.map("sub", high, low), b.scalar(1, I64)), U64)
+    count = b.map("add", b.map("div", beyond, b.cast(b.map("abs", step), U64)), b.scalar(1, U64))
+    return b.map("select", b.map("gt", high, low), b.cast(count, I64), b.scalar(0, I64))
 
 
 def _float_range_size(b: Lowering, ends: Sequence[np.ndarray | None]) -> int:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
 from onnxc.errors import UnsupportedModel, UnsupportedNode
 from onnxc.ir.core import Block, Func, Module, Op, Value
 from onnxc.ir.dims import symbols_of
+from onnxc.ir.printer import quote_name
 from onnxc.ir.registry import TypeInferenceError
 from onnxc.ir.types import Tensor, Type
 from onnxc.lowerings.context import Guard, Lowering, Poisoned, Refused, RunSymbols
@@ -24,6 +26,8 @@ from onnxc.ops.known import KnownValues
 __all__ = ["lower"]
 
 log = logging.getLogger("onnxc")
+_MOST_AXES = 64             # of a NumPy array
+_LONGEST_REASON = 1000      # characters; a reason may quote what the model says
 Expand = Callable[[Module, Op], "Op | None"]
 
 
@@ -109,6 +113,8 @@ class _Pass:
             if found is not None and found not in op.inputs and isinstance(found.type, Tensor) \
                     and found.type.dtype.kind in ("str", "complex"):
                 raise Refused(f"element type {found.type.dtype} is not supported")
+            if found is not None and isinstance(found.type, Tensor):
+                _check_extent(found.type, i)
         return results
 
     def replace(self, old: Value, new: Value | None, op: Op) -> None:
@@ -122,7 +128,21 @@ class _Pass:
     def refuse(self, op: Op, reason: str) -> None:
         self.poisoned.update(op.results)
         domain, _, kind = op.name.removeprefix("onnx.").rpartition(".")
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[:_LONGEST_REASON]}..."
         self.bad.append(UnsupportedNode(op.loc, kind, domain, reason))
+
+
+def _check_extent(t: Tensor, output: int) -> None:
+    """Refuse a type that no run can have: of too many axes, or of more bytes than an address counts, dims of 0 and
+    those not known aside, which NumPy does not count either."""
+    if t.shape is None:
+        return
+    if t.rank > _MOST_AXES:
+        raise Refused(f"output {output} has {t.rank} axes; {_MOST_AXES} are possible")
+    least = math.prod(d for d in t.dims if isinstance(d, int) and d)
+    if least * max(t.dtype.bits, 8) // 8 >= 1 << 63:
+        raise Refused(f"output {output} of type {t} has more bytes than there are addresses")
 
 
 def _bind(fn: LowerFn, op: Op) -> tuple[list[Value | None], dict[str, Any]]:
@@ -160,4 +180,4 @@ def _compare_hint(old: Value, found: Type, op: Op) -> None:
         isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(hint.shape, found.dims, strict=True))
     if wrong:
         log.warning("%s of node '%s': the model declares %%%s as %s but it is %s; going on with the latter",
-                    op.name, op.loc, old.name, hint, found)
+                    op.name, quote_name(op.loc), quote_name(old.name), hint, found)

@@ -109,7 +109,10 @@ def Split(b: Lowering, input: Value, split: Value | None = None, *, axis: int = 
             b.extent(s, "the size of a part")
         b.guard("eq", total, shape[at], "the parts do not add up to the dim that is split")
     else:
-        sizes = _even(shape[at], num_outputs or len(b.node.results))
+        parts = len(b.node.results) if num_outputs is None else num_outputs
+        if parts != len(b.node.results):
+            b.refuse(f"num_outputs is {parts}, but the node has {len(b.node.results)} outputs")
+        sizes = _even(shape[at], parts)
     if len(sizes) < len(b.node.results):
         b.refuse(f"{len(sizes)} parts for {len(b.node.results)} outputs")
     out: list[Value] = []
