@@ -20,6 +20,7 @@ from onnxc.passes.fold import fold
 from onnxc.passes.fuse import fuse
 from onnxc.passes.layout import sink_transposes
 from onnxc.passes.plan_memory import plan_memory
+from onnxc.passes.quant import narrow_contracts, requantise
 from onnxc.passes.scale_contract import fold_scales
 from onnxc.passes.to_kernel import to_kernel
 
@@ -60,11 +61,15 @@ def _rules(fn: Callable[..., None]) -> PassFn:
 PIPELINE: tuple[Pass, ...] = (
     Pass("lower", None, "onnx", True, "everything after it sees tensor ops only"),
     Pass("dce", _plain(dce), "t", False, "shape arithmetic has become dims; what computed it is dead"),
+    Pass("narrow-contracts", _rules(narrow_contracts), "t", False,
+         "before folding, which would make floats of quantised weights"),
     Pass("fold", _plain(fold), "t", False, "before rules, so that they see constants as constants"),
     Pass("canonicalize", _rules(canonicalize), "t", False, "one form for equal things, before patterns look for forms"),
     Pass("sink-transposes", _rules(sink_transposes), "t", False,
          "convolutions bring a transpose on either side; they cancel once all flow the same way"),
     Pass("fold-2", _plain(fold), "t", False, "constants that transposes went through become constants again"),
+    Pass("requantise", _rules(requantise), "t", False,
+         "after transposes, which stand between a convolution and the quantisation of its result"),
     Pass("fold-scales", _rules(fold_scales), "t", False,
          "batch norms join weights after no transpose stands between them"),
     Pass("fold-3", _plain(fold), "t", False, "weights that were scaled become constants again"),
@@ -83,6 +88,9 @@ BEFORE: tuple[tuple[str, str, str], ...] = (
     ("lower", "dce", "shape arithmetic dies when it has become dims"),
     ("lower", "fold", "only tensor ops have a reference column"),
     ("fold", "canonicalize", "rules look for constants"),
+    ("narrow-contracts", "fold", "dequantised weights would be floats"),
+    ("fold-2", "requantise", "scales and shifts must be constants to be merged"),
+    ("requantise", "fold-3", "merged scales are folded there"),
     ("canonicalize", "sink-transposes", "transposes of transposes are merged there"),
     ("sink-transposes", "fold-2", "transposed constants are folded there"),
     ("sink-transposes", "fold-scales", "a scale is recognised next to its contraction"),

@@ -143,7 +143,8 @@ class _Packer:
         element = region.append(_load(memory, place)).result
         accumulate = cast(DType, contraction_of(func).attrs["accumulate"])
         if cast(Mem, memory.type).dtype != accumulate:
-            element = region.append(Op("s.cast", [element], [Scalar(accumulate)], {"to": accumulate})).result
+            attrs = {"to": accumulate, "saturate": True}
+            element = region.append(Op("s.cast", [element], [Scalar(accumulate)], attrs)).result
         region.append(Op("yield", [element]))
 
     # ---- loads of plain loops
