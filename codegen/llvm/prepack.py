@@ -26,7 +26,7 @@ from onnxc.codegen.llvm.prepare import is_contraction
 from onnxc.codegen.llvm.program import structure_of
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.schedule import Schedule
-from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
+from onnxc.ir.core import Attr, Block, Func, Module, Op, Ref, Value
 from onnxc.ir.dims import DimLike, floordiv, mod, sym, symbols_of
 from onnxc.ir.types import DType, Mem, Scalar, dtype_of
 
@@ -143,7 +143,7 @@ class _Packer:
         element = region.append(_load(memory, place)).result
         accumulate = cast(DType, contraction_of(func).attrs["accumulate"])
         if cast(Mem, memory.type).dtype != accumulate:
-            attrs = {"to": accumulate, "saturate": True}
+            attrs: dict[str, Attr] = {"to": accumulate, "saturate": True}
             element = region.append(Op("s.cast", [element], [Scalar(accumulate)], attrs)).result
         region.append(Op("yield", [element]))
 
