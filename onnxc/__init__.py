@@ -12,29 +12,59 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxc.compiling import compile
     from onnxc.runtime.artifact import open_artifact
+    from onnxc.runtime.enums import (
+        ExecutionMode,
+        ExecutionOrder,
+        GraphOptimizationLevel,
+        OrtAllocatorType,
+        OrtCompileApiFlags,
+        OrtDeviceMemoryType,
+        OrtDeviceVendorId,
+        OrtExecutionProviderDevicePolicy,
+        OrtHardwareDeviceType,
+        OrtMemoryInfoDeviceType,
+        OrtMemType,
+        OrtSparseFormat,
+    )
+    from onnxc.runtime.log import set_default_logger_severity, set_default_logger_verbosity
     from onnxc.runtime.metadata import ModelMetadata, NodeArg
-    from onnxc.runtime.options import ExecutionMode, GraphOptimizationLevel, RunOptions, SessionOptions
+    from onnxc.runtime.options import RunOptions, SessionOptions
     from onnxc.runtime.providers import get_all_providers, get_available_providers, get_device
-    from onnxc.runtime.session import InferenceSession, set_default_logger_severity
+    from onnxc.runtime.session import InferenceSession
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "onnxc.compiling": ("compile",),
     "onnxc.runtime.artifact": ("open_artifact",),
+    "onnxc.runtime.enums": (
+        "ExecutionMode", "ExecutionOrder", "GraphOptimizationLevel", "OrtAllocatorType", "OrtCompileApiFlags",
+        "OrtDeviceMemoryType", "OrtDeviceVendorId", "OrtExecutionProviderDevicePolicy", "OrtHardwareDeviceType",
+        "OrtMemType", "OrtMemoryInfoDeviceType", "OrtSparseFormat"),
+    "onnxc.runtime.log": ("set_default_logger_severity", "set_default_logger_verbosity"),
     "onnxc.runtime.metadata": ("ModelMetadata", "NodeArg"),
-    "onnxc.runtime.options": ("ExecutionMode", "GraphOptimizationLevel", "RunOptions", "SessionOptions"),
+    "onnxc.runtime.options": ("RunOptions", "SessionOptions"),
     "onnxc.runtime.providers": ("get_all_providers", "get_available_providers", "get_device"),
-    "onnxc.runtime.session": ("InferenceSession", "set_default_logger_severity"),
+    "onnxc.runtime.session": ("InferenceSession",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ExecutionMode",
+    "ExecutionOrder",
     "GraphOptimizationLevel",
     "InferenceSession",
     "ModelMetadata",
     "NodeArg",
+    "OrtAllocatorType",
+    "OrtCompileApiFlags",
+    "OrtDeviceMemoryType",
+    "OrtDeviceVendorId",
+    "OrtExecutionProviderDevicePolicy",
+    "OrtHardwareDeviceType",
+    "OrtMemType",
+    "OrtMemoryInfoDeviceType",
+    "OrtSparseFormat",
     "RunOptions",
     "SessionOptions",
     "__version__",
@@ -44,6 +74,7 @@ __all__ = [
     "get_device",
     "open_artifact",
     "set_default_logger_severity",
+    "set_default_logger_verbosity",
 ]
 
 

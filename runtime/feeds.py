@@ -17,12 +17,16 @@ from onnxc import errors
 from onnxc.errors import InvalidArgument
 from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import ALL_DTYPES, STR, DType, dtype_of
+from onnxc.runtime.addresses import in_plain_order
 
 __all__ = ["Feeds", "wanted_outputs"]
 
 Array = npt.NDArray[Any]
+#: Arrays for the required inputs and then for the overridden initializers; the names of those; the arrays' shapes.
+Prepared = tuple[list[Array], tuple[str, ...], tuple[tuple[int, ...], ...]]
 
 _ADVICE = "Please fix either the inputs/outputs or the model."
+_MOST_SHAPES = 64          # combinations of shapes that are remembered as checked
 _BY_TEXT = {f"tensor({d.onnx_text})": d for d in ALL_DTYPES if d != STR}
 #: What ONNX Runtime takes for a value of a kind that no tensor has; a hint to its caller that these types are iterable.
 _CONTAINERS = (tuple, range, str, bytes, dict, set, frozenset, Mapping)
@@ -38,12 +42,9 @@ class _Input:
     rank: int | None
     fixed: tuple[tuple[int, int], ...]
 
-    def fits(self, array: Array) -> bool:
-        """Whether the array can be passed on as it is."""
-        if array.dtype != self.dtype.numpy or (self.rank is not None and array.ndim != self.rank):
-            return False
-        shape, flags = array.shape, array.flags
-        return flags.c_contiguous and flags.aligned and all(shape[axis] == size for axis, size in self.fixed)
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this shape has the declared rank and sizes."""
+        return self.rank is None or (len(shape) == self.rank and all(shape[axis] == size for axis, size in self.fixed))
 
 
 class Feeds:
@@ -53,33 +54,49 @@ class Feeds:
                  overrides: Mapping[str, int] | None = None) -> None:
         self._inputs = {i.name: _input(i, overrides or {}) for i in (*inputs, *overridable)}
         self._required = tuple(self._inputs[i.name] for i in inputs)
+        self._plain = tuple((i.name, i.dtype.numpy) for i in self._required)
+        self._taken: set[tuple[tuple[int, ...], ...]] = set()
 
-    def prepare(self, feed: Mapping[str, Any]) -> tuple[list[Array], tuple[str, ...]]:
-        """Arrays for the required inputs and then for the overridden initializers, whose names come second; in order.
+    def prepare(self, feed: Mapping[str, Any]) -> Prepared:
+        """What is fed, in the form that a program reads.
 
         Raises ValueError for missing inputs, TypeError, RuntimeError for a value that makes no tensor, and
         InvalidArgument for an unknown name, a wrong element type, rank or size; all name the input.
         """
-        arrays = self._as_they_are(feed)
-        return self._converted(feed) if arrays is None else (arrays, ())
+        return self._as_they_are(feed) or self._converted(feed)
 
-    def _as_they_are(self, feed: Mapping[str, Any]) -> list[Array] | None:
+    def _as_they_are(self, feed: Mapping[str, Any]) -> Prepared | None:
         """The arrays themselves when there is one for each required input and nothing else, all in the right form."""
-        if type(feed) is not dict or len(feed) != len(self._required):
+        if type(feed) is not dict or len(feed) != len(self._plain):
             return None
         arrays: list[Array] = []
-        for each in self._required:
-            value = feed.get(each.name)
-            if type(value) is not np.ndarray or not each.fits(value):
+        shapes = []
+        for name, dtype in self._plain:
+            value = feed.get(name)
+            if type(value) is not np.ndarray or not in_plain_order(value) or \
+                    (value.dtype is not dtype and value.dtype != dtype):
                 return None
             arrays.append(value)
-        return arrays
+            shapes.append(value.shape)
+        key = tuple(shapes)
+        if key not in self._taken:
+            if not all(spec.takes(shape) for spec, shape in zip(self._required, key, strict=True)):
+                return None
+            if len(self._taken) >= _MOST_SHAPES:
+                self._taken.clear()
+            self._taken.add(key)
+        return arrays, (), key
 
-    def _converted(self, feed: Mapping[str, Any]) -> tuple[list[Array], tuple[str, ...]]:
+    def check_names(self, feed: Mapping[str, Any]) -> None:
+        """Raises ValueError when a required input is missing."""
         names = list(feed.keys())
         missing = [i.name for i in self._required if i.name not in names or feed[i.name] is None]
         if missing:
             raise ValueError(f"Required inputs ({missing}) are missing from input feed ({names}).")
+
+    def _converted(self, feed: Mapping[str, Any]) -> Prepared:
+        self.check_names(feed)
+        names = list(feed.keys())
         if not all(isinstance(name, str) for name in names):
             raise TypeError(f"names of inputs are str; the feed has {[n for n in names if not isinstance(n, str)]}")
         arrays: dict[str, Array] = {}
@@ -89,7 +106,8 @@ class Feeds:
                 arrays[name] = self._check(self._known(name, value), value)
         required = [i.name for i in self._required]
         overridden = tuple(name for name in self._inputs if name in arrays and name not in required)
-        return [arrays[name] for name in (*required, *overridden)], overridden
+        ordered = [arrays[name] for name in (*required, *overridden)]
+        return ordered, overridden, tuple([a.shape for a in ordered])
 
     def _known(self, name: str, value: Any) -> _Input:
         if name not in self._inputs:

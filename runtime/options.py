@@ -12,24 +12,10 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["ExecutionMode", "GraphOptimizationLevel", "RunOptions", "SessionOptions"]
+from onnxc.runtime.enums import ExecutionMode, ExecutionOrder, GraphOptimizationLevel
+from onnxc.runtime.log import LOG, SEVERITIES
 
-
-class GraphOptimizationLevel(enum.IntEnum):
-    """How much the compiler optimises. Levels from ORT_ENABLE_BASIC on are one: all passes run."""
-
-    ORT_DISABLE_ALL = 0
-    ORT_ENABLE_BASIC = 1
-    ORT_ENABLE_EXTENDED = 2
-    ORT_ENABLE_LAYOUT = 3
-    ORT_ENABLE_ALL = 99
-
-
-class ExecutionMode(enum.IntEnum):
-    """Whether independent nodes may run side by side. A compiled program has one order; both run it."""
-
-    ORT_SEQUENTIAL = 0
-    ORT_PARALLEL = 1
+__all__ = ["RunOptions", "SessionOptions"]
 
 
 class _Option:
@@ -106,6 +92,7 @@ class SessionOptions:
                                                       "else the processors that this process may use.")
     inter_op_num_threads = _Option(operator.index, 0, "Accepted: a program's steps run one after another.")
     execution_mode = _Option(_member(ExecutionMode), ExecutionMode.ORT_SEQUENTIAL, "Accepted: see ExecutionMode.")
+    execution_order = _Option(_member(ExecutionOrder), ExecutionOrder.DEFAULT, "Accepted: see ExecutionOrder.")
     enable_cpu_mem_arena = _Option(_flag, True, "False gives memory back after every run instead of keeping it.")
     enable_mem_pattern = _Option(_flag, True, "Accepted: memory is planned by the compiler.")
     enable_mem_reuse = _Option(_flag, True, "Accepted: memory is planned by the compiler.")
@@ -155,6 +142,11 @@ class SessionOptions:
     def dimension_overrides(self) -> dict[str, int]:
         """Sizes by dimension name, as `add_free_dimension_override_by_name` set them."""
         return self._overrides
+
+    def log(self, level: int, text: str, *values: object) -> None:
+        """Says something on behalf of a session with these options."""
+        if self.log_severity_level < 0 or level >= SEVERITIES[self.log_severity_level]:
+            LOG.log(level, (f"{self.logid}: " if self.logid else "") + text, *values)
 
     def spin_ns(self) -> int:
         """How long idle threads spin; -1 for the default. Raises ValueError for a duration that is no number."""

@@ -22,13 +22,14 @@ import numpy.typing as npt
 from onnxc.config import config
 from onnxc.errors import Cancelled, Fail, InvalidArgument, RuntimeException
 from onnxc.ir.dims import product, symbols_of
-from onnxc.ir.types import Tensor, dtype_of
+from onnxc.ir.types import DType, Tensor, dtype_of
 from onnxc.ops.program import at_most
+from onnxc.runtime.addresses import addresses_of
 from onnxc.runtime.bind import DimBinder, shape_function
 from onnxc.runtime.compiled import CompiledModel
 from onnxc.runtime.interrupt import call_stoppable, in_main_thread
 from onnxc.runtime.loader import NativeModule
-from onnxc.runtime.memory import ArenaPool, aligned
+from onnxc.runtime.memory import aligned
 from onnxc.runtime.packing import pack, unpack
 from onnxc.runtime.threads import ThreadPool, default_threads
 
@@ -41,7 +42,8 @@ _I64, _POINTER = ctypes.c_int64, ctypes.c_void_p
 _CONTEXT_SLOTS = 4
 _POOL, _CANCEL, _PROFILE = 0, 1, 3
 _MOST_BINDINGS = 64         # a decode loop makes one a step: old ones go, and making one is cheap
-_ALIGN = 64
+_ALIGN, _PAGE = 64, 4096
+_PURPOSE = "the model's intermediate tensors"
 _NO_MEMORY = "there is no memory for "      # how native code words that the heap gave none
 _LONG = 0.05                # seconds from which on a run in the main thread leaves that thread open to signals
 
@@ -82,29 +84,35 @@ class NativeProgram:
         self._plan = self._module.function("onnxc_plan", _I64, _POINTER, _POINTER, _I64)
         self._run = self._module.function("onnxc_run", _I64, *[_POINTER] * 6, _I64)
         self._bindings: dict[tuple[Shape, ...], _Binding] = {}
-        self._states: list[_State] = []
-        self._all_states: list[_State] = []
+        self._states: list[_State] = []         # all of them; those that no run has are idle
         self._pool: ThreadPool | None = None
+        self._peak = 0
         self._start_afresh()
         _LIVE.add(self)
 
     @property
     def runs(self) -> int:
         """How many runs were begun."""
-        return sum(state.runs for state in self._all_states)
+        return sum(state.runs for state in self._states)
 
-    def run(self, inputs: Sequence[Array], cancel: int = 0, times: Array | None = None) -> list[Array]:
+    def run(self, inputs: Sequence[Array], cancel: int = 0, times: Array | None = None,
+            shapes: tuple[Shape, ...] | None = None) -> list[Array]:
         """The outputs, new arrays, for inputs in the program's order: of its dtypes, C-contiguous and aligned.
 
         `cancel` is the address of an i32 word that stops the run when it becomes non-zero. `times` i64[steps, 2]
-        receives the nanoseconds at which each step began and ended. Raises InvalidArgument for shapes or values that
-        the model refuses, Cancelled, and MemoryError that says what the memory was for.
+        receives the nanoseconds at which each step began and ended. `shapes` are those of the inputs, where the caller
+        knows them. Raises InvalidArgument for shapes or values that the model refuses, Cancelled, and MemoryError that
+        says what the memory was for.
         """
-        shapes = tuple([a.shape for a in inputs])
+        if shapes is None:
+            shapes = tuple([a.shape for a in inputs])
         binding = self._bindings.get(shapes) or self._bind(shapes)
-        outputs = [self._empty(i, shape) for i, shape in enumerate(binding.shapes)]
+        try:
+            outputs = [np.empty(*room) for room in binding.rooms]
+        except (MemoryError, ValueError):
+            outputs = [self._empty(i, shape) for i, shape in enumerate(binding.shapes)]
         native = [pack(a, dtype) for a, dtype in zip(inputs, self._inputs, strict=True)] if self._packs else inputs
-        result, real, given = self._launch(binding, (*native, *outputs), cancel,
+        result, real, given = self._launch(binding, [*native, *outputs], cancel,
                                            0 if times is None else times.ctypes.data)
         if result:
             self._raise(result)
@@ -119,30 +127,30 @@ class NativeProgram:
         self.run(inputs, times=times)
         dims = dict(self._bindings[tuple([a.shape for a in inputs])].dims)
         if self._run_names:
-            table = self._states[-1].own_table
+            table = self._idle[-1].own_table
             dims.update(zip(self._run_names, table[len(table) - len(self._run_names):], strict=True))
         return times, dims
 
-    def _launch(self, binding: _Binding, arrays: tuple[Array, ...], cancel: int,
+    def _launch(self, binding: _Binding, arrays: Sequence[Array], cancel: int,
                 times: int) -> tuple[int, Sequence[Shape], dict[int, Array]]:
         """One call of native code on inputs and outputs, in memory that no other run has meanwhile; also the shapes of
         outputs where data decides them, and those outputs that the program made room for, as flat arrays."""
-        arena = self._arenas.acquire(binding.arena) if binding.arena else None
         try:
-            state = self._states.pop()
+            state = self._idle.pop()
         except IndexError:
             state = self._new_state()
         try:
             state.runs += 1
-            context, addresses = state.context, state.addresses
-            context[_POOL], context[_CANCEL], context[_PROFILE] = self._pool_pointer(), cancel, times
-            for i, array in enumerate(arrays):
-                addresses[i] = array.ctypes.data
+            if state.arena_bytes < binding.arena:
+                self._enlarge(state, binding.arena)
+            context = state.context
+            context[_CANCEL], context[_PROFILE] = cancel, times
+            state.addresses[:] = addresses_of(arrays)
             for i in self._given:
-                addresses[len(self._inputs) + i] = 0
-            table = binding.values if not self._run_names else state.table(binding.values)
-            arguments = (state.context_at, ctypes.addressof(table), state.inputs_at, state.outputs_at,
-                         0 if arena is None else arena.ctypes.data, self._constants_at, self.threads)
+                state.addresses[len(self._inputs) + i] = 0
+            table = state.table(binding.values) if self._run_names else binding.values
+            arguments = (state.context_at, ctypes.addressof(table) if self._run_names else binding.values_at,
+                         state.inputs_at, state.outputs_at, state.arena_at, self._constants_at, self.threads)
             begin = perf_counter()
             if binding.seconds > _LONG and in_main_thread():
                 result = self._run_stoppable(state, arguments, cancel)
@@ -156,9 +164,7 @@ class NativeProgram:
             real = () if result else self._real_shapes({**binding.dims, **found})
             return result, real, self._taken(state, real)
         finally:
-            self._states.append(state)
-            if arena is not None:
-                self._arenas.release(arena)
+            self._give_back(state)
 
     def _run_stoppable(self, state: _State, arguments: tuple[int, ...], cancel: int) -> int:
         """A run that ends soon after a signal handler raised an exception, which is raised when it has ended. The word
@@ -194,7 +200,8 @@ class NativeProgram:
         if list(sizes) != expected:
             raise RuntimeException(f"the program plans {list(sizes)} bytes for its inputs and outputs, where their "
                                    f"types take {expected}: the compiled model contradicts itself")
-        binding = _Binding(table, values, int(arena), output_shapes)
+        rooms = [_room(dtype, shape) for (_, dtype), shape in zip(self._outputs, output_shapes, strict=True)]
+        binding = _Binding(table, values, int(arena), output_shapes, rooms)
         with self._lock:
             while len(self._bindings) >= _MOST_BINDINGS:
                 del self._bindings[next(iter(self._bindings))]
@@ -211,9 +218,7 @@ class NativeProgram:
     def _empty(self, position: int, shape: Shape) -> Array:
         name, dtype = self._outputs[position]
         try:
-            if dtype.bits < 8:
-                return np.empty(dtype.nbytes(product(shape)), np.uint8)  # type: ignore[arg-type]
-            return np.empty(shape, dtype.numpy)
+            return np.empty(*_room(dtype, shape))
         except (MemoryError, ValueError) as error:
             # NumPy refuses a size beyond its index type with ValueError.
             raise MemoryError(f"no memory for output '{name}' of shape {list(shape)} and type {dtype}") from error
@@ -265,8 +270,57 @@ class NativeProgram:
 
     def _new_state(self) -> _State:
         state = _State(len(self.compiled.input_types), len(self._outputs))
-        self._all_states.append(state)
+        state.context[_POOL] = self._pool_pointer()
+        self._states.append(state)
         return state
+
+    def _enlarge(self, state: _State, nbytes: int) -> None:
+        """Gives a state an arena of at least `nbytes`; when there is no memory, idle states give up theirs."""
+        room = -(-nbytes // _PAGE) * _PAGE
+        state.set_arena(None)
+        try:
+            arena = aligned(room, _ALIGN, _PURPOSE)
+        except MemoryError:
+            if not self.release_memory():
+                raise
+            arena = aligned(room, _ALIGN, _PURPOSE)
+        state.set_arena(arena)
+        self._peak = max(self._peak, self.arena_bytes)
+
+    def _give_back(self, state: _State) -> None:
+        """Idle states with memory stand last, where they are taken first, and there are only so many of them."""
+        last = self._idle[-self._arenas_kept:] if self._arenas_kept else []
+        if len(last) == self._arenas_kept and all(other.arena_bytes for other in last):
+            state.set_arena(None)
+        if state.arena_bytes:
+            self._idle.append(state)
+        else:
+            self._idle.insert(0, state)
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of memory for intermediate tensors that this program holds."""
+        return sum(state.arena_bytes for state in self._states)
+
+    def release_memory(self) -> int:
+        """Gives up the memory that no run uses now; how many bytes that were."""
+        freed = 0
+        for state in list(self._idle):
+            try:
+                self._idle.remove(state)
+            except ValueError:      # a run has taken it
+                continue
+            freed += state.arena_bytes
+            state.set_arena(None)
+            self._idle.insert(0, state)
+        return freed
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of constants and code; of intermediate tensors as planned for the shapes used last, held now, and held
+        at most so far."""
+        planned = next((b.arena for b in reversed(list(self._bindings.values()))), 0)
+        return {"constants": sum(c.nbytes for c in self.compiled.constants), "code": len(self.compiled.object_bytes),
+                "planned": planned, "held": self.arena_bytes, "peak": self._peak}
 
     def _pool_pointer(self) -> int:
         if self.threads == 1:
@@ -278,36 +332,54 @@ class NativeProgram:
         return pool.pointer or 0
 
     def _start_afresh(self) -> None:
-        """New locks and arenas: in a forked child the old locks may be held by threads that do not exist there."""
+        """A new lock, and states of its own: in a forked child the old ones may be held by threads that do not exist
+        there."""
         self._lock = threading.Lock()
-        self._arenas = ArenaPool(keep=self._arenas_kept, align=_ALIGN, purpose="the model's intermediate tensors")
+        self._idle: list[_State] = []
+        self._states = [_State.past(self.runs)]
 
 
 class _Binding:
-    """What follows from the inputs' shapes: symbols' values for native code, arena bytes, the outputs' shapes; and how
-    long the last run took, which is not known at first."""
+    """What follows from the inputs' shapes: symbols' values for native code, arena bytes, the outputs' shapes and what
+    `np.empty` takes for them; and how long the last run took, which is not known at first."""
 
-    __slots__ = ("arena", "dims", "seconds", "shapes", "values")
+    __slots__ = ("arena", "dims", "rooms", "seconds", "shapes", "values", "values_at")
 
-    def __init__(self, values: Any, dims: dict[str, int], arena: int, shapes: tuple[Shape, ...]) -> None:
-        self.values, self.dims = values, dims
-        self.arena, self.shapes = arena, shapes
+    def __init__(self, values: Any, dims: dict[str, int], arena: int, shapes: tuple[Shape, ...],
+                 rooms: list[tuple[Any, Any]]) -> None:
+        self.values, self.values_at, self.dims = values, ctypes.addressof(values), dims
+        self.arena, self.shapes, self.rooms = arena, shapes, rooms
         self.seconds = math.inf
 
 
 class _State:
-    """The context and the address tables of one run at a time."""
+    """What one run at a time writes to: context, address tables, and the memory of intermediate tensors."""
 
-    __slots__ = ("addresses", "context", "context_at", "inputs_at", "outputs_at", "own_table", "runs")
+    __slots__ = ("addresses", "arena", "arena_at", "arena_bytes", "context", "context_at", "inputs_at", "outputs_at",
+                 "own_table", "runs")
 
     def __init__(self, inputs: int, outputs: int) -> None:
         self.context = (_I64 * _CONTEXT_SLOTS)()
         self.context_at = ctypes.addressof(self.context)
-        self.addresses = (_I64 * max(1, inputs + outputs))()
+        self.addresses: Any = (_I64 * (inputs + outputs))()
         self.inputs_at = ctypes.addressof(self.addresses)
         self.outputs_at = self.inputs_at + inputs * ctypes.sizeof(_I64)
         self.own_table: Any = None
         self.runs = 0
+        self.set_arena(None)
+
+    @classmethod
+    def past(cls, runs: int) -> _State:
+        """A state that only remembers how many runs there were."""
+        state = cls(0, 0)
+        state.runs = runs
+        return state
+
+    def set_arena(self, arena: Any) -> None:
+        """The arena, a Bytes array or None, which is kept as long as no other is set."""
+        self.arena = arena
+        self.arena_bytes: int = 0 if arena is None else arena.nbytes
+        self.arena_at: int = 0 if arena is None else arena.ctypes.data
 
     def table(self, values: Any) -> Any:
         """The table of symbols for a run that writes to it."""
@@ -315,6 +387,11 @@ class _State:
             self.own_table = type(values)()
         ctypes.memmove(self.own_table, values, ctypes.sizeof(values))
         return self.own_table
+
+
+def _room(dtype: DType, shape: Shape) -> tuple[Any, Any]:
+    """Shape and dtype of the array that native code writes an output to: packed bytes for elements below a byte."""
+    return (dtype.nbytes(product(shape)), np.dtype(np.uint8)) if dtype.bits < 8 else (shape, dtype.numpy)
 
 
 def _largest(compiled: CompiledModel) -> list[Tensor]:

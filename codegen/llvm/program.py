@@ -44,6 +44,7 @@ from onnxc.ops.program import STEPS, at_most
 __all__ = ["Program", "ProgramCode", "build_program", "emit_program", "structure_of"]
 
 _SLICES = 4             # chunks a thread gets where there is enough work: what one thread loses, another picks up
+_STOPPABLE = 64         # chunks a thread gets in a run that may be stopped, which is noticed between chunks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +276,8 @@ class _RunEmitter:
         self.pool = abi.load_slot(builder, self.context, abi.CONTEXT_POOL)
         self.cancel = abi.load_slot(builder, self.context, abi.CONTEXT_CANCEL)
         self.profile = abi.load_slot(builder, self.context, abi.CONTEXT_PROFILE)
+        never = builder.icmp_unsigned("==", self.cancel, ir.Constant(PTR, None))
+        self.slices = builder.select(never, constant(_SLICES), constant(_STOPPABLE))
 
     def emit(self) -> None:
         b = self.b
@@ -369,7 +372,7 @@ class _RunEmitter:
 
     def share(self, total: ir.Value) -> ir.Value:
         """Jobs in a chunk when every thread gets a few chunks."""
-        chunks = self.b.mul(self.larger(self.threads, constant(1)), constant(_SLICES))
+        chunks = self.b.mul(self.larger(self.threads, constant(1)), self.slices)
         return self.b.udiv(self.b.add(total, self.b.sub(chunks, constant(1))), chunks)
 
     def larger(self, a: ir.Value, c: ir.Value) -> ir.Value:

@@ -85,7 +85,7 @@ def profile_kernels(path: str, feed: Mapping[str, Any], threads: int, seconds: f
     """
     compiled = open_artifact(path)
     signature = compiled.signature
-    arrays, overridden = Feeds(signature.inputs, signature.overridable).prepare(feed)
+    arrays, overridden, _ = Feeds(signature.inputs, signature.overridable).prepare(feed)
     if overridden:
         raise ModelRequiresCompilation(f"The initializers {', '.join(overridden)} are constants in a compiled model: "
                                        "leave them out of the feed.")

@@ -1,14 +1,16 @@
-"""Aligned memory and arenas."""
+"""Aligned memory, and the memory that programs keep between runs."""
 
 from __future__ import annotations
 
-import itertools
 import threading
 
 import numpy as np
 import pytest
 
-from onnxc.runtime.memory import ArenaPool, aligned
+import onnxc
+from onnxc.runtime.memory import aligned
+from onnxc.runtime.program import NativeProgram
+from tests.session import models
 
 
 @pytest.mark.parametrize("align", [1, 2, 64, 4096, 1 << 21])
@@ -26,8 +28,6 @@ def test_size_and_alignment_hold(nbytes, align):
 def test_too_much_is_a_memory_error_with_size_and_purpose(nbytes):
     with pytest.raises(MemoryError, match=rf"no {nbytes} bytes .*for the weights"):
         aligned(nbytes, purpose="the weights")
-    with pytest.raises(MemoryError, match="for run 3"):
-        ArenaPool(purpose="run 3").acquire(nbytes)
 
 
 @pytest.mark.parametrize(("nbytes", "align"), [(-1, 64), (8, 0), (8, -2), (8, 48)])
@@ -36,61 +36,53 @@ def test_impossible_requests_are_refused(nbytes, align):
         aligned(nbytes, align)
 
 
-def test_a_released_arena_is_used_again():
-    arenas = ArenaPool()
-    first = arenas.acquire(10_000)
-    address = first.ctypes.data
-    assert first.nbytes >= 10_000
-    assert address % 64 == 0
-    arenas.release(first)
-    assert arenas.acquire(9_000).ctypes.data == address
-    assert arenas.idle_bytes == 0
+@pytest.fixture(scope="module")
+def compiled():
+    return onnxc.compile(models.chain(3).SerializeToString())
 
 
-def test_runs_at_the_same_time_get_arenas_apart():
-    arenas = ArenaPool()
-    held = [arenas.acquire(5000) for _ in range(8)]
-    starts = sorted(arena.ctypes.data for arena in held)
-    assert all(b - a >= 5000 for a, b in itertools.pairwise(starts))
+def run(program: NativeProgram, rows: int) -> np.ndarray:
+    return program.run([np.ones((rows, 32), np.float32)])[0]
 
 
-def test_the_largest_few_stay_and_the_smallest_that_fits_is_taken():
-    arenas = ArenaPool(keep=2)
-    held = [arenas.acquire(size) for size in (1 << 14, 1 << 20, 1 << 16, 1 << 18)]
-    for arena in held:
-        arenas.release(arena)
-    assert arenas.idle_bytes == (1 << 20) + (1 << 18)
-    assert arenas.acquire(1 << 17).nbytes == 1 << 18
-    assert arenas.acquire(1 << 17).nbytes == 1 << 20
-    assert ArenaPool(keep=0).clear() == 0
-    arenas.release(held[0])
-    assert arenas.clear() == 1 << 14
+def test_memory_of_a_run_serves_the_next_and_grows_with_the_largest(compiled):
+    program = NativeProgram(compiled, threads=1)
+    assert program.arena_bytes == 0
+    expected = run(program, 100)
+    held = program.arena_bytes
+    assert held > 0
+    run(program, 10)
+    assert program.arena_bytes == held
+    run(program, 1000)
+    assert held < program.arena_bytes == program.memory()["peak"] >= program.memory()["planned"]
+    assert program.release_memory() > held
+    assert program.arena_bytes == 0
+    np.testing.assert_array_equal(run(program, 100), expected)
 
 
-def test_negative_sizes_are_refused_even_with_idle_arenas():
-    arenas = ArenaPool()
-    arenas.release(arenas.acquire(100))
-    with pytest.raises(ValueError, match="at least 0"):
-        arenas.acquire(-5000)
-    with pytest.raises(ValueError, match="at least 0"):
-        ArenaPool(keep=-1)
+def test_without_keeping_memory_nothing_is_held_between_runs(compiled):
+    program = NativeProgram(compiled, threads=1, keep_memory=False)
+    run(program, 100)
+    assert program.arena_bytes == 0
+    assert program.memory()["peak"] > 0
 
 
-def test_many_threads_never_share_an_arena():
-    arenas = ArenaPool(keep=3)
+def test_runs_at_the_same_time_have_memory_apart_and_few_of_them_keep_it(compiled):
+    program = NativeProgram(compiled, threads=1)
+    one = run(program, 500)
+    peak = program.arena_bytes
     faults = []
 
-    def run(mark: int) -> None:
-        for step in range(300):
-            arena = arenas.acquire(1000 + 37 * step)
-            arena[:1000] = mark
-            if not (arena[:1000] == mark).all():
-                faults.append(mark)
-            arenas.release(arena)
+    def work() -> None:
+        for _ in range(40):
+            if not np.array_equal(run(program, 500), one):
+                faults.append(1)
 
-    threads = [threading.Thread(target=run, args=(mark,)) for mark in range(6)]
+    threads = [threading.Thread(target=work) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not faults
+    assert program.arena_bytes <= 2 * peak
+    assert program.runs == 241
