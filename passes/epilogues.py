@@ -9,9 +9,10 @@ from onnxc.ir.core import Op, Value
 from onnxc.ir.registry import lookup
 from onnxc.ops.control import is_step
 
-__all__ = ["epilogue_ends", "is_elementwise"]
+__all__ = ["epilogue_ends", "is_elementwise", "narrow_source"]
 
 _LONGEST = 32           # ops of an epilogue: more is no longer small beside the sums
+_WIDENING = 4           # ops that a dequantisation consists of
 _FORK = 64              # ops within which an epilogue that forks has to join again
 
 
@@ -44,6 +45,9 @@ class _Chains:
                 break
             v = following
             self.claimed.add(v)
+        narrow = None if self.is_stored(v) else narrow_source(v)
+        if narrow is not None and narrow in self.claimed and all(is_elementwise(u) for u in v.users):
+            v = narrow                  # its users widen it again: half the memory or less, for one or two ops
         self.ends.add(v)
         return v
 
@@ -79,6 +83,20 @@ class _Chains:
             open_uses[op.result] = len(op.result.uses)
             ahead.update(op.result.users)
         return None
+
+
+def narrow_source(v: Value) -> Value | None:
+    """The value of at most half the bits that `v` is widened from by cheap ops (a dequantisation); None without one."""
+    widest = v.tensor.dtype.bits
+    for _ in range(_WIDENING):
+        op = v.op
+        if op is None or op.name not in ("t.cast", "t.sub", "t.mul") or not keeps_shape(op, op.operand(0)) or any(
+                x.tensor.size != 1 for x in op.inputs[1:]):
+            return None
+        v = op.operand(0)
+        if v.tensor.dtype.bits * 2 <= widest:
+            return v
+    return None
 
 
 def keeps_shape(op: Op, v: Value) -> bool:

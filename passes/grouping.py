@@ -17,7 +17,7 @@ from onnxc.ir.core import Block, Module, Op, Value
 from onnxc.ir.dims import provably_nonneg
 from onnxc.ir.printer import op_line
 from onnxc.ops.control import is_step
-from onnxc.passes.epilogues import epilogue_ends, is_elementwise
+from onnxc.passes.epilogues import epilogue_ends, is_elementwise, narrow_source
 from onnxc.passes.kernel_builder import VIEWS, NotFusable
 from onnxc.passes.kernels import MOST_FOLDS, Group, build_kernels
 
@@ -145,7 +145,9 @@ class Grouping:
             return wanted != {self.ends[v]}
         if _is_free(op):
             return False
-        return len(wanted) > 1 or any(self._repeats(op, seen, user) for seen, user in self._readers(v))
+        if any(self._repeats(op, seen, user) for seen, user in self._readers(v)):
+            return True
+        return len(wanted) > 1 and narrow_source(v) is None
 
     def _readers(self, v: Value) -> Iterator[tuple[Value, Op]]:
         """The ops that read `v`, views in between looked through, each with the value that it reads."""

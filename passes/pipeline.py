@@ -14,6 +14,7 @@ from typing import Any
 from onnxc.errors import InvalidArgument
 from onnxc.ir.core import Module
 from onnxc.ir.rewrite import Fuel, RewriteLog
+from onnxc.passes.byte_flow import keep_bytes
 from onnxc.passes.canonicalize import canonicalize
 from onnxc.passes.clean import cse, dce
 from onnxc.passes.fold import fold
@@ -68,6 +69,8 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("sink-transposes", _rules(sink_transposes), "t", False,
          "convolutions bring a transpose on either side; they cancel once all flow the same way"),
     Pass("fold-2", _plain(fold), "t", False, "constants that transposes went through become constants again"),
+    Pass("keep-bytes", _rules(keep_bytes), "t", False,
+         "after transposes, which stand between quantisations and what undoes them"),
     Pass("requantise", _rules(requantise), "t", False,
          "after transposes, which stand between a convolution and the quantisation of its result"),
     Pass("fold-scales", _rules(fold_scales), "t", False,
@@ -89,6 +92,8 @@ BEFORE: tuple[tuple[str, str, str], ...] = (
     ("lower", "fold", "only tensor ops have a reference column"),
     ("fold", "canonicalize", "rules look for constants"),
     ("narrow-contracts", "fold", "dequantised weights would be floats"),
+    ("fold-2", "keep-bytes", "scales must be constants to be compared"),
+    ("keep-bytes", "requantise", "merged scales hide what quantises alike"),
     ("fold-2", "requantise", "scales and shifts must be constants to be merged"),
     ("requantise", "fold-3", "merged scales are folded there"),
     ("canonicalize", "sink-transposes", "transposes of transposes are merged there"),

@@ -19,13 +19,14 @@ import dataclasses
 import numpy as np
 
 from onnxc.ir.core import Module, Op, Value
+from onnxc.ir.dims import product
 from onnxc.ir.registry import lookup
 from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite, rule
 from onnxc.ir.types import F32, I8, I32, U8
 from onnxc.ops.fold import ContractSpec, parse_spec
-from onnxc.passes.canonicalize import dims
+from onnxc.passes.canonicalize import dims, scalar_constant
 
-__all__ = ["narrow_contracts", "requantise"]
+__all__ = ["Quantised", "narrow_contracts", "quantised", "requantise"]
 
 _VIEWS = ("t.transpose", "t.reshape", "t.window")
 _LONGEST = 64       # ops that a scale or zero point may be computed from
@@ -49,7 +50,7 @@ def _apply(module: Module, fuel: Fuel, log: RewriteLog, rules: RuleSet) -> None:
 
 # ---- what an operand is made of ------------------------------------------------------------------------------------
 @dataclasses.dataclass(frozen=True)
-class _Quantised:
+class Quantised:
     """scale * (bytes - zero) seen through views, which are the ops from the bytes outwards; no scale and no zero are 1
     and 0."""
 
@@ -59,7 +60,7 @@ class _Quantised:
     views: tuple[Op, ...]
 
 
-def _quantised(v: Value) -> _Quantised | None:
+def quantised(v: Value) -> Quantised | None:
     """How `v` is made of bytes; None when it is not."""
     views: list[Op] = []
     while v.op is not None and v.op.name in _VIEWS:
@@ -81,7 +82,7 @@ def _quantised(v: Value) -> _Quantised | None:
     if v.tensor.dtype != I32 or v.op is None or v.op.name != "t.cast":
         return None
     narrow = v.op.operand(0)
-    return _Quantised(narrow, zero, scale, tuple(views)) if narrow.tensor.dtype in (U8, I8) else None
+    return Quantised(narrow, zero, scale, tuple(views)) if narrow.tensor.dtype in (U8, I8) else None
 
 
 def _array(m: Match, v: Value | None) -> np.ndarray | None:
@@ -111,7 +112,7 @@ def _contract_bytes(m: Match) -> Value | None:
     to, spec = m.op.attr("to"), parse_spec(m.op.attr("spec"))
     if to not in (F32, I32):
         return None
-    found = [_quantised(m.op.operand(i)) for i in (0, 1)]
+    found = [quantised(m.op.operand(i)) for i in (0, 1)]
     if found[0] is None or found[1] is None:
         return None
     sides: list[_Side] = []
@@ -128,14 +129,8 @@ def _contract_bytes(m: Match) -> Value | None:
         total = m.builder.value("t.sub", total, m.builder.value("t.mul", left.sums(m), right.zero))
     if left.zero is not None and right.zero is not None:
         sizes = spec.sizes(dims(left.bytes), dims(right.bytes))
-        products = 1
-        for c in spec.k:
-            extent = sizes[c]
-            if not isinstance(extent, int):
-                return m.no("both operands have a zero point, and how many products are summed is known at run time")
-            products *= extent
+        number = m.builder.value("t.dims", values=(product(sizes[c] for c in spec.k),), vector=False, dtype=I32)
         zeros = m.builder.value("t.mul", left.zero, right.zero)
-        number = m.builder.const(np.array(products, np.uint32).astype(np.int32))
         total = m.builder.value("t.add", total, m.builder.value("t.mul", zeros, number))
     if to == I32:
         return total
@@ -173,7 +168,7 @@ def _along_result(m: Match, v: Value, letters: str, spec: ContractSpec) -> Value
     return m.builder.value("t.reshape", v, shape=tuple(sizes.get(c, 1) for c in spec.out))
 
 
-def _side(m: Match, q: _Quantised, letters: str, spec: ContractSpec) -> _Side | None:
+def _side(m: Match, q: Quantised, letters: str, spec: ContractSpec) -> _Side | None:
     data, zero = _centred(m, q)
     known = _array(m, zero)
     if known is not None and not known.any():
@@ -197,7 +192,7 @@ def _side(m: Match, q: _Quantised, letters: str, spec: ContractSpec) -> _Side | 
     return _Side(data, parameters[0], parameters[1], letters, spec)
 
 
-def _centred(m: Match, q: _Quantised) -> tuple[Value, Value | None]:
+def _centred(m: Match, q: Quantised) -> tuple[Value, Value | None]:
     """The bytes and their zero point: of constants it is taken off where the result fits a byte."""
     data, zero = m.const(q.bytes), _array(m, q.zero)
     if data is None or zero is None or not zero.any() or not data.size:
@@ -222,7 +217,7 @@ def _is_padded(window: Op) -> bool:
     return False
 
 
-def _spread(m: Match, v: Value, q: _Quantised, letters: str, spec: ContractSpec) -> Value | None:
+def _spread(m: Match, v: Value, q: Quantised, letters: str, spec: ContractSpec) -> Value | None:
     """A scale or zero point as it broadcasts to the result; None, with the reason, when it differs among the elements
     of one sum."""
     if v.tensor.size == 1:
@@ -249,33 +244,43 @@ def _spread(m: Match, v: Value, q: _Quantised, letters: str, spec: ContractSpec)
 # ---- between two layers --------------------------------------------------------------------------------------------
 @rule("requantise", root="t.div")
 def _requantise(m: Match) -> Value | None:
-    """(i * s + b) / c == i * (s/c) + b/c for sums of integers i and constants s, b, c."""
-    x, divisor = m.op.operand(0), m.op.operand(1)
-    if m.const(divisor) is None or divisor.tensor.size != 1 or x.type != m.op.result.type or x.tensor.dtype != F32:
+    """A sum of scaled integers and constants, over c: the scales and the constants take the division."""
+    divisor = scalar_constant(m, m.op.operand(1))
+    if divisor is None or not divisor > 0 or m.op.result.tensor.dtype != F32:
         return None
-    bias = None
-    shifted = m.made_by(x, "t.add")
-    if shifted is not None:
-        if not m.only_use(x) or m.const(shifted.operand(1)) is None:
-            return None
-        x, bias = shifted.operand(0), shifted.operand(1)
-    scaled = m.made_by(x, "t.mul")
-    if scaled is None or not m.only_use(x) or m.const(scaled.operand(1)) is None:
+    parts = _parts(m, m.op.operand(0))
+    if parts is None or not any(v.op is not None and v.op.name == "t.mul" for v in parts):
         return None
-    cast = m.made_by(scaled.operand(0), "t.cast")
-    if cast is None or cast.operand(0).tensor.dtype != I32 or not _is_sum(cast.operand(0)):
-        return None
-    number = m.builder.value("t.reshape", divisor, shape=())
-    out = m.builder.value("t.mul", scaled.operand(0), m.builder.value("t.div", scaled.operand(1), number))
-    return out if bias is None else m.builder.value("t.add", out, m.builder.value("t.div", bias, number))
+    number = m.builder.const(np.array(divisor, np.float32))
+    moved: dict[Value, Value] = {}
+    for v in parts:                                     # operands come before what is made of them
+        op = v.op
+        if op is None or op.name == "t.const":
+            moved[v] = m.builder.value("t.div", v, number)
+        elif op.name == "t.mul":
+            moved[v] = m.builder.value("t.mul", op.operand(0), m.builder.value("t.div", op.operand(1), number))
+        else:
+            moved[v] = m.builder.value(op.name, *(moved.get(x, x) for x in op.inputs))
+    return moved[m.op.operand(0)]
 
 
-def _is_sum(v: Value) -> bool:
-    """Whether `v` is an integer contraction, perhaps with corrections."""
-    for _ in range(4):
-        if v.op is None or v.op.name == "t.contract":
-            return v.op is not None
-        if v.op.name not in ("t.sub", "t.add"):
-            return False
-        v = v.op.operand(0)
-    return False
+def _parts(m: Match, v: Value) -> list[Value] | None:
+    """The values that `v` is a sum of, and `v` itself last; None where one cannot take a division: the product of an
+    integer and a constant can, a constant, and sums and ReLUs of such, which nothing else uses."""
+    op = m.made_by(v)
+    if op is None or op.name == "t.const":
+        return None if m.const(v) is None else [v]
+    if op.name == "t.mul":
+        cast = m.made_by(op.operand(0), "t.cast")
+        is_integer = cast is not None and cast.operand(0).tensor.dtype == I32
+        return [v] if is_integer and m.const(op.operand(1)) is not None else None
+    if not m.only_use(v):
+        return None
+    if op.name == "t.max":
+        inner = _parts(m, op.operand(0)) if scalar_constant(m, op.operand(1)) == 0 else None
+        return None if inner is None else [*inner, v]
+    if op.name != "t.add":
+        return None
+    left = _parts(m, op.operand(0))
+    right = None if left is None else _parts(m, op.operand(1))
+    return None if left is None or right is None else [*left, *right, v]

@@ -19,6 +19,14 @@ __all__ = ["Element", "cast_value"]
 
 _HALF = ir.HalfType()
 
+# Truncating and rounding, by lanes.
+_F32_TO_I32 = (
+    {1: "llvm.x86.sse.cvttss2si", 4: "llvm.x86.sse2.cvttps2dq", 8: "llvm.x86.avx.cvtt.ps2dq.256",
+     16: "llvm.x86.avx512.mask.cvttps2dq.512"},
+    {1: "llvm.x86.sse.cvtss2si", 4: "llvm.x86.sse2.cvtps2dq", 8: "llvm.x86.avx.cvt.ps2dq.256",
+     16: "llvm.x86.avx512.mask.cvtps2dq.512"},
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Format:
@@ -119,6 +127,10 @@ class _Casts:
         if to.bits < 32:
             return self.integer_to_integer(self.float_to_integer(value, I32), to)
         type, float_type = self.type(to, value), value.value.type
+        if to == I32 and value.dtype == F32 and self.target.arch == "x86_64":
+            converted = self._x86_f32_to_i32(value, type)
+            if converted is not None:
+                return Element(converted, to)
         limit = constant_float(float(1 << (to.bits - (to.kind == "int"))), float_type)
         if to.kind == "int":
             fits = self.b.fcmp_ordered("<", self.magnitude(value.value), limit)
@@ -127,6 +139,24 @@ class _Casts:
         above = self.b.fcmp_ordered(">", value.value, constant_float(-1.0, float_type))
         fits = self.b.and_(above, self.b.fcmp_ordered("<", value.value, limit))
         return Element(self.b.select(fits, self.b.fptoui(value.value, type), constant(0, type)), to)
+
+    def _x86_f32_to_i32(self, value: Element, type: ir.Type) -> ir.Value | None:
+        """By the instruction, which gives the least value out of range and for NaN by itself; one that rounds to
+        nearest even where that was done to the value before. None for vectors that the target has no such one for."""
+        rounded = _rounded_to_even(value.value)
+        prefix = _F32_TO_I32[rounded is not None].get(value.lanes)
+        if prefix is None or (value.lanes == 16 and "avx512f" not in self.target.features) or (
+                value.lanes == 8 and "avx" not in self.target.features):
+            return None
+        operand = value.value if rounded is None else rounded
+        arguments = [operand]
+        if value.lanes == 1:
+            vector = ir.VectorType(operand.type, 4)
+            arguments = [self.b.insert_element(ir.Constant(vector, None), operand, ir.Constant(ir.IntType(32), 0))]
+        if value.lanes == 16:
+            current = ir.Constant(ir.IntType(32), 4)        # the rounding mode that is set: to nearest even
+            arguments += [ir.Constant(type, None), ir.Constant(ir.IntType(16), -1), current]
+        return self.b.call(intrinsic(self.b.module, prefix, [], type, [a.type for a in arguments]), arguments)
 
     def magnitude(self, value: ir.Value) -> ir.Value:
         return self.b.call(intrinsic(self.b.module, "llvm.fabs", [value.type], value.type, [value.type]), [value])
@@ -235,6 +265,13 @@ class _Casts:
         code = b.select(b.icmp_signed("<=", bits, constant(0, type)), bad, code)
         magnitude = b.and_(bits, constant(0x7fffffff, type))
         return b.select(b.icmp_unsigned(">", magnitude, constant(0x7f800000, type)), constant(255, type), code)
+
+
+def _rounded_to_even(value: ir.Value) -> ir.Value | None:
+    """What `value` is the rounding of, to the nearest even integer; None when it is no such rounding."""
+    if isinstance(value, ir.CallInstr) and value.callee.name.startswith("llvm.roundeven."):
+        return value.args[0]
+    return None
 
 
 def constant_float(value: float, type: ir.Type) -> ir.Constant:

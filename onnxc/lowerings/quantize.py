@@ -38,14 +38,19 @@ def spread_scale(b: Lowering, v: Value, like: Value, axis: int, block_size: int)
 
 
 def _narrow(b: Lowering, x: Value, zero: Value | None, to: DType, saturate: bool = True) -> Value:
-    """`x`, already divided by the scale, as `to`: integers are rounded half to even, moved by `zero` and clamped."""
-    y = b.widen(b.map("round", x) if to.is_integer else x)
-    if zero is not None:
-        y = b.map("add", y, b.cast(zero, b.dtype(y)))
+    """`x`, already divided by the scale, as `to`: integers are rounded half to even, moved by `zero` and clamped.
+
+    It is clamped before it is rounded, to integers, which gives the same and keeps what is rounded within i32."""
     if not to.is_integer:
-        return b.cast(y, to, saturate=saturate)
-    least, most = _limits(to)
-    return b.cast(b.map("min", b.map("max", y, b.scalar(least, y)), b.scalar(most, y)), to)
+        y = b.widen(x)
+        return b.cast(y if zero is None else b.map("add", y, b.cast(zero, b.dtype(y))), to, saturate=saturate)
+    y = b.widen(x)
+    least, most = (b.scalar(limit, y) for limit in _limits(to))
+    if zero is not None:
+        offset = b.cast(zero, b.dtype(y))
+        least, most = b.map("sub", least, offset), b.map("sub", most, offset)
+    rounded = b.cast(b.map("round", b.map("min", b.map("max", y, least), most)), I32)
+    return b.cast(rounded if zero is None else b.map("add", rounded, b.cast(zero, I32)), to)
 
 
 def _limits(to: DType) -> tuple[int, int]:
