@@ -1,7 +1,7 @@
 """The pass `fold`: what only depends on constants is computed now, by the reference column of the op table.
 
 Integer tensors that shape arithmetic determines become `t.dims` (or constants when no symbol is left). Results above a
-budget stay in the program: a small model must not unfold into gigabytes.
+budget stay in the program: a small model must not unfold into gigabytes. Weights that contractions widen stay narrow.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from onnxc.ir.dims import Dim, symbols_of
 from onnxc.ir.registry import lookup
 from onnxc.ir.types import I32, I64, Tensor
 from onnxc.ops.known import KnownValues
+from onnxc.passes.widening import widening_ops
 
 __all__ = ["fold"]
 
@@ -33,10 +34,12 @@ def fold(module: Module) -> None:
 
 
 def _fold_func(module: Module, func: Func, budget: int) -> int:
-    known = KnownValues(module)
+    known, widening = KnownValues(module), widening_ops(func.body.ops)
     for op in func.body.ops:
         row = lookup(op.name)
-        if op.name in ("t.const", "t.dims") or row is None or not row.has("pure") or op.regions or len(op.results) != 1:
+        if op in widening or op.name in ("t.const", "t.dims") or op.regions or len(op.results) != 1:
+            continue
+        if row is None or not row.has("pure"):
             continue
         if _fold_known(module, op, known):
             continue

@@ -20,6 +20,7 @@ from onnxc.ops.control import is_step
 from onnxc.passes.epilogues import epilogue_ends, is_elementwise, narrow_source
 from onnxc.passes.kernel_builder import VIEWS, NotFusable
 from onnxc.passes.kernels import MOST_FOLDS, Group, build_kernels
+from onnxc.passes.widening import widening_ops
 
 __all__ = ["Grouping"]
 
@@ -41,6 +42,7 @@ class Grouping:
         self.ops = list(block.ops)
         self.position = {op: i for i, op in enumerate(self.ops)}
         self.after_fold = _after_folds(self.ops)
+        self.widening = widening_ops(self.ops)
         self.held: set[Value] = set()                     # reshapes known to be views of memory
         self.groups: dict[Value, set[Value]] = {}
         self.depth: dict[Value, int] = {}                 # ops from a value to the root that is furthest,
@@ -143,7 +145,7 @@ class Grouping:
             return True
         if op.name == "t.contract":
             return wanted != {self.ends[v]}
-        if _is_free(op):
+        if op in self.widening or _is_free(op):
             return False
         if any(self._repeats(op, seen, user) for seen, user in self._readers(v)):
             return True

@@ -40,16 +40,25 @@ from onnxc.codegen.llvm.dims import DimEmitter, constant
 from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.loops import counted_loop, i64
 from onnxc.codegen.llvm.microkernel import ITEM_BYTES, byte_offset
+from onnxc.codegen.llvm.microkernel_narrow import unpack_panel
+from onnxc.codegen.llvm.narrow import group_of
 from onnxc.codegen.llvm.prepare import is_contraction, prepare_kernel
 from onnxc.codegen.llvm.registers import Element
-from onnxc.codegen.llvm.schedule_contract import blocking_of, chunks_of, grain_of, schedule_contraction
+from onnxc.codegen.llvm.schedule_contract import (
+    blocking_of,
+    chunks_of,
+    coding_of,
+    few_blocking,
+    grain_of,
+    schedule_contraction,
+)
 from onnxc.codegen.llvm.scope import KernelContext, Scope
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.llvm.weights import weight
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Func, Value
 from onnxc.ir.dims import DimLike, ceildiv, product
-from onnxc.ir.types import DType
+from onnxc.ir.types import DType, Mem
 
 __all__ = ["emit_contract", "prepare_contraction"]
 
@@ -120,7 +129,10 @@ class _ContractEmitter:
         bytewise = bool(self.tile.dot)
         self.plan: Plan = plan_of(func, self.blocking.columns, self.tile.lanes, bytewise)
         self.row_part = row_part(func, target, bytewise) if self.plan.rows is None else None
-        self.panel_part = self._panel_part() if self.plan.panels is None else None
+        coding = coding_of(target, self.plan)
+        self.unpacked = None if coding is None else dataclasses.replace(self.tile, coding=coding)
+        self.few = few_blocking(target, self.plan, self.blocking)
+        self.panel_part = self._panel_part() if self.plan.panels is None and self.plan.narrow is None else None
         self.epilogue_part = epilogue_part(func, target, self.tile.lanes)
         self.scratch = self._scratch()
         self.chunks, self.chunk_rows = chunks_of(self.plan.height, schedule.chunk, schedule.rows)
@@ -160,8 +172,12 @@ class _ContractEmitter:
         rows = zeros + (_aligned(extent_of(plan.depth) * item) if plan.rows is not None and plan.rows.where else 0)
         panel = rows + (_aligned(k * (self.schedule.chunk * item)) if plan.rows is None else 0)
         steps = extent_of(plan.taps) * self.panel_steps
-        end = panel + (_aligned(steps * self.panel_row) if plan.panels is None else 0)
+        end = panel + (_aligned(steps * self.panel_row) if plan.panels is None and not self._only_few() else 0)
         return _Scratch(zeros, rows, panel, end)
+
+    def _only_few(self) -> bool:
+        """Whether all rows multiply weights that are still narrow."""
+        return self.few is not None and isinstance(self.plan.height, int) and self.plan.height <= self.few.tile.rows
 
     # ---- the function ------------------------------------------------------------------------------------------------
 
@@ -232,7 +248,20 @@ class _ContractEmitter:
             (self._row, self._row_pointer) if self.plan.rows is not None else (self._pack_row, self._packed_row)
         )
         panel = self._panel if self.plan.panels is not None else self._pack_panel
-        contraction(b, self.blocking, job, Holes(row, pointer, panel, self._epilogue), self.base)
+        if self.plan.narrow is not None:
+            panel = self._unpack_panel
+        many, few = (Holes(row, pointer, p, self._epilogue) for p in (panel, self._narrow_panel))
+        if self.few is None:
+            contraction(b, self.blocking, job, many, self.base)
+        elif self._only_few():
+            contraction(b, self.few, job, few, self.base)
+        else:
+            fits = b.icmp_signed("<=", b.sub(m1, self.m0), constant(self.few.tile.rows))
+            with b.if_else(fits) as (then, otherwise):
+                with then:
+                    contraction(b, self.few, job, few, self.base)
+                with otherwise:
+                    contraction(b, self.blocking, job, many, self.base)
 
     def _extent(self, dim: DimEmitter, axes: Axes) -> int | ir.Value:
         extent = extent_of(axes)
@@ -285,6 +314,32 @@ class _ContractEmitter:
             _memset(b, self.packed_panel, 0, b.mul(dim(extent_of(self.plan.taps) * self.panel_steps), stride))
         self._emit_part(b, self.panel_part, self.packed_panel, {FIRST: n0, WIDTH: columns})
         return Panel(self.packed_panel, stride, b.mul(dim(self.panel_steps), stride))
+
+    def _narrow_panel(self, b: ir.IRBuilder, n0: ir.Value, columns: ir.Value) -> Panel:
+        """A panel of narrow weights where it lies, with its scales and zero points."""
+        narrow, depth = self.plan.narrow, extent_of(self.plan.k)
+        assert narrow is not None
+        group = group_of(cast(Mem, narrow.codes.type).dtype)
+        width, index = self.blocking.columns, b.udiv(n0, constant(self.blocking.columns))
+        row = width * 4 if group > 1 else width * cast(Mem, narrow.codes.type).dtype.bits // 8
+        dim = self._dims(b)
+
+        def place(memory: Value | None, nbytes: DimLike) -> ir.Value:
+            return self.base if memory is None else byte_offset(b, self.memory[memory], b.mul(index, dim(nbytes)))
+
+        parameters = [place(v, ceildiv(depth, narrow.block) * (width * 4)) for v in (narrow.scales, narrow.zeros)]
+        codes = place(narrow.codes, ceildiv(depth, group) * row)
+        return Panel(codes, constant(row), constant(0), tuple(parameters))
+
+    def _unpack_panel(self, b: ir.IRBuilder, n0: ir.Value, columns: ir.Value) -> Panel:
+        """Widens the panel for the chunk that is about to use it."""
+        assert self.unpacked is not None
+        panel = self._narrow_panel(b, n0, columns)
+        unpack = unpack_panel(self.function.module, self.unpacked)
+        depth = self._dims(b)(extent_of(self.plan.k))
+        b.call(unpack, [depth, panel.pointer, panel.row_stride, *panel.parameters, self.packed_panel])
+        stride = constant(self.panel_row)
+        return Panel(self.packed_panel, stride, b.mul(self._dims(b)(self.panel_steps), stride))
 
     # ---- the epilogue ------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import cast
 from onnxc.codegen.accesses import Accesses, linear_in
 from onnxc.codegen.llvm.contract_form import Axes, axes_of, bytes_of, clone_region, contraction_of, extent_of, store_of
 from onnxc.codegen.llvm.contract_plan import single_load
+from onnxc.codegen.llvm.narrow import narrow_operand
 from onnxc.codegen.llvm.schedule_contract import TILE_TYPES
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.llvm.weights import weight
@@ -30,14 +31,15 @@ def micro_kernel_pays(func: Func, target: Target, constant: frozenset[int] = fro
     """Whether a contraction in normal form goes through the engine.
 
     It does not where no tile holds the accumulator's type. Nor does it where tiles stay nearly empty and plain loops do
-    not repeat costly regions: results of one or two columns; sums of up to four products, with the right operand
-    contiguous along n; and one or two rows, where the right operand would be packed for them alone.
+    not repeat costly regions nor widen constants that tiles take as they are: results of one or two columns; sums of up
+    to four products, with the right operand contiguous along n; and one or two rows, where the right operand would be
+    packed for them alone.
     """
     op = contraction_of(func)
     accumulate = cast(DType, op.attrs["accumulate"])
     if accumulate.name not in TILE_TYPES:
         return False
-    if not all(_is_cheap(region) for region in op.regions[:2]):
+    if not all(_is_cheap(region) for region in op.regions[:2]) or _packs_narrow(func, constant):
         return True
     height, columns, depth = (extent_of(axes_of(op, g)) for g in ("m", "n", "k"))
     if isinstance(columns, int) and columns < _NARROWEST:
@@ -51,6 +53,14 @@ def micro_kernel_pays(func: Func, target: Target, constant: frozenset[int] = fro
         packed = load is not None and load.operand(0) in func.args and func.args.index(load.operand(0)) in constant
         return packed or (along and height > 1)
     return True
+
+
+def _packs_narrow(func: Func, constant: frozenset[int]) -> bool:
+    """Whether the right operand is narrow weights that are known when compiling."""
+    if narrow_operand(func) is None:
+        return False
+    read = {op.operand(0) for op in contraction_of(func).regions[1].ops if op.name == "k.load"}
+    return all(v in func.args and func.args.index(v) in constant for v in read)
 
 
 def _is_cheap(region: Block) -> bool:

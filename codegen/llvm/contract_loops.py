@@ -20,6 +20,7 @@ from llvmlite import ir
 from onnxc.codegen.llvm.loops import I64, counted_loop, i64
 from onnxc.codegen.llvm.microkernel import ITEM_BYTES, Microkernel, byte_offset, microkernel
 from onnxc.codegen.llvm.microkernel_bytes import byte_microkernel
+from onnxc.codegen.llvm.microkernel_narrow import narrow_microkernel
 
 POINTER_BYTES = 8
 _ALIGNMENT = 64
@@ -92,11 +93,13 @@ class Job:
 @dataclass(frozen=True)
 class Panel:
     """Where a panel lies: step k of tap t at `pointer + t * tap_stride + k * row_stride` bytes, readable in whole
-    vectors up to the last one that holds a column of the result. For tiles of bytes k counts groups of steps."""
+    vectors up to the last one that holds a column of the result. For tiles of bytes, and of weights of less than a
+    byte, k counts groups of steps. `parameters` are what a coding adds to the micro-kernel's arguments."""
 
     pointer: ir.Value
     row_stride: ir.Value
     tap_stride: ir.Value
+    parameters: tuple[ir.Value, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -318,7 +321,7 @@ class _Contraction:
             place = b.select(block.is_only, i64(0), b.mul(first, stride))
             result = byte_offset(b, self.tiles, place)
             arguments = [block.taps, block.steps, table, offset, start, panel.row_stride, panel.tap_stride]
-            self._dispatch(b, rows, vectors, [*arguments, result, stride, again])
+            self._dispatch(b, rows, vectors, [*arguments, result, stride, again, *panel.parameters])
             with b.if_then(block.is_last):
                 self.holes.epilogue(b, Block(b.add(chunk.m0, first), rows, n0, columns, result, stride))
             return []
@@ -333,7 +336,7 @@ class _Contraction:
         row_counts = sorted(self.blocking.row_counts or range(1, tile.rows + 1), reverse=True)
         vector_counts = sorted(self.blocking.vector_counts or range(1, tile.vectors + 1), reverse=True)
         specs = [replace(tile, rows=r, vectors=v) for v in vector_counts for r in row_counts]
-        make = byte_microkernel if tile.dot else microkernel
+        make = byte_microkernel if tile.dot else narrow_microkernel if tile.coding else microkernel
         if len(specs) == 1:
             builder.call(make(builder.module, specs[0]), arguments)
             return

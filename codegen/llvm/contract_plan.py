@@ -13,11 +13,12 @@ from typing import cast
 from onnxc.codegen.accesses import Accesses, Condition, linear_in
 from onnxc.codegen.llvm.contract_form import Axes, axes_of, bytes_of, contraction_of, extent_of, place_of
 from onnxc.codegen.llvm.microkernel_bytes import GROUP
+from onnxc.codegen.llvm.narrow import code_index, group_of, narrow_operand, parameter_index, stored_type
 from onnxc.ir.core import Block, Func, Op, Value
 from onnxc.ir.dims import Bounds, DimLike, ceildiv, floordiv, mod, simplify, substitute, sym, symbols_of
 from onnxc.ir.types import I8, U8, DType, Mem
 
-__all__ = ["COLUMN", "Panels", "Plan", "Rows", "group_index", "plan_of", "single_load"]
+__all__ = ["COLUMN", "NarrowPanels", "Panels", "Plan", "Rows", "group_index", "plan_of", "single_load"]
 
 # A tap of fewer steps than this spends more on its row pointers than on its products, and a packed row has no taps.
 _SHORTEST_DEPTH = 8
@@ -45,6 +46,17 @@ class Panels:
     tap_stride: DimLike
 
 
+@dataclasses.dataclass(frozen=True)
+class NarrowPanels:
+    """Panels of narrow weights (`narrow`): codes, and where there are any scales and zero points that `block` steps
+    share."""
+
+    codes: Value
+    scales: Value | None
+    zeros: Value | None
+    block: int
+
+
 COLUMN = "column."
 
 
@@ -61,6 +73,7 @@ class Plan:
     depth: Axes
     rows: Rows | None
     panels: Panels | None
+    narrow: NarrowPanels | None = None
 
     @property
     def columns(self) -> DimLike:
@@ -85,7 +98,8 @@ def plan_of(func: Func, columns: int, lanes: int, bytewise: bool = False) -> Pla
         panels = _groups_in_place(op, n, taps, depth, columns, right)
     else:
         panels = _panels_in_place(op, accesses, n, taps, depth, columns, lanes)
-    return Plan(batch, m, n, k, taps, depth, rows, panels)
+    narrow = _narrow_in_place(func, n, k, columns) if panels is None and not bytewise else None
+    return Plan(batch, m, n, k, taps, depth, rows, panels, narrow)
 
 
 def single_load(region: Block, dtype: DType) -> Op | None:
@@ -161,6 +175,25 @@ def _panels_in_place(
         return None
     first = substitute(flat, {name: 0 for name, _ in (*taps, *depth)})
     return Panels(load.operand(0), first, steps[1], steps[0])
+
+
+def _narrow_in_place(func: Func, n: Axes, k: Axes, columns: int) -> NarrowPanels | None:
+    """Panels of narrow weights, which nothing but the pass `pack` makes."""
+    found = narrow_operand(func)
+    if found is None or stored_type(found.dtype) != found.dtype:
+        return None
+    column, step = place_of(n), place_of(k)
+    group = group_of(found.dtype)
+    if found.codes.attrs["index"] != code_index(column, step, columns, group):
+        return None
+    memories: list[Value | None] = []
+    for value in (found.scale, found.zero):
+        load = value.op if value is not None else None
+        if value is not None and (load is None or load.name != "k.load"
+                                  or load.attrs["index"] != parameter_index(column, step, columns, found.block)):
+            return None
+        memories.append(None if load is None else load.operand(0))
+    return NarrowPanels(found.codes.operand(0), memories[0], memories[1], found.block)
 
 
 def _along_panel(load: Op, accesses: Accesses, n: tuple[str, DimLike], columns: int, lanes: int) -> DimLike | None:

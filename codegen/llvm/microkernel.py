@@ -48,6 +48,36 @@ _CACHE_LINE = 64
 
 
 @dataclass(frozen=True)
+class Coding:
+    """How a panel holds weights narrower than the tile multiplies: as signed integers of type `dtype`, (code - zero) *
+    scale, where `block` steps of depth share a scale (if `scaled`) and a zero point (if `shifted`). `odd` says that
+    depth, or a block, may end within the steps that are taken together; `lookup` that sixteen lanes look up what
+    their codes stand for in one instruction."""
+
+    dtype: str
+    block: int
+    scaled: bool
+    shifted: bool
+    odd: bool
+    lookup: bool
+
+    @property
+    def bits(self) -> int:
+        return int(self.dtype[1:])
+
+    @property
+    def group(self) -> int:
+        """Steps of depth in one word of the panel."""
+        return 32 // self.bits if self.bits < 8 else 1
+
+    @property
+    def name(self) -> str:
+        parts = [self.dtype, f"b{self.block}"]
+        flags = (self.scaled, "s"), (self.shifted, "z"), (self.odd, "o"), (self.lookup, "l")
+        return "_".join([*parts, "".join(letter for flag, letter in flags if flag)])
+
+
+@dataclass(frozen=True)
 class Microkernel:
     """One member of the family: `rows` by `vectors` vectors of `lanes` elements of type `dtype`.
 
@@ -55,7 +85,8 @@ class Microkernel:
     shares the table of the full tile.
 
     With a `dot` the operands are bytes that are taken four steps at a time (`microkernel_bytes`); `signs` then says of
-    the left and the right one whether it is unsigned, "u", or signed, "s".
+    the left and the right one whether it is unsigned, "u", or signed, "s". With a `coding` the panel is of weights that
+    are widened on the way (`microkernel_narrow`).
     """
 
     dtype: str
@@ -65,6 +96,7 @@ class Microkernel:
     pitch: int
     dot: str = ""
     signs: str = ""
+    coding: Coding | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ACCUMULATORS:
@@ -80,6 +112,8 @@ class Microkernel:
     def name(self) -> str:
         """The symbol: unique among the micro-kernels of one module."""
         kind = f"{self.signs}_{self.dot}" if self.dot else self.dtype
+        if self.coding is not None:
+            kind = f"{kind}_{self.coding.name}"
         return f"mk_{kind}_{self.rows}x{self.vectors}x{self.lanes}_p{self.pitch}"
 
     @property
@@ -115,9 +149,10 @@ class Microkernel:
         depth that are i modulo `sums`, and one iteration of the inner loop takes `sums` steps.
 
         Full tiles need one. Unrolling them further measured no gain (less than noise at 1, 2, 4 and 8 steps) and
-        costs compile time. Integers need one because only their additions, of one cycle, depend on each other.
+        costs compile time. Integers need one because only their additions, of one cycle, depend on each other, and
+        weights that are widened because that takes as long as the additions.
         """
-        if isinstance(self.item_type, ir.IntType):
+        if isinstance(self.item_type, ir.IntType) or self.coding is not None:
             return 1
         wanted = -(-_FMAS_IN_FLIGHT // (self.rows * self.vectors))
         return 1 << (wanted - 1).bit_length()
@@ -128,15 +163,17 @@ class Microkernel:
         return self.rows >= _PREFETCH_ROWS and self.vectors * self.vector_bytes == _CACHE_LINE
 
 
-def function_type() -> ir.FunctionType:
-    """The signature that every micro-kernel has, whatever its tile and type.
+def function_type(spec: Microkernel) -> ir.FunctionType:
+    """The signature that every micro-kernel has, whatever its tile and type; with a coding, pointers to the panel's
+    scales and zero points follow.
 
     (taps, depth, table, offset, panel, row_stride, tap_stride, tile, tile_stride, accumulate): `table` is
     ptr[taps][pitch]; `offset` bytes are added to every row pointer; step k of tap t of the panel is at
     `panel + t * tap_stride + k * row_stride` and row r of the tile at `tile + r * tile_stride`, all in bytes.
     The tile is added to when `accumulate` is set, else written.
     """
-    return ir.FunctionType(ir.VoidType(), [I64, I64, POINTER, I64, POINTER, I64, I64, POINTER, I64, I1])
+    parameters = [POINTER, POINTER] if spec.coding is not None else []
+    return ir.FunctionType(ir.VoidType(), [I64, I64, POINTER, I64, POINTER, I64, I64, POINTER, I64, I1, *parameters])
 
 
 def microkernel(module: ir.Module, spec: Microkernel) -> ir.Function:
@@ -151,11 +188,12 @@ def microkernel(module: ir.Module, spec: Microkernel) -> ir.Function:
 
 def declared(module: ir.Module, spec: Microkernel) -> ir.Function:
     """The function of `spec`, without its body."""
-    function = ir.Function(module, function_type(), spec.name)
+    function = ir.Function(module, function_type(spec), spec.name)
     function.linkage = "internal"
     function.attributes.add("nounwind")
     function.attributes.add("noinline")
     names = "taps depth table offset panel row_stride tap_stride tile tile_stride accumulate".split()
+    names += ["scales", "zeros"] if spec.coding is not None else []
     for argument, name in zip(function.args, names, strict=True):
         argument.name = name
     return function
@@ -168,7 +206,7 @@ class Emitter:
         self.spec = spec
         self.function = function
         (self.taps, self.depth, self.table, self.offset, self.panel) = function.args[:5]
-        (self.row_stride, self.tap_stride, self.tile, self.tile_stride, self.accumulate) = function.args[5:]
+        (self.row_stride, self.tap_stride, self.tile, self.tile_stride, self.accumulate) = function.args[5:10]
 
     def emit(self) -> None:
         builder = ir.IRBuilder(self.function.append_basic_block("entry"))

@@ -21,14 +21,16 @@ import numpy as np
 from onnxc.codegen.accesses import Accesses, accesses_of, dims_of, kernel_symbols, linear_in, where_of
 from onnxc.codegen.llvm.contract_form import Axes, axes_of, contraction_of, extent_of, place_of
 from onnxc.codegen.llvm.contract_plan import group_index, plan_of
+from onnxc.codegen.llvm.narrow import Narrow, code_index, group_of, narrow_operand, parameter_index
 from onnxc.codegen.llvm.prepack_arrays import Operand, alone, in_groups, in_panels, in_rows, strided_copy
+from onnxc.codegen.llvm.prepack_narrow import in_narrow_panels, is_grouped
 from onnxc.codegen.llvm.prepare import is_contraction
 from onnxc.codegen.llvm.program import structure_of
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.schedule import Schedule
-from onnxc.ir.core import Attr, Block, Func, Module, Op, Ref, Value
+from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.dims import DimLike, floordiv, mod, sym, symbols_of
-from onnxc.ir.types import DType, Mem, Scalar, dtype_of
+from onnxc.ir.types import F32, DType, Mem, Scalar, dtype_of
 
 __all__ = ["pack"]
 
@@ -53,6 +55,7 @@ class _Packer:
     def __init__(self, module: Module) -> None:
         self.module = module
         self.made: dict[Hashable, Value] = {}  # what was packed and how -> its p.const
+        self.narrow: dict[Hashable, list[Value | None]] = {}  # codes, scales and zero points likewise
 
     def launch(self, op: Op) -> None:
         func = self.module.funcs[_name(op.attrs["kernel"])]
@@ -78,6 +81,10 @@ class _Packer:
         if schedule.dot:
             self.right_bytes(func, launch, operand, columns, schedule.lanes)
             return
+        narrow = narrow_operand(func)
+        if narrow is not None and is_grouped(narrow, operand):
+            self.right_narrow(func, launch, operand, narrow, columns)
+            return
         column = place_of(operand.own)
         index = (floordiv(column, columns), place_of(operand.k), mod(column, columns))
         self.replace(func, launch, operand, ("panels", columns), index, lambda: in_panels(func, operand, columns))
@@ -90,6 +97,28 @@ class _Packer:
         index = group_index(place_of(operand.own), plan.taps, plan.depth, columns)
         layout = ("groups", columns, taps)
         self.replace(func, launch, operand, layout, index, lambda: in_groups(func, operand, columns, taps))
+
+    def right_narrow(self, func: Func, launch: Op, operand: Operand, narrow: Narrow, columns: int) -> None:
+        """The region becomes (code - zero) * scale of three packed constants, as far as they differ from 0 and 1."""
+        names = tuple(self.name(launch.operand(func.args.index(a))) for a in operand.arrays)
+        key = (columns, names, structure_of(alone(func, operand, (1,), (0,))))
+        if key not in self.narrow:
+            packed = zip(in_narrow_panels(func, operand, narrow, columns), ("codes", "scales", "zeros"), strict=True)
+            self.narrow[key] = [None if a is None else self.constant(a, f"{names[0]}.{stem}") for a, stem in packed]
+        codes, scales, zeros = (None if c is None else self.pass_to(func, launch, c) for c in self.narrow[key])
+        assert codes is not None
+        column, step = place_of(operand.own), place_of(operand.k)
+        place = code_index(column, step, columns, group_of(narrow.dtype))
+        at = parameter_index(column, step, columns, narrow.block)
+        region = contraction_of(func).regions[1]
+        region.clear()
+        code = region.append(_load(codes, place)).result
+        element = region.append(_cast(code, F32)).result
+        for name, memory in (("s.sub", zeros), ("s.mul", scales)):
+            if memory is not None:
+                other = region.append(_load(memory, at)).result
+                element = region.append(Op(name, [element, other], [Scalar(F32)])).result
+        region.append(Op("yield", [element]))
 
     def left(self, func: Func, launch: Op, schedule: Schedule) -> None:
         if plan_of(func, schedule.vectors * schedule.lanes, schedule.lanes, bool(schedule.dot)).rows is not None:
@@ -143,8 +172,7 @@ class _Packer:
         element = region.append(_load(memory, place)).result
         accumulate = cast(DType, contraction_of(func).attrs["accumulate"])
         if cast(Mem, memory.type).dtype != accumulate:
-            attrs: dict[str, Attr] = {"to": accumulate, "saturate": True}
-            element = region.append(Op("s.cast", [element], [Scalar(accumulate)], attrs)).result
+            element = region.append(_cast(element, accumulate)).result
         region.append(Op("yield", [element]))
 
     # ---- loads of plain loops
@@ -236,6 +264,10 @@ def _depends(region: Block, axis: str) -> bool:
 def _load(memory: Value, index: tuple[DimLike, ...]) -> Op:
     assert isinstance(memory.type, Mem)
     return Op("k.load", [memory], [Scalar(memory.type.dtype)], {"index": index, "where": (), "other": 0})
+
+
+def _cast(element: Value, to: DType) -> Op:
+    return Op("s.cast", [element], [Scalar(to)], {"to": to, "saturate": True})
 
 
 def _packed_already(region: Block, n: Axes) -> bool:

@@ -19,7 +19,7 @@ from onnxc.ir.core import Block, Func, Op, Value
 from onnxc.ir.dims import DimLike, sym
 from onnxc.ir.types import DType, Mem
 
-__all__ = ["Operand", "alone", "in_groups", "in_panels", "in_rows", "strided_copy"]
+__all__ = ["Operand", "aligned_copy", "alone", "in_groups", "in_panels", "in_rows", "strided_copy"]
 
 _ALIGNMENT = 64
 
@@ -53,7 +53,7 @@ def _size(axes: Axes) -> int:
 def in_rows(func: Func, operand: Operand) -> np.ndarray | None:
     """A left operand: [batch..., m, k]; None when computing it records an error, which has to happen in a run."""
     plain = _plain(func, operand)
-    return None if plain is None else _aligned_copy(plain)
+    return None if plain is None else aligned_copy(plain)
 
 
 def in_panels(func: Func, operand: Operand, columns: int) -> np.ndarray | None:
@@ -83,7 +83,7 @@ def in_groups(func: Func, operand: Operand, columns: int, taps: int) -> np.ndarr
     cut = padded.reshape(*batch, taps, groups, GROUP, width, columns)
     first = len(batch)
     order = (*range(first), *(first + i for i in (3, 0, 1, 4, 2)))
-    return _aligned_copy(cut.transpose(order))
+    return aligned_copy(cut.transpose(order))
 
 
 def strided_copy(array: np.ndarray, flat: DimLike, axes: Axes) -> np.ndarray | None:
@@ -101,7 +101,7 @@ def strided_copy(array: np.ndarray, flat: DimLike, axes: Axes) -> np.ndarray | N
     if sum((e - 1) * s for e, s in zip(extents, strides, strict=True)) >= line.size:
         return None
     steps = [s * line.itemsize for s in strides]
-    return _aligned_copy(np.lib.stride_tricks.as_strided(line, extents, steps, writeable=False))
+    return aligned_copy(np.lib.stride_tricks.as_strided(line, extents, steps, writeable=False))
 
 
 def _plain(func: Func, operand: Operand) -> np.ndarray | None:
@@ -142,7 +142,7 @@ def alone(func: Func, operand: Operand, shape: Sequence[int], index: Sequence[Di
     return kernel
 
 
-def _aligned_copy(array: np.ndarray) -> np.ndarray:
+def aligned_copy(array: np.ndarray) -> np.ndarray:
     copy = _zeros(array.shape, array.dtype)
     copy[...] = array
     return copy

@@ -8,21 +8,24 @@ that takes neighbouring jobs takes neighbouring panels of the same rows, whose p
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 from onnxc.codegen.llvm.contract_form import axes_of, bytes_of, contraction_of, extent_of, signs_of
 from onnxc.codegen.llvm.contract_loops import Blocking, rows_met
-from onnxc.codegen.llvm.contract_plan import plan_of
-from onnxc.codegen.llvm.microkernel import ITEM_BYTES, Microkernel
+from onnxc.codegen.llvm.contract_plan import Plan, plan_of
+from onnxc.codegen.llvm.microkernel import ITEM_BYTES, Coding, Microkernel
 from onnxc.codegen.llvm.microkernel_bytes import dot_for
+from onnxc.codegen.llvm.microkernel_narrow import STEPS_TOGETHER
+from onnxc.codegen.llvm.narrow import group_of
 from onnxc.codegen.llvm.target import Target
-from onnxc.codegen.llvm.tiles import blocking_for, byte_tile_for
+from onnxc.codegen.llvm.tiles import blocking_for, byte_tile_for, narrow_tile_for
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Func
 from onnxc.ir.dims import DimLike, ceildiv, dim_max, dim_min, floordiv
-from onnxc.ir.types import DType
+from onnxc.ir.types import DType, Mem
 
-__all__ = ["TILE_TYPES", "blocking_of", "chunks_of", "grain_of", "schedule_contraction"]
+__all__ = ["TILE_TYPES", "blocking_of", "chunks_of", "coding_of", "few_blocking", "grain_of", "schedule_contraction"]
 
 TILE_TYPES = {"f32": "f32", "f64": "f64", "i32": "i32", "u32": "i32", "i64": "i64", "u64": "i64"}
 """Accumulators that tiles hold -> the micro-kernels' type: integers of one width multiply and add alike."""
@@ -83,6 +86,29 @@ def blocking_of(func: Func, schedule: Schedule) -> Blocking:
         vector_counts = frozenset(-(-min(width, columns - n0) // tile.lanes) for n0 in range(0, columns, width)) or None
     block_bytes = -(-schedule.depth // tile.group) * width * ITEM_BYTES[dtype]
     return Blocking(tile, schedule.chunk, block_bytes, row_counts, vector_counts)
+
+
+def coding_of(target: Target, plan: Plan) -> Coding | None:
+    """How narrow weights lie in the panels of a plan; None where they are floats."""
+    narrow, depth = plan.narrow, extent_of(plan.k)
+    if narrow is None or not isinstance(depth, int):
+        return None
+    dtype = cast(Mem, narrow.codes.type).dtype
+    together = max(group_of(dtype), STEPS_TOGETHER)
+    odd = depth % together != 0 or (narrow.block < depth and narrow.block % together != 0)
+    lookup = target.arch == "x86_64" and target.vector_bytes == 64
+    return Coding(dtype.name, narrow.block, narrow.scales is not None, narrow.zeros is not None, odd, lookup)
+
+
+def few_blocking(target: Target, plan: Plan, blocking: Blocking) -> Blocking | None:
+    """The blocking for so few rows that each tile widens its weights itself; None where none does."""
+    coding = coding_of(target, plan)
+    if coding is None or plan.taps:
+        return None
+    tile = narrow_tile_for(target, blocking.tile, coding)
+    height = plan.height
+    counts = frozenset({height}) if isinstance(height, int) and 0 < height <= tile.rows else None
+    return replace(blocking, tile=tile, chunk_rows=tile.rows, row_counts=counts)
 
 
 def _row_counts(height: int, chunk: int, rows: int) -> frozenset[int] | None:

@@ -6,9 +6,10 @@ Owns the sizes and their reasons; `microkernel` and `contract_loops` take any.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from onnxc.codegen.llvm.contract_loops import Blocking, rows_met
-from onnxc.codegen.llvm.microkernel import ITEM_BYTES, Microkernel
+from onnxc.codegen.llvm.microkernel import ITEM_BYTES, Coding, Microkernel
 from onnxc.codegen.llvm.target import Target
 
 # More rows than this and their pointers no longer fit the 16 general registers, and more lines of the left operand are
@@ -73,6 +74,14 @@ def byte_tile_for(target: Target, dot: str, signs: str, n: int | None = None) ->
             shapes.append((rows * vectors / (rows + vectors), rows, vectors))
     _, rows, vectors = max(shapes)
     return Microkernel("i32", rows, vectors, lanes, rows, dot, signs)
+
+
+def narrow_tile_for(target: Target, tile: Microkernel, coding: Coding) -> Microkernel:
+    """The tile of most rows over the columns of `tile` whose weights are narrow. In registers are a block's sums and
+    the totals that they are added to, a weight, its word, and what is looked up."""
+    rows = (target.vector_registers - 4) // (2 * tile.vectors)
+    rows = max(1, min(tile.rows, rows))
+    return replace(tile, rows=rows, pitch=rows, coding=coding)
 
 
 def _narrowed(lanes: int, item: int, n: int | None) -> int:

@@ -36,9 +36,8 @@ PLAIN = "%w0 = k.load(%w) {index = [<l>, <j>]} : f32 yield(%w0)"
 TRANSPOSED = "%w0 = k.load(%w) {index = [<j>, <l>]} : f32 yield(%w0)"
 WIDENED = """%w0 = k.load(%w) {index = [<j>, <l>]} : i8
     %w1 = s.cast(%w0) {to = !f32} : f32
-    %w2 = s.const() {value = 0.25, dtype = !f32} : f32
-    %w3 = s.mul(%w1, %w2) : f32
-    yield(%w3)"""
+    %w2 = s.abs(%w1) : f32
+    yield(%w2)"""
 SHIFTED = "%w0 = k.load(%w) {index = [<l - 1>, <j>], where = [[<l - 1>, 0, 11]], other = 2.0} : f32 yield(%w0)"
 
 

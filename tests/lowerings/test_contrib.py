@@ -88,7 +88,7 @@ def bytes_of(*shape: int, seed: int = 0, dtype: type = np.uint8) -> np.ndarray:
 
 @pytest.mark.parametrize(("k", "n", "block", "bits", "zero", "rank"), [
     (64, 5, 32, 4, None, 2), (70, 7, 16, 4, "packed", 3), (96, 8, 32, 4, "float", 1), (64, 6, 32, 8, "packed", 2),
-    (64, 8, 32, 8, None, 2), (128, 8, 32, 2, None, 2)])
+    (64, 8, 32, 8, None, 2), (128, 8, 32, 2, None, 2), (150, 130, 32, 4, "packed", 2), (256, 70, 64, 8, "packed", 3)])
 @pytest.mark.parametrize("constant", [True, False])
 def test_weights_of_a_few_bits(k: int, n: int, block: int, bits: int, zero: str | None, rank: int,
                                constant: bool) -> None:
