@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxc.compiling import compile
     from onnxc.runtime.artifact import open_artifact
+    from onnxc.runtime.devices import OrtDevice, OrtMemoryInfo
     from onnxc.runtime.enums import (
         ExecutionMode,
         ExecutionOrder,
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
         OrtMemType,
         OrtSparseFormat,
     )
+    from onnxc.runtime.iobinding import IOBinding
     from onnxc.runtime.log import set_default_logger_severity, set_default_logger_verbosity
     from onnxc.runtime.metadata import ModelMetadata, NodeArg
     from onnxc.runtime.options import RunOptions, SessionOptions
+    from onnxc.runtime.ortvalue import OrtValue, OrtValueVector, copy_tensors
     from onnxc.runtime.providers import get_all_providers, get_available_providers, get_device
     from onnxc.runtime.session import InferenceSession
+    from onnxc.runtime.sparse import SparseTensor
 
 __version__ = "0.1.0"
 
@@ -41,11 +45,15 @@ _HOMES = {
         "ExecutionMode", "ExecutionOrder", "GraphOptimizationLevel", "OrtAllocatorType", "OrtCompileApiFlags",
         "OrtDeviceMemoryType", "OrtDeviceVendorId", "OrtExecutionProviderDevicePolicy", "OrtHardwareDeviceType",
         "OrtMemType", "OrtMemoryInfoDeviceType", "OrtSparseFormat"),
+    "onnxc.runtime.devices": ("OrtDevice", "OrtMemoryInfo"),
+    "onnxc.runtime.iobinding": ("IOBinding",),
     "onnxc.runtime.log": ("set_default_logger_severity", "set_default_logger_verbosity"),
     "onnxc.runtime.metadata": ("ModelMetadata", "NodeArg"),
     "onnxc.runtime.options": ("RunOptions", "SessionOptions"),
+    "onnxc.runtime.ortvalue": ("OrtValue", "OrtValueVector", "copy_tensors"),
     "onnxc.runtime.providers": ("get_all_providers", "get_available_providers", "get_device"),
     "onnxc.runtime.session": ("InferenceSession",),
+    "onnxc.runtime.sparse": ("SparseTensor",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -53,22 +61,29 @@ __all__ = [
     "ExecutionMode",
     "ExecutionOrder",
     "GraphOptimizationLevel",
+    "IOBinding",
     "InferenceSession",
     "ModelMetadata",
     "NodeArg",
     "OrtAllocatorType",
     "OrtCompileApiFlags",
+    "OrtDevice",
     "OrtDeviceMemoryType",
     "OrtDeviceVendorId",
     "OrtExecutionProviderDevicePolicy",
     "OrtHardwareDeviceType",
     "OrtMemType",
+    "OrtMemoryInfo",
     "OrtMemoryInfoDeviceType",
     "OrtSparseFormat",
+    "OrtValue",
+    "OrtValueVector",
     "RunOptions",
     "SessionOptions",
+    "SparseTensor",
     "__version__",
     "compile",
+    "copy_tensors",
     "get_all_providers",
     "get_available_providers",
     "get_device",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,14 @@ from onnxc.errors import InvalidArgument
 from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import ALL_DTYPES, STR, DType, dtype_of
 from onnxc.runtime.addresses import in_plain_order
+from onnxc.runtime.ortvalue import OrtValue
 
 __all__ = ["Feeds", "wanted_outputs"]
 
 Array = npt.NDArray[Any]
 #: Arrays for the required inputs and then for the overridden initializers; the names of those; the arrays' shapes.
 Prepared = tuple[list[Array], tuple[str, ...], tuple[tuple[int, ...], ...]]
+T = TypeVar("T")
 
 _ADVICE = "Please fix either the inputs/outputs or the model."
 _MOST_SHAPES = 64          # combinations of shapes that are remembered as checked
@@ -104,10 +106,29 @@ class Feeds:
             value = feed[name]
             if value is not None:
                 arrays[name] = self._check(self._known(name, value), value)
-        required = [i.name for i in self._required]
-        overridden = tuple(name for name in self._inputs if name in arrays and name not in required)
-        ordered = [arrays[name] for name in (*required, *overridden)]
+        ordered, overridden = self.arrange(arrays)
         return ordered, overridden, tuple([a.shape for a in ordered])
+
+    def knows(self, name: str) -> bool:
+        """Whether there is such an input, or an initializer that may be overridden."""
+        return name in self._inputs
+
+    def arrange(self, values: Mapping[str, T]) -> tuple[list[T], tuple[str, ...]]:
+        """The values of the required inputs and then of the overridden initializers, whose names come second; in order.
+        InvalidArgument for a missing or an unknown one."""
+        for name in values:
+            if name not in self._inputs:
+                raise InvalidArgument(f"Invalid input name: {name}")
+        required = [i.name for i in self._required]
+        for name in required:
+            if name not in values:
+                raise InvalidArgument(f"Missing Input: {name}")
+        overridden = tuple(name for name in self._inputs if name in values and name not in required)
+        return [values[name] for name in (*required, *overridden)], overridden
+
+    def check(self, name: str, type_text: str, shape: Sequence[int]) -> None:
+        """InvalidArgument for an element type, rank or size that an input does not have."""
+        _check_form(self._inputs[name], type_text, shape)
 
     def _known(self, name: str, value: Any) -> _Input:
         if name not in self._inputs:
@@ -118,18 +139,22 @@ class Feeds:
 
     def _check(self, spec: _Input, value: Any) -> Array:
         array = _array(spec, value)
-        if not _same_type(array, spec):
-            raise InvalidArgument(f"Unexpected input data type. Actual: (tensor({_named(array, spec).onnx_text})) , "
-                                  f"expected: ({spec.type_text}) for input: {spec.name}")
-        if spec.rank is not None and array.ndim != spec.rank:
-            raise InvalidArgument(f"Invalid rank for input: {spec.name} Got: {array.ndim} Expected: {spec.rank} "
-                                  f"{_ADVICE}")
-        wrong = [(axis, array.shape[axis], size) for axis, size in spec.fixed if array.shape[axis] != size]
-        if wrong:
-            lines = "".join(f"\n index: {axis} Got: {got} Expected: {size}" for axis, got, size in wrong)
-            raise InvalidArgument(f"Got invalid dimensions for input: {spec.name} for the following indices{lines}\n"
-                                  f" {_ADVICE}")
+        actual = spec.type_text if _same_type(array, spec) else f"tensor({_named(array, spec).onnx_text})"
+        _check_form(spec, actual, array.shape)
         return np.require(array, dtype=spec.dtype.numpy, requirements=("C_CONTIGUOUS", "ALIGNED"))
+
+
+def _check_form(spec: _Input, type_text: str, shape: Sequence[int]) -> None:
+    if type_text != spec.type_text:
+        raise InvalidArgument(f"Unexpected input data type. Actual: ({type_text}) , expected: ({spec.type_text}) for "
+                              f"input: {spec.name}")
+    if spec.rank is not None and len(shape) != spec.rank:
+        raise InvalidArgument(f"Invalid rank for input: {spec.name} Got: {len(shape)} Expected: {spec.rank} {_ADVICE}")
+    wrong = [(axis, shape[axis], size) for axis, size in spec.fixed if shape[axis] != size]
+    if wrong:
+        lines = "".join(f"\n index: {axis} Got: {got} Expected: {size}" for axis, got, size in wrong)
+        raise InvalidArgument(f"Got invalid dimensions for input: {spec.name} for the following indices{lines}\n"
+                              f" {_ADVICE}")
 
 
 def wanted_outputs(names: Any, outputs: Mapping[str, int]) -> list[int] | None:
@@ -172,6 +197,8 @@ def _array(spec: _Input, value: Any) -> Array:
     """The value as an array of its own type, or of the declared one when it is a list."""
     if isinstance(value, np.ndarray):
         return np.asarray(value)
+    if isinstance(value, OrtValue):
+        return value.numpy()
     if isinstance(value, list):
         return _from_list(spec, value)
     if hasattr(value, "__dlpack__"):

@@ -33,7 +33,7 @@ from onnxc.runtime.memory import aligned
 from onnxc.runtime.packing import pack, unpack
 from onnxc.runtime.threads import ThreadPool, default_threads
 
-__all__ = ["NativeProgram"]
+__all__ = ["Binding", "NativeProgram"]
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -83,7 +83,7 @@ class NativeProgram:
         self._module = NativeModule(compiled.object_bytes)
         self._plan = self._module.function("onnxc_plan", _I64, _POINTER, _POINTER, _I64)
         self._run = self._module.function("onnxc_run", _I64, *[_POINTER] * 6, _I64)
-        self._bindings: dict[tuple[Shape, ...], _Binding] = {}
+        self._bindings: dict[tuple[Shape, ...], Binding] = {}
         self._states: list[_State] = []         # all of them; those that no run has are idle
         self._pool: ThreadPool | None = None
         self._peak = 0
@@ -112,7 +112,7 @@ class NativeProgram:
         except (MemoryError, ValueError):
             outputs = [self._empty(i, shape) for i, shape in enumerate(binding.shapes)]
         native = [pack(a, dtype) for a, dtype in zip(inputs, self._inputs, strict=True)] if self._packs else inputs
-        result, real, given = self._launch(binding, [*native, *outputs], cancel,
+        result, real, given = self._launch(binding, addresses_of([*native, *outputs]), cancel,
                                            0 if times is None else times.ctypes.data)
         if result:
             self._raise(result)
@@ -131,7 +131,28 @@ class NativeProgram:
             dims.update(zip(self._run_names, table[len(table) - len(self._run_names):], strict=True))
         return times, dims
 
-    def _launch(self, binding: _Binding, arrays: Sequence[Array], cancel: int,
+    @property
+    def outputs(self) -> list[tuple[str, DType]]:
+        """Name and element type of each output."""
+        return self._outputs
+
+    @property
+    def sizes_from_data(self) -> bool:
+        """Whether only a run tells how large the outputs are."""
+        return self._real_shapes is not None
+
+    def binding(self, shapes: tuple[Shape, ...]) -> Binding:
+        """What follows from the inputs' shapes. Raises InvalidArgument for shapes that the model refuses."""
+        return self._bindings.get(shapes) or self._bind(shapes)
+
+    def run_at(self, binding: Binding, addresses: list[int], cancel: int = 0) -> None:
+        """A run on memory of the caller's: the addresses of inputs and then of outputs, where elements lie as native
+        code has them. For programs whose outputs have the sizes that `binding` says; raises what `run` raises."""
+        result, _, _ = self._launch(binding, addresses, cancel, 0)
+        if result:
+            self._raise(result)
+
+    def _launch(self, binding: Binding, addresses: list[int], cancel: int,
                 times: int) -> tuple[int, Sequence[Shape], dict[int, Array]]:
         """One call of native code on inputs and outputs, in memory that no other run has meanwhile; also the shapes of
         outputs where data decides them, and those outputs that the program made room for, as flat arrays."""
@@ -145,7 +166,7 @@ class NativeProgram:
                 self._enlarge(state, binding.arena)
             context = state.context
             context[_CANCEL], context[_PROFILE] = cancel, times
-            state.addresses[:] = addresses_of(arrays)
+            state.addresses[:] = addresses
             for i in self._given:
                 state.addresses[len(self._inputs) + i] = 0
             table = state.table(binding.values) if self._run_names else binding.values
@@ -185,7 +206,7 @@ class NativeProgram:
 
     # ---- what is prepared once a shape -------------------------------------------------------------------------------
 
-    def _bind(self, shapes: tuple[Shape, ...]) -> _Binding:
+    def _bind(self, shapes: tuple[Shape, ...]) -> Binding:
         compiled = self.compiled
         values = self._binder.bind(shapes)
         sizes = (_I64 * (len(shapes) + len(self._outputs)))()
@@ -201,7 +222,7 @@ class NativeProgram:
             raise RuntimeException(f"the program plans {list(sizes)} bytes for its inputs and outputs, where their "
                                    f"types take {expected}: the compiled model contradicts itself")
         rooms = [_room(dtype, shape) for (_, dtype), shape in zip(self._outputs, output_shapes, strict=True)]
-        binding = _Binding(table, values, int(arena), output_shapes, rooms)
+        binding = Binding(table, values, int(arena), output_shapes, rooms)
         with self._lock:
             while len(self._bindings) >= _MOST_BINDINGS:
                 del self._bindings[next(iter(self._bindings))]
@@ -339,7 +360,7 @@ class NativeProgram:
         self._states = [_State.past(self.runs)]
 
 
-class _Binding:
+class Binding:
     """What follows from the inputs' shapes: symbols' values for native code, arena bytes, the outputs' shapes and what
     `np.empty` takes for them; and how long the last run took, which is not known at first."""
 

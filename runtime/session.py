@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from onnxc.errors import Fail, InvalidArgument, NoModel
 from onnxc.runtime.feeds import Feeds, wanted_outputs
+from onnxc.runtime.iobinding import IOBinding, run_with_ort_values
 from onnxc.runtime.log import check_severity
 from onnxc.runtime.metadata import ModelMetadata, NodeArg, describe, describe_model
 from onnxc.runtime.options import RunOptions, SessionOptions
+from onnxc.runtime.ortvalue import OrtValue, OrtValueVector
 from onnxc.runtime.programs import Programs
 from onnxc.runtime.providers import chosen_providers
 from onnxc.runtime.source import Source
@@ -119,6 +121,35 @@ class InferenceSession:
         self._feeds.check_names(input_feed)
         feed = dict(input_feed)
         self._worker.submit(lambda: self.run(output_names, feed, run_options), callback, user_data)
+
+    def run_with_ort_values(self, output_names: Any, input_dict_ort_values: Mapping[str, OrtValue],
+                            run_options: RunOptions | None = None) -> list[OrtValue]:
+        """`run` with OrtValues in and out: inputs are read where they lie."""
+        stop = 0 if run_options is None else _stop_address(run_options)
+        return run_with_ort_values(self, output_names, input_dict_ort_values, stop)
+
+    def run_with_ortvaluevector(self, run_options: RunOptions, feed_names: Sequence[str], feeds: OrtValueVector,
+                                fetch_names: Sequence[str], fetches: OrtValueVector, fetch_devices: Any) -> None:
+        """`run_with_ort_values` with lists: of names and inputs, and of names and outputs, which are appended."""
+        feed = dict(zip(feed_names, feeds, strict=True))
+        for value in run_with_ort_values(self, fetch_names, feed, _stop_address(run_options)):
+            fetches.push_back(value)
+
+    def io_binding(self) -> IOBinding:
+        """A new IOBinding of this session."""
+        return IOBinding(self)
+
+    def run_with_iobinding(self, iobinding: IOBinding, run_options: RunOptions | None = None) -> None:
+        """Runs on what `iobinding` binds. Raises ValueError for a binding of another session, and BindingError, an
+        InvalidArgument and RuntimeError, for one that does not fit the model."""
+        if iobinding._session is not self:
+            raise ValueError("IOBinding must be used with the session that created it.")
+        iobinding.run(0 if run_options is None else _stop_address(run_options))
+
+    def create_ortvalue_from_shape_and_type(self, shape: Sequence[int], element_type: Any, device_type: str = "cpu",
+                                            device_id: int = 0, vendor_id: int = -1) -> OrtValue:
+        """`OrtValue.ortvalue_from_shape_and_type`: sessions have no memory of their own kind."""
+        return OrtValue.ortvalue_from_shape_and_type(shape, element_type, device_type, device_id, vendor_id)
 
     # ---- what the session is -----------------------------------------------------------------------------------------
 

@@ -1,0 +1,149 @@
+"""A run on tensors whose memory stays where it is: inputs are read and outputs are written there by native code itself.
+
+What follows from where the tensors lie and how large they are is found once; after that a run is one call.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Sequence
+
+from onnxc.errors import InvalidArgument
+from onnxc.ir.types import DType
+from onnxc.runtime.buffers import Dense
+from onnxc.runtime.program import NativeProgram
+
+__all__ = ["BoundRun"]
+
+
+class BoundRun:
+    """A run of `program` that reads `inputs` and writes the tensors of `outputs` that are given; for others memory is
+    made here, that of `old` where shape and type are the same and no input lies there.
+
+    Raises InvalidArgument for shapes that the model refuses, and for given outputs that are of another type or shape
+    than the results or that must not be written. Where inputs and given outputs overlap, inputs are copied first.
+    """
+
+    def __init__(self, program: NativeProgram, inputs: Sequence[Dense], outputs: Sequence[Dense | None],
+                 old: Sequence[Dense | None]) -> None:
+        self.program, self._given = program, list(outputs)
+        self._inputs = [_readable(tensor) for tensor in inputs]
+        self._binding = program.binding(tuple([tensor.shape for tensor in self._inputs]))
+        self._copies: list[tuple[Dense, Dense]] = []
+        if any(self._given):
+            self._check_given()
+            self._keep_apart()
+        self.results: list[Dense] = []
+        if not program.sizes_from_data:
+            self.results = self._places(old)
+            self._addresses = [tensor.address for tensor in (*self._inputs, *self.results)]
+
+    def run(self, cancel: int = 0) -> list[Dense]:
+        """The outputs. `cancel` is the address of an i32 word that stops the run when it becomes non-zero."""
+        for source, copy in self._copies:
+            copy.raw()[...] = source.raw()
+        if self.program.sizes_from_data:
+            return self._run_to_unknown_sizes(cancel)
+        self.program.run_at(self._binding, self._addresses, cancel)
+        return self.results
+
+    def _run_to_unknown_sizes(self, cancel: int) -> list[Dense]:
+        """Only the run tells how large some outputs are: they are written to memory with room for the most, and those
+        that were given are copied there."""
+        arrays = self.program.run([tensor.array() for tensor in self._inputs], cancel)
+        results = []
+        for position, (given, array, (_, dtype)) in enumerate(zip(self._given, arrays, self.program.outputs,
+                                                                  strict=True)):
+            result = Dense.of(array, dtype)
+            if given is not None:
+                self._check_shape(position, given, result.shape)
+                given.raw()[...] = result.raw()
+            results.append(given or result)
+        return results
+
+    # ---- outputs -----------------------------------------------------------------------------------------------------
+
+    def _check_given(self) -> None:
+        for position, given in enumerate(self._given):
+            if given is None:
+                continue
+            name, dtype = self.program.outputs[position]
+            if given.dtype != dtype:
+                raise InvalidArgument(f"Unexpected output data type. Actual: (tensor({given.dtype.onnx_text})) , "
+                                      f"expected: (tensor({dtype.onnx_text})) for output: {name}")
+            if not given.buffer.writable or given.room is not None or _is_astray(given.address, dtype):
+                raise InvalidArgument(f"output '{name}' is bound to memory that must not be written, or whose address "
+                                      f"is no multiple of {dtype.bits // 8}")
+            if not self.program.sizes_from_data:
+                self._check_shape(position, given, self._binding.shapes[position])
+        ranges = sorted((t.address, t.address + t.nbytes, name) for t, (name, _) in
+                        zip(self._given, self.program.outputs, strict=True) if t is not None)
+        for (_, end, name), (begin, last, other) in itertools.pairwise(ranges):
+            if begin < end and begin < last:
+                raise InvalidArgument(f"outputs '{name}' and '{other}' are bound to memory that overlaps")
+
+    def _check_shape(self, position: int, given: Dense, shape: tuple[int, ...]) -> None:
+        if given.shape != shape:
+            name, _ = self.program.outputs[position]
+            raise InvalidArgument(f"The output OrtValue provided for output '{name}' has shape {_braces(given.shape)} "
+                                  f"but the computed output shape for this run is {_braces(shape)}; bind memory of "
+                                  "that shape, or let the session make it")
+
+    def _places(self, old: Sequence[Dense | None]) -> list[Dense]:
+        """Where the outputs go."""
+        occupied = _Ranges(self._inputs) if any(old) else None
+        places = []
+        for given, before, shape, (name, dtype) in zip(self._given, old, self._binding.shapes, self.program.outputs,
+                                                       strict=True):
+            if given is not None:
+                places.append(given)
+            elif occupied is not None and before is not None and (before.shape, before.dtype) == (shape, dtype) \
+                    and not occupied.meets(before):
+                places.append(before)
+            else:
+                places.append(Dense.new(dtype, shape, f"output '{name}'"))
+        return places
+
+    def _keep_apart(self) -> None:
+        """Puts copies, to be made before each run, in place of the inputs that overlap with given outputs."""
+        written = _Ranges([tensor for tensor in self._given if tensor is not None])
+        for position, tensor in enumerate(self._inputs):
+            if written.meets(tensor):
+                copy = Dense.new(tensor.dtype, tensor.shape, "an input that an output overlaps")
+                self._copies.append((tensor, copy))
+                self._inputs[position] = copy
+
+
+class _Ranges:
+    """Ranges of addresses that tensors take."""
+
+    def __init__(self, tensors: Sequence[Dense]) -> None:
+        taken = sorted((t.address, t.address + t.nbytes) for t in tensors if t.nbytes)
+        self._begins, self._ends = [begin for begin, _ in taken], [end for _, end in taken]
+        # The end that reaches furthest of all ranges up to each.
+        for i in range(1, len(taken)):
+            self._ends[i] = max(self._ends[i], self._ends[i - 1])
+
+    def meets(self, tensor: Dense) -> bool:
+        before = bisect.bisect_left(self._begins, tensor.address + tensor.nbytes)
+        return before > 0 and tensor.nbytes > 0 and self._ends[before - 1] > tensor.address
+
+
+def _readable(tensor: Dense) -> Dense:
+    """The tensor as native code reads it: without gaps, each element at a multiple of its size."""
+    if tensor.room is not None:
+        return tensor.compact()
+    if _is_astray(tensor.address, tensor.dtype):
+        copy = Dense.new(tensor.dtype, tensor.shape, "an input that lies at an odd address")
+        copy.raw()[...] = tensor.raw()
+        return copy
+    return tensor
+
+
+def _is_astray(address: int, dtype: DType) -> bool:
+    return address % max(1, dtype.bits // 8) != 0
+
+
+def _braces(shape: Sequence[int]) -> str:
+    return f"{{{','.join(map(str, shape))}}}"

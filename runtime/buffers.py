@@ -1,0 +1,134 @@
+"""Memory that outlives runs: who owns it, how large it is, and how much of what lies behind a tensor is spoken for.
+
+A tensor in a `Buffer` may leave room behind itself along one axis (`Room`): its elements then lie as if that axis had
+the size of the room, so that a longer tensor with the same beginning needs no other memory and no copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxc.ir.types import DType
+from onnxc.runtime.addresses import addresses_of, in_plain_order
+from onnxc.runtime.memory import aligned
+from onnxc.runtime.packing import pack, unpack
+
+__all__ = ["Buffer", "Dense", "Room", "nbytes_of"]
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+
+_CLAIMS = threading.Lock()      # held for a comparison and an assignment: one is enough for all buffers
+
+
+class Buffer:
+    """`nbytes` bytes at `address`, which live as long as `owner`; of foreign memory (`owner` None) the caller sees to
+    that. `filled` counts the rows along the axis of a `Room` that have been given to somebody to write."""
+
+    __slots__ = ("address", "filled", "nbytes", "owner", "writable")
+
+    def __init__(self, address: int, nbytes: int, owner: object = None, writable: bool = True) -> None:
+        self.address, self.nbytes, self.owner, self.writable = address, nbytes, owner, writable
+        self.filled = 0
+
+    @classmethod
+    def new(cls, nbytes: int, purpose: str) -> Buffer:
+        """Uninitialised memory; MemoryError that says what it was for."""
+        memory = aligned(nbytes, purpose=purpose)
+        return cls(addresses_of((memory,))[0], nbytes, memory)
+
+    @classmethod
+    def of(cls, array: Array) -> Buffer:
+        """The memory of a contiguous array, which is kept alive."""
+        return cls(addresses_of((array,))[0], array.nbytes, array, array.flags.writeable)
+
+    def claim(self, begin: int, end: int) -> bool:
+        """Whether the rows [begin, end) are now the caller's to write. Of several that go on from one beginning, one
+        gets the rows; the others have to go on in a copy."""
+        with _CLAIMS:
+            if self.filled != begin or end < begin:
+                return False
+            self.filled = end
+            return True
+
+    def overlaps(self, other: Buffer) -> bool:
+        """Whether some byte belongs to both."""
+        return self.address < other.address + other.nbytes and other.address < self.address + self.nbytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Room:
+    """Along `axis` there is memory for `size` elements."""
+
+    axis: int
+    size: int
+
+
+class Dense:
+    """A tensor in a buffer, from the buffer's first byte on; row-major, elements below a byte packed."""
+
+    __slots__ = ("address", "buffer", "dtype", "nbytes", "room", "shape")
+
+    def __init__(self, buffer: Buffer, dtype: DType, shape: Shape, room: Room | None = None) -> None:
+        self.buffer, self.dtype, self.shape, self.address = buffer, dtype, shape, buffer.address
+        self.nbytes = nbytes_of(dtype, shape)       # of the elements, without what room there is
+        self.room = room if room is not None and room.size != shape[room.axis] else None
+
+    @classmethod
+    def new(cls, dtype: DType, shape: Shape, purpose: str, room: int = 0, axis: int = 0) -> Dense:
+        """A tensor of unknown content, with room for at least `room` elements along `axis`."""
+        whole = (*shape[:axis], max(room, shape[axis]), *shape[axis + 1:]) if shape else shape
+        behind = Room(axis, whole[axis]) if shape else None
+        return cls(Buffer.new(nbytes_of(dtype, whole), purpose), dtype, shape, behind)
+
+    @classmethod
+    def of(cls, array: Array, dtype: DType) -> Dense:
+        """The elements of an array: in its own memory where it is contiguous and holds whole bytes."""
+        if array.dtype is not dtype.numpy or not in_plain_order(array):
+            array = np.require(array, dtype.numpy, ("C_CONTIGUOUS", "ALIGNED"))
+        native = pack(array, dtype)
+        return cls(Buffer.of(native), dtype, array.shape)
+
+    def array(self) -> Array:
+        """The elements as an array: a view of the memory, except where elements are packed."""
+        if self.dtype.bits < 8:
+            return unpack(np.asarray(_Bytes(self.buffer, self.nbytes)), self.dtype, self.shape)
+        if self.room is None:
+            return np.asarray(_Bytes(self.buffer, self.nbytes)).view(self.dtype.numpy).reshape(self.shape)
+        axis, size = self.room.axis, self.room.size
+        whole = (*self.shape[:axis], size, *self.shape[axis + 1:])
+        everything = np.asarray(_Bytes(self.buffer, nbytes_of(self.dtype, whole))).view(self.dtype.numpy).reshape(whole)
+        return everything[(slice(None),) * axis + (slice(self.shape[axis]),)]
+
+    def raw(self) -> Array:
+        """The bytes of the elements, which leave no room between them."""
+        if self.room is not None:
+            return self.compact().raw()
+        return np.asarray(_Bytes(self.buffer, self.nbytes))
+
+    def compact(self) -> Dense:
+        """The tensor itself, or a copy without room where it has some."""
+        return self if self.room is None else Dense.of(self.array(), self.dtype)
+
+
+class _Bytes:
+    """What NumPy asks for to make an array of foreign memory, which the array then keeps alive."""
+
+    def __init__(self, buffer: Buffer, nbytes: int) -> None:
+        self.buffer = buffer
+        self.__array_interface__ = {"shape": (nbytes,), "typestr": "|u1", "version": 3,
+                                    "data": (buffer.address if nbytes else _NOTHING.ctypes.data, not buffer.writable)}
+
+
+_NOTHING = np.zeros(8, np.uint8)        # where arrays of no bytes lie: NumPy takes no null pointer
+
+
+def nbytes_of(dtype: DType, shape: Shape) -> int:
+    """Bytes of a tensor, elements below a byte packed."""
+    return -(-math.prod(shape) * dtype.bits // 8)

@@ -1,0 +1,85 @@
+"""Devices and their memory under ONNX Runtime's names and numbers. Describing a device needs no such device."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from onnxc.runtime.enums import OrtAllocatorType, OrtDeviceMemoryType, OrtDeviceVendorId, OrtMemType
+
+__all__ = ["OrtDevice", "OrtMemoryInfo", "require_cpu"]
+
+
+#: name -> (type, maker)
+_DEVICES = {"cpu": (0, 0), "cuda": (1, 0x10DE), "gpu": (1, 0), "npu": (3, 0), "dml": (1, 0x1414),
+            "cann": (3, 0x19E5), "webgpu": (1, 0)}
+
+
+class OrtDevice:
+    """A device by type, index and maker."""
+
+    __slots__ = ("_index", "_memory", "_type", "_vendor")
+
+    def __init__(self, device_type: int, memory_type: int, vendor_id: int, device_id: int) -> None:
+        self._type, self._memory = operator.index(device_type), operator.index(memory_type)
+        self._vendor, self._index = operator.index(vendor_id), operator.index(device_id)
+
+    @staticmethod
+    def make(ort_device_name: str, device_id: int, vendor_id: int = -1) -> OrtDevice:
+        """The device called cpu, cuda, gpu, npu, dml, cann or webgpu; a bare Exception for other names."""
+        if ort_device_name not in _DEVICES:
+            # No narrower class: callers of ONNX Runtime find a bare Exception here.
+            raise Exception(f"Unsupported device type: {ort_device_name}; expected one of {', '.join(_DEVICES)}")
+        kind, vendor = _DEVICES[ort_device_name]
+        return OrtDevice(kind, OrtDeviceMemoryType.DEFAULT, vendor if vendor_id < 0 else vendor_id, device_id)
+
+    def device_id(self) -> int:
+        return self._index
+
+    def device_type(self) -> int:
+        return self._type
+
+    def device_vendor_id(self) -> int:
+        return self._vendor
+
+    def device_mem_type(self) -> int:
+        return self._memory
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OrtDevice) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return f"OrtDevice(type={self._type}, id={self._index}, vendor={self._vendor:#x})"
+
+    def _key(self) -> tuple[int, int, int, int]:
+        return self._type, self._memory, self._vendor, self._index
+
+
+class OrtMemoryInfo:
+    """Which memory an allocator gives."""
+
+    __slots__ = ("allocator_type", "device_id", "device_mem_type", "device_vendor_id", "mem_type", "name")
+
+    def __init__(self, name: str, allocator_type: OrtAllocatorType, device_id: int, mem_type: OrtMemType) -> None:
+        if not isinstance(name, str) or not isinstance(allocator_type, OrtAllocatorType) \
+                or not isinstance(mem_type, OrtMemType):
+            raise TypeError(f"OrtMemoryInfo({name!r}, {allocator_type!r}, {device_id!r}, {mem_type!r}); expected a "
+                            "name, an OrtAllocatorType, an index and an OrtMemType")
+        self.name, self.allocator_type, self.mem_type = name, allocator_type, mem_type
+        self.device_id = operator.index(device_id)
+        self.device_mem_type, self.device_vendor_id = OrtDeviceMemoryType.DEFAULT, OrtDeviceVendorId.NONE
+
+
+def require_cpu(device_type: Any, device_id: Any = 0, vendor_id: Any = -1) -> None:
+    """A bare Exception for a name that no device has, and RuntimeError for a device that is not here. An `OrtDevice`
+    may stand for name and index."""
+    if device_type == "cpu" and device_id == 0:
+        return
+    device = device_type if isinstance(device_type, OrtDevice) else OrtDevice.make(
+        device_type, operator.index(device_id), operator.index(vendor_id))
+    if device.device_type() or device.device_id():
+        raise RuntimeError(f"Can't allocate memory on the device {device_type}:{device_id}: only the CPU, cpu:0, is "
+                           "available")

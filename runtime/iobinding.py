@@ -1,0 +1,185 @@
+"""`IOBinding`: inputs and outputs of a session tied to memory, for runs that read and write there; and runs on
+OrtValues, which are the same with memory for the outputs made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxc.errors import InvalidArgument
+from onnxc.ir.types import STR
+from onnxc.runtime.bound import BoundRun
+from onnxc.runtime.buffers import Buffer, Dense, nbytes_of
+from onnxc.runtime.devices import require_cpu
+from onnxc.runtime.feeds import wanted_outputs
+from onnxc.runtime.ortvalue import OrtValue, OrtValueVector, element_type_of, shape_of
+
+if TYPE_CHECKING:
+    from onnxc.runtime.session import InferenceSession
+
+__all__ = ["BindingError", "IOBinding", "run_with_ort_values"]
+
+Array = npt.NDArray[Any]
+
+
+class BindingError(InvalidArgument, RuntimeError):
+    """A binding that names, types or sizes do not allow: an InvalidArgument as `run` raises it, and a RuntimeError,
+    which is what ONNX Runtime raises for bindings."""
+
+
+class IOBinding:
+    """Ties inputs and outputs of one session to memory. Of what is bound, foreign memory has to outlive the binding;
+    arrays and OrtValues are kept alive."""
+
+    def __init__(self, session: InferenceSession) -> None:
+        self._session = session
+        self._inputs: dict[str, OrtValue] = {}
+        self._outputs: dict[str, OrtValue | None] = {}      # None: memory is made by the run
+        self._made: dict[str, Dense] = {}                   # by runs so far, for outputs without memory of their own
+        self._results: list[OrtValue] = []
+        self._last: list[Dense] | None = None               # what `_results` were made of
+        self._bound: BoundRun | None = None
+        self._wanted: list[int] = []
+
+    # ---- inputs ------------------------------------------------------------------------------------------------------
+
+    def bind_cpu_input(self, name: str, arr_on_cpu: Array) -> None:
+        """Reads an input from an array: where it lies if it is contiguous, later writes to it included; else a copy."""
+        self.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(arr_on_cpu))
+
+    def bind_input(self, name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int],
+                   buffer_ptr: int) -> None:
+        """Reads an input from memory at an address."""
+        self.bind_ortvalue_input(name, _at(name, device_type, device_id, element_type, shape, buffer_ptr))
+
+    def bind_ortvalue_input(self, name: str, ortvalue: OrtValue) -> None:
+        """Reads an input from an OrtValue."""
+        if not self._session._feeds.knows(name):
+            raise BindingError(f"Failed to find NodeArg with name: {name} in the def list; the inputs are "
+                               f"{', '.join(i.name for i in self._session.get_inputs())}")
+        self._inputs[name] = ortvalue._get_c_value()
+        self._bound = None
+
+    def clear_binding_inputs(self) -> None:
+        """Forgets what inputs are bound to."""
+        self._inputs.clear()
+        self._bound = None
+
+    def synchronize_inputs(self) -> None:
+        """Nothing to wait for on the CPU."""
+
+    # ---- outputs -----------------------------------------------------------------------------------------------------
+
+    def bind_output(self, name: str, device_type: str = "cpu", device_id: int = 0, element_type: Any = None,
+                    shape: Sequence[int] | None = None, buffer_ptr: int | None = None) -> None:
+        """Writes an output to memory at an address; without one, to memory that runs make, and that later runs of the
+        same shapes write to again. Type and shape belong to an address, and mean nothing without one."""
+        if buffer_ptr is None:
+            require_cpu(device_type, device_id)
+            self._bind_output(name, None)
+            return
+        if element_type is None or shape is None:
+            raise ValueError("`element_type` and `shape` are to be provided if pre-allocated memory is provided")
+        self._bind_output(name, _at(name, device_type, device_id, element_type, shape, buffer_ptr))
+
+    def bind_ortvalue_output(self, name: str, ortvalue: OrtValue) -> None:
+        """Writes an output to the memory of an OrtValue."""
+        self._bind_output(name, ortvalue._get_c_value())
+
+    def _bind_output(self, name: str, place: OrtValue | None) -> None:
+        self._outputs[name] = place
+        self._made.pop(name, None)
+        self._bound = None
+
+    def clear_binding_outputs(self) -> None:
+        """Forgets what outputs are bound to, and the results so far."""
+        self._outputs.clear()
+        self._made.clear()
+        self._results, self._last = [], None
+        self._bound = None
+
+    def synchronize_outputs(self) -> None:
+        """Nothing to wait for on the CPU."""
+
+    def get_outputs(self) -> list[OrtValue]:
+        """The bound outputs of the last run, in the order in which they were first bound."""
+        return list(self._results)
+
+    def get_outputs_as_ortvaluevector(self) -> OrtValueVector:
+        """The same as another type."""
+        return OrtValueVector(self._results)
+
+    def copy_outputs_to_cpu(self) -> list[Array]:
+        """Copies of the bound outputs as arrays."""
+        return [np.array(value.numpy()) for value in self._results]
+
+    # ---- running -----------------------------------------------------------------------------------------------------
+
+    def run(self, cancel: int = 0) -> None:
+        """One run of the session; for `InferenceSession.run_with_iobinding`."""
+        try:
+            bound = self._bound or self._prepare()
+            results = bound.run(cancel)
+        except InvalidArgument as error:
+            raise BindingError(f"Error in execution: {error.message}") from error
+        if results is not self._last:
+            self._take(results)
+
+    def _take(self, results: list[Dense]) -> None:
+        self._last, self._results = results, []
+        for (name, place), position in zip(self._outputs.items(), self._wanted, strict=True):
+            if place is None:
+                self._made[name] = results[position]
+                place = OrtValue.of_tensor(results[position])
+            self._results.append(place)
+
+    def _prepare(self) -> BoundRun:
+        session = self._session
+        if not self._outputs:
+            raise InvalidArgument("At least one output should be requested.")
+        self._wanted = wanted_outputs(list(self._outputs), session._positions) or []
+        inputs, overridden = _checked(session, self._inputs)
+        program = session._programs.get(overridden)
+        places: list[Dense | None] = [None] * len(program.compiled.output_types)
+        old: list[Dense | None] = [*places]
+        for (name, place), i in zip(self._outputs.items(), self._wanted, strict=True):
+            places[i] = None if place is None else place._tensor
+            old[i] = self._made.get(name)
+        self._bound = BoundRun(program, inputs, places, old)
+        return self._bound
+
+
+def run_with_ort_values(session: InferenceSession, output_names: Any, feed: Mapping[str, OrtValue],
+                        cancel: int = 0) -> list[OrtValue]:
+    """The outputs called `output_names`, for inputs that are OrtValues; AttributeError for others."""
+    session._feeds.check_names(feed)
+    inputs, overridden = _checked(session, {name: value._get_c_value() for name, value in feed.items()})
+    wanted = wanted_outputs(output_names, session._positions)
+    program = session._programs.get(overridden)
+    nowhere: list[Dense | None] = [None] * len(program.compiled.output_types)
+    results = BoundRun(program, inputs, nowhere, nowhere).run(cancel)
+    return [OrtValue.of_tensor(results[i]) for i in (range(len(results)) if wanted is None else wanted)]
+
+
+def _checked(session: InferenceSession, values: Mapping[str, OrtValue]) -> tuple[list[Dense], tuple[str, ...]]:
+    """The tensors of the inputs in the program's order, then those of the overridden initializers, whose names come
+    second. InvalidArgument for a missing or unknown input, or one of a wrong type, rank or size."""
+    ordered, overridden = session._feeds.arrange(values)
+    for name, value in values.items():
+        session._feeds.check(name, value.data_type(), value.shape())
+    return [value._tensor for value in ordered], overridden
+
+
+def _at(name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int], address: int) -> OrtValue:
+    """A tensor in foreign memory."""
+    require_cpu(device_type, device_id)
+    dtype, sizes = element_type_of(element_type), shape_of(shape)
+    if dtype == STR:
+        raise BindingError(f"'{name}': Only binding non-string Tensors is currently supported")
+    nbytes = nbytes_of(dtype, sizes)
+    if not address and nbytes:
+        raise BindingError(f"'{name}' is bound to a null pointer, but takes {nbytes} bytes of shape {list(sizes)}")
+    return OrtValue.of_tensor(Dense(Buffer(int(address), nbytes), dtype, sizes))

@@ -1,0 +1,405 @@
+"""`OrtValue` and its kin. Every row here also holds for ONNX Runtime itself, except where `ours` stands."""
+
+from __future__ import annotations
+
+import gc
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto
+
+from tests.session import models
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+PLAIN = [np.float32, np.float64, np.float16, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32,
+         np.uint64, np.bool_]
+NARROW = ["int4", "uint4", "int2", "uint2", "float4_e2m1fn"]
+#: carrier, ONNX number, text: types that NumPy has not, a byte or more wide.
+WIDE = [(ml_dtypes.bfloat16, TensorProto.BFLOAT16, "bfloat16"),
+        (ml_dtypes.float8_e4m3fn, TensorProto.FLOAT8E4M3FN, "float8e4m3fn"),
+        (ml_dtypes.float8_e4m3fnuz, TensorProto.FLOAT8E4M3FNUZ, "float8e4m3fnuz"),
+        (ml_dtypes.float8_e5m2, TensorProto.FLOAT8E5M2, "float8e5m2"),
+        (ml_dtypes.float8_e5m2fnuz, TensorProto.FLOAT8E5M2FNUZ, "float8e5m2fnuz")]
+
+
+def make(engine, array, *device):
+    return engine.api.OrtValue.ortvalue_from_numpy(array, *device)
+
+
+# ---- from arrays -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("dtype", PLAIN, ids=lambda t: t.__name__)
+def test_what_a_value_says_of_itself(engine, dtype):
+    array = np.ones((2, 3), dtype)
+    value = make(engine, array)
+    text = {"float32": "float", "float64": "double"}.get(array.dtype.name, array.dtype.name)
+    assert (value.shape(), value.data_type(), value.device_name()) == ([2, 3], f"tensor({text})", "cpu")
+    assert value.element_type() == {"float": 1, "double": 11, "bool": 9}.get(
+        text, getattr(TensorProto, text.upper(), None))
+    assert value.tensor_size_in_bytes() == array.nbytes
+    assert (value.is_tensor(), value.is_sparse_tensor(), value.is_tensor_sequence(), value.has_value()) == (
+        True, False, False, True)
+    np.testing.assert_array_equal(value.numpy(), array)
+
+
+def test_a_contiguous_array_is_shared_and_kept_alive(engine):
+    array = X.copy()
+    value = make(engine, array)
+    assert value.data_ptr() == array.ctypes.data
+    array[0, 0] = 7
+    assert value.numpy()[0, 0] == 7
+    value.numpy()[1, 1] = 8
+    assert array[1, 1] == 8
+    del array
+    gc.collect()
+    np.testing.assert_array_equal(value.numpy(), [[7, 1, 2], [3, 8, 5]])
+
+
+def test_the_array_of_a_value_outlives_it(engine):
+    value = make(engine, X * 3)
+    array = value.numpy()
+    del value
+    gc.collect()
+    np.testing.assert_array_equal(array, X * 3)
+
+
+@pytest.mark.parametrize("form", [lambda a: a[:, ::2], lambda a: a.T, lambda a: a[::-1],
+                                  lambda a: np.broadcast_to(a[:1], (4, 3))], ids=["step", "turned", "back", "wide"])
+def test_other_layouts_are_copied(engine, form):
+    array = form(X.copy())
+    value = make(engine, array)
+    assert value.data_ptr() != array.ctypes.data
+    np.testing.assert_array_equal(value.numpy(), array)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (1, 1, 1, 1, 1, 1)])
+def test_scalars_and_nothing(engine, shape):
+    value = make(engine, np.ones(shape, np.int64))
+    assert value.shape() == list(shape)
+    assert value.numpy().shape == shape
+    assert value.tensor_size_in_bytes() == 8 * int(np.prod(shape))
+
+
+@pytest.mark.parametrize("given", [[1.0], (1.0,), 1.0, None, np.array([1, None], object), np.array([b"a"])],
+                         ids=["list", "tuple", "number", "none", "objects", "bytes"])
+def test_what_makes_no_value(engine, given):
+    with pytest.raises((RuntimeError, TypeError)):
+        make(engine, given)
+
+
+def test_a_list_is_named(ours):
+    with pytest.raises(RuntimeError, match="from numpy arrays, not from <class 'list'>"):
+        make(ours, [1.0])
+    with pytest.raises(RuntimeError, match=r"datetime64\[s\] makes no OrtValue"):
+        make(ours, np.zeros(2, "M8[s]"))
+
+
+def test_other_byte_orders_are_read_as_what_they_say(ours):
+    value = make(ours, X.astype(">f4"))
+    assert value.data_type() == "tensor(float)"
+    np.testing.assert_array_equal(value.numpy(), X)
+
+
+def test_read_only_memory_stays_read_only(ours):
+    array = X.copy()
+    array.flags.writeable = False
+    value = make(ours, array)
+    assert not value.numpy().flags.writeable
+    with pytest.raises(RuntimeError, match="must not be written"):
+        value.update_inplace(X)
+
+
+def test_texts_make_values(ours):
+    value = make(ours, np.array(["a", "bc"]))
+    assert (value.data_type(), value.shape(), value.element_type()) == ("tensor(string)", [2], 8)
+    assert value.is_tensor()
+    assert value.numpy().tolist() == ["a", "bc"]
+    with pytest.raises(RuntimeError):
+        value.data_ptr()
+
+
+@pytest.mark.parametrize("device", [("cuda", 0), ("cuda", 1)])
+def test_a_device_that_is_not_here(engine, device):
+    with pytest.raises(RuntimeError, match="Can't allocate memory on the"):
+        make(engine, X, *device)
+    with pytest.raises(RuntimeError, match="Can't allocate memory on the"):
+        engine.api.OrtValue.ortvalue_from_shape_and_type([2], np.float32, *device)
+
+
+def test_a_device_that_never_was(engine):
+    with pytest.raises(Exception, match="Unsupported device type: abacus"):
+        make(engine, X, "abacus")
+
+
+def test_a_value_is_made_of_a_value(engine):
+    value = make(engine, X)
+    assert value._ortvalue.shape() == [2, 3]
+    assert value._get_c_value().data_ptr() == value.data_ptr()
+    with pytest.raises(ValueError, match="Provided ortvalue"):
+        engine.api.OrtValue(X)
+
+
+# ---- other element types ---------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("carrier", "number", "text"), WIDE, ids=[w[2] for w in WIDE])
+def test_bits_under_another_type(engine, carrier, number, text):
+    bits = X.astype(carrier).view(np.dtype(f"u{np.dtype(carrier).itemsize}"))
+    value = engine.api.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, number)
+    assert (value.data_type(), value.element_type(), value.shape()) == (f"tensor({text})", number, [2, 3])
+    assert value.data_ptr() == bits.ctypes.data
+    with pytest.raises(RuntimeError, match="Items size in the incoming array"):
+        engine.api.OrtValue.ortvalue_from_numpy_with_onnx_type(X.astype(np.float64), number)
+
+
+@pytest.mark.parametrize(("carrier", "number", "text"), WIDE, ids=[w[2] for w in WIDE])
+def test_arrays_of_ml_dtypes_are_shared(ours, carrier, number, text):
+    array = X.astype(carrier)
+    value = make(ours, array)
+    assert (value.data_type(), value.data_ptr()) == (f"tensor({text})", array.ctypes.data)
+    assert value.numpy().dtype == carrier
+    value.update_inplace((X * 2).astype(carrier))
+    np.testing.assert_array_equal(array, (X * 2).astype(carrier))
+    value.update_inplace(X.astype(carrier).view(np.dtype(f"u{array.itemsize}")))
+    np.testing.assert_array_equal(array, X.astype(carrier))
+
+
+@pytest.mark.parametrize("name", NARROW)
+@pytest.mark.parametrize("shape", [(), (3,), (2, 5), (0, 4)])
+def test_narrow_elements_are_packed(ours, name, shape):
+    array = np.asarray(np.arange(np.prod(shape)) % 2).astype(getattr(ml_dtypes, name)).reshape(shape)
+    value = make(ours, array)
+    assert value.tensor_size_in_bytes() == -(-array.size * (2 if name.endswith("2") else 4) // 8)
+    assert (value.numpy().dtype, value.shape()) == (array.dtype, list(shape))
+    np.testing.assert_array_equal(value.numpy(), array)
+    value.update_inplace(np.zeros_like(array))
+    np.testing.assert_array_equal(value.numpy(), np.zeros_like(array))
+
+
+@pytest.mark.parametrize("element", [np.float32, "float32", np.dtype("float32"), TensorProto.FLOAT])
+@pytest.mark.parametrize("shape", [[2, 3], (2, 3), np.array([2, 3]).tolist(), [0], []])
+def test_memory_of_a_shape(engine, shape, element):
+    value = engine.api.OrtValue.ortvalue_from_shape_and_type(shape, element)
+    assert (value.shape(), value.data_type(), value.numpy().dtype) == (list(shape), "tensor(float)", np.float32)
+    value.numpy()[...] = 5
+    assert (value.numpy() == 5).all()
+
+
+def test_memory_for_packed_elements(engine):
+    value = engine.api.OrtValue.ortvalue_from_shape_and_type([3], TensorProto.INT4)
+    assert (value.data_type(), value.tensor_size_in_bytes()) == ("tensor(int4)", 2)
+
+
+@pytest.mark.parametrize(("shape", "element"), [([2, -1], np.float32), ([2], 99), ([2], str),
+                                                ([2], TensorProto.STRING)])
+def test_memory_that_cannot_be(engine, shape, element):
+    with pytest.raises(RuntimeError):
+        engine.api.OrtValue.ortvalue_from_shape_and_type(shape, element)
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("data", [X + 1, (X + 1).T.copy().T, np.asfortranarray(X + 1), (X + 1).reshape(3, 2)],
+                         ids=["plain", "turned", "fortran", "reshaped"])
+def test_elements_are_written_where_they_are(engine, data):
+    array = X.copy()
+    value = make(engine, array)
+    before = value.data_ptr()
+    value.update_inplace(data)
+    assert value.data_ptr() == before
+    np.testing.assert_array_equal(array.reshape(-1), np.ascontiguousarray(data).reshape(-1))
+    value.update_inplace(make(engine, X))
+    np.testing.assert_array_equal(array, X)
+
+
+def test_what_cannot_be_written(engine):
+    value = make(engine, X.copy())
+    with pytest.raises(RuntimeError, match="does not match the size of the OrtValue"):
+        value.update_inplace(X[0])
+    for other in ([1.0] * 6, None, "abcdef"):
+        with pytest.raises(TypeError):
+            value.update_inplace(other)
+
+
+def test_other_elements_are_not_written(ours):
+    """ONNX Runtime writes their bits."""
+    value = make(ours, X.copy())
+    with pytest.raises(RuntimeError, match="elements of int32 cannot be written to an OrtValue of type"):
+        value.update_inplace(X.astype(np.int32))
+
+
+# ---- protocols -------------------------------------------------------------------------------------------------------
+
+def test_numpy_takes_values(engine):
+    value = make(engine, X.copy())
+    np.testing.assert_array_equal(np.asarray(value), X)
+    assert np.shares_memory(np.asarray(value), value.numpy())
+    assert np.asarray(value, dtype=np.float64).dtype == np.float64
+    assert not np.shares_memory(np.array(value, copy=True), value.numpy())
+
+
+@pytest.mark.parametrize("dtype", [t for t in PLAIN if t is not np.bool_], ids=lambda t: t.__name__)
+def test_torch_takes_values_without_a_copy(engine, dtype):
+    value = make(engine, np.ones((2, 3), dtype))
+    assert value.__dlpack_device__() == (1, 0)
+    tensor = torch.from_dlpack(value)
+    assert (tensor.data_ptr(), tuple(tensor.shape)) == (value.data_ptr(), (2, 3))
+    tensor[0, 0] = 0
+    assert value.numpy()[0, 0] == 0
+    del value
+    gc.collect()
+    assert tensor.sum().item() == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.int8, torch.int16, torch.int32,
+                                   torch.int64, torch.uint8, torch.bfloat16], ids=str)
+def test_values_take_torch_without_a_copy(engine, dtype):
+    tensor = torch.ones((2, 3)).to(dtype)
+    value = engine.api.OrtValue.from_dlpack(tensor)
+    assert (value.data_ptr(), value.shape()) == (tensor.data_ptr(), [2, 3])
+    again = torch.from_dlpack(value)
+    assert (again.dtype, again.data_ptr()) == (dtype, tensor.data_ptr())
+    del tensor, value
+    gc.collect()
+    assert again.sum().item() == 6
+
+
+def test_bool_goes_out_as_bytes_and_comes_back_as_bool(engine):
+    value = make(engine, np.array([True, False]))
+    assert torch.from_dlpack(value).dtype == torch.uint8
+    assert engine.api.OrtValue.from_dlpack(value).data_type() == "tensor(bool)"
+    assert engine.api.OrtValue.from_dlpack(value.__dlpack__()).data_type() == "tensor(uint8)"
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_more_types_of_torch(ours, dtype):
+    tensor = torch.tensor([0.0, 1.0]).to(dtype)
+    value = ours.api.OrtValue.from_dlpack(tensor)
+    assert value.data_ptr() == tensor.data_ptr()
+    assert value.data_type() == {torch.bool: "tensor(bool)", torch.complex64: "tensor(complex64)",
+                                 torch.float8_e4m3fn: "tensor(float8e4m3fn)",
+                                 torch.float8_e5m2: "tensor(float8e5m2)"}[dtype]
+
+
+def test_capsules_and_what_is_none(engine):
+    value = engine.api.OrtValue.from_dlpack(X.copy().__dlpack__())
+    np.testing.assert_array_equal(value.numpy(), X)
+    for other in (5, "x", None):
+        with pytest.raises(TypeError):
+            engine.api.OrtValue.from_dlpack(other)
+    with pytest.raises(RuntimeError):
+        engine.api.OrtValue.from_dlpack(torch.ones(3, 4).T)
+
+
+def test_a_capsule_is_taken_once(engine):
+    capsule = X.copy().__dlpack__()
+    engine.api.OrtValue.from_dlpack(capsule)
+    with pytest.raises(TypeError):
+        engine.api.OrtValue.from_dlpack(capsule)
+
+
+def test_packed_elements_do_not_go_out(ours):
+    with pytest.raises(BufferError, match="packed"):
+        make(ours, np.ones(3, ml_dtypes.int4)).__dlpack__()
+
+
+# ---- sparse tensors --------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def cpu(engine):
+    return engine.api.OrtDevice.make("cpu", 0)
+
+
+@pytest.mark.parametrize("indices", [np.array([1, 5]), np.array([[0, 1], [1, 2]])], ids=["linear", "pairs"])
+def test_coordinates(engine, cpu, indices):
+    sparse = engine.api.SparseTensor.sparse_coo_from_numpy([3, 3], X[0, :2], indices, cpu)
+    assert (sparse.dense_shape(), sparse.data_type(), sparse.device_name()) == ([3, 3], "sparse_tensor(float)", "cpu")
+    assert sparse.format().name == "ORT_SPARSE_COO"
+    np.testing.assert_array_equal(sparse.values(), X[0, :2])
+    np.testing.assert_array_equal(sparse.as_coo_view().indices(), indices)
+    with pytest.raises(RuntimeError):
+        sparse.as_csrc_view()
+    with pytest.raises(RuntimeError):
+        sparse.to_cuda(cpu)
+
+
+def test_rows(engine, cpu):
+    sparse = engine.api.SparseTensor.sparse_csr_from_numpy(
+        np.array([3, 3]), X[0, :2].copy(), np.array([1, 2]), np.array([0, 1, 1, 2]), cpu)
+    assert sparse.format().name == "ORT_SPARSE_CSRC"
+    np.testing.assert_array_equal(sparse.as_csrc_view().inner(), [1, 2])
+    np.testing.assert_array_equal(sparse.as_csrc_view().outer(), [0, 1, 1, 2])
+    with pytest.raises(RuntimeError):
+        sparse.as_coo_view()
+    with pytest.raises(RuntimeError):
+        sparse.as_blocksparse_view()
+
+
+def test_sparse_values(engine, cpu):
+    sparse = engine.api.SparseTensor.sparse_coo_from_numpy([3, 3], X[0, :2].copy(), np.array([1, 5]), cpu)
+    value = engine.api.OrtValue.ort_value_from_sparse_tensor(sparse)
+    assert (value.is_sparse_tensor(), value.is_tensor(), value.data_type()) == (True, False, "sparse_tensor(float)")
+    assert (value.shape(), value.element_type(), value.device_name()) == ([3, 3], 1, "cpu")
+    np.testing.assert_array_equal(value.as_sparse_tensor().values(), X[0, :2])
+    for ask in (value.numpy, value.data_ptr, value.tensor_size_in_bytes):
+        with pytest.raises(RuntimeError):
+            ask()
+    with pytest.raises(RuntimeError):
+        make(engine, X).as_sparse_tensor()
+
+
+def test_indices_that_are_not_as_many_as_the_values(engine, cpu):
+    with pytest.raises(RuntimeError, match="Index size: 3 must be equal to or twice the values size: 2"):
+        engine.api.SparseTensor.sparse_coo_from_numpy([3, 3], X[0, :2].copy(), np.array([1, 2, 3]), cpu)
+
+
+def test_indices_outside_and_blocks(ours):
+    cpu, make = ours.api.OrtDevice.make("cpu", 0), ours.api.SparseTensor
+    with pytest.raises(RuntimeError, match="outside of its shape"):
+        make.sparse_coo_from_numpy([3, 3], X[0, :2], np.array([1, 9]), cpu)
+    with pytest.raises(RuntimeError, match="go up from 0"):
+        make.sparse_csr_from_numpy([3, 3], X[0, :2], np.array([1, 2]), np.array([0, 2, 1, 2]), cpu)
+    blocks = make.sparse_block_from_numpy([4, 4], np.ones((2, 2, 2), np.float32), np.array([[0, 1], [1, 0]]), cpu)
+    np.testing.assert_array_equal(blocks.as_blocksparse_view().indices(), [[0, 1], [1, 0]])
+
+
+# ---- devices, lists --------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("name", "kind", "vendor"), [
+    ("cpu", 0, 0), ("cuda", 1, 0x10DE), ("gpu", 1, 0), ("npu", 3, 0), ("dml", 1, 0x1414), ("cann", 3, 0x19E5),
+    ("webgpu", 1, 0)])
+def test_devices(engine, name, kind, vendor):
+    device = engine.api.OrtDevice.make(name, 2)
+    assert (device.device_type(), device.device_id(), device.device_vendor_id(), device.device_mem_type()) == (
+        kind, 2, vendor, 0)
+    assert engine.api.OrtDevice.make("gpu", 0, 7).device_vendor_id() == 7
+
+
+def test_an_unknown_device(engine):
+    with pytest.raises(Exception, match="Unsupported device type: CPU"):
+        engine.api.OrtDevice.make("CPU", 0)
+
+
+def test_memory_infos(engine):
+    api = engine.api
+    info = api.OrtMemoryInfo("Cpu", api.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, api.OrtMemType.DEFAULT)
+    assert (info.name, info.device_id, int(info.device_mem_type), info.device_vendor_id) == ("Cpu", 0, 0, 0)
+    assert (info.allocator_type, info.mem_type) == (api.OrtAllocatorType.ORT_ARENA_ALLOCATOR, api.OrtMemType.DEFAULT)
+    with pytest.raises(TypeError):
+        api.OrtMemoryInfo("Cpu", 1, 0, 0)
+
+
+def test_lists_of_values(engine):
+    session = engine.session(models.sums())
+    binding = session.io_binding()
+    binding.bind_cpu_input("x", X)
+    binding.bind_cpu_input("y", X)
+    binding.bind_output("z")
+    session.run_with_iobinding(binding)
+    values = binding.get_outputs_as_ortvaluevector()
+    assert (len(values), values.element_type_at(0), list(values.bool_tensor_indices())) == (1, 1, [])
+    np.testing.assert_array_equal(values[0].numpy(), X + X)
+    np.testing.assert_array_equal(torch.from_dlpack(make(engine, values[0].numpy())), X + X)
+    (tensor,) = values.to_dlpacks(torch.utils.dlpack.from_dlpack)
+    np.testing.assert_array_equal(tensor.numpy(), X + X)
