@@ -130,6 +130,7 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     loaded = model if isinstance(model, LoadedModel) else load_model(model, options.folder)
     external = external_locations(loaded.proto)
     module = import_to_ir(loaded, options)
+    nodes = _nodes_of(module)
     for hook in hooks:
         hook("import", module)
     imported = time.perf_counter()
@@ -139,6 +140,7 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     report["seconds"] = {"import": imported - start, "passes": lowered - imported, "emit": time.perf_counter() -
     lowered}
     report["external_files"] = external
+    report["nodes"] = nodes
     report["compile_seconds"] = time.perf_counter() - start
     return compiled
 
@@ -157,6 +159,16 @@ def emit(module: Module, options: CompileOptions, report: dict[str, Any] | None 
         program.symbols,
         inputs, outputs, program.errors, program.kernels, program.steps, _signature(module, outputs), str(target),
         tuple(sorted(target.features)), print_module(module), report, _run_symbols(module))
+
+
+def _nodes_of(module: Module) -> list[list[str]]:
+    """The nodes of an imported model: the label that dumps and kernels call each by, its name, domain and operator."""
+    found: dict[str, list[str]] = {}
+    for op in (op for func in module.funcs.values() for op in func.walk() if op.name.startswith("onnx.")):
+        domain, _, kind = op.name.removeprefix("onnx.").rpartition(".")
+        unnamed = bool(op.results) and op.loc == op.results[0].name
+        found.setdefault(op.loc, [op.loc, "" if unnamed else op.loc, domain, kind])
+    return list(found.values())
 
 
 def _run_symbols(module: Module) -> tuple[tuple[str, DimLike | None], ...]:

@@ -44,7 +44,7 @@ FORMAT = 2
 _HEADER = struct.Struct("<8sII3Q")
 _DIGEST_AT, _BODY_AT, _ALIGN = _HEADER.size, 128, 64
 _DIGEST_END = _DIGEST_AT + 32
-_REPORTED = ("kernels", "launches", "host_ops")       # of the report; seconds would make equal models differ
+_REPORTED = ("kernels", "launches", "host_ops", "nodes")       # of the report; seconds would make equal models differ
 
 
 class ArtifactError(InvalidProtobuf):

@@ -100,6 +100,10 @@ class SessionOptions:
                                                      "(verbose, info, warning, error, fatal); -1: all it lets by.")
     log_verbosity_level = _Option(operator.index, 0, "Accepted.")
     logid = _Option(_text, "", "Stands before this session's log lines.")
+    enable_profiling = _Option(_flag, False, "Records a profile, which `end_profiling` or the session's end "
+                                            "writes.")
+    profile_file_prefix = _Option(_text, "onnxruntime_profile_", "Path and start of the profile's name; the time and "
+                                                                 "'.json' follow.")
     use_deterministic_compute = _Option(_flag, False, "Accepted: results do not depend on the run.")
     use_per_session_threads = _Option(_flag, True, "Accepted: each session has its own threads.")
 

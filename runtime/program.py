@@ -31,6 +31,7 @@ from onnxc.runtime.interrupt import call_stoppable, in_main_thread
 from onnxc.runtime.loader import NativeModule
 from onnxc.runtime.memory import aligned
 from onnxc.runtime.packing import pack, unpack
+from onnxc.runtime.profiling import Profile
 from onnxc.runtime.threads import ThreadPool, default_threads
 
 __all__ = ["Binding", "NativeProgram"]
@@ -55,11 +56,11 @@ class NativeProgram:
 
     `threads` counts the caller (None: the setting ONNXC_THREADS, else the processors this process may use); `spin_ns`
     is how long idle workers spin before they sleep, < 0 for the default; `keep_memory` keeps the memory of intermediate
-    tensors for the next run. Raises LoaderError for code that cannot be loaded.
+    tensors for the next run; `profile` records runs. Raises LoaderError for code that cannot be loaded.
     """
 
     def __init__(self, compiled: CompiledModel, overridden: Sequence[str] = (), *, threads: int | None = None,
-                 spin_ns: int = -1, keep_memory: bool = True) -> None:
+                 spin_ns: int = -1, keep_memory: bool = True, profile: Profile | None = None) -> None:
         # The caller's arrays are let go where they had to be moved.
         self.compiled = compiled = dataclasses.replace(compiled, constants=tuple(map(_constant, compiled.constants)))
         self.threads = threads or config().threads or default_threads()
@@ -82,7 +83,8 @@ class NativeProgram:
         self._packs = any(t.dtype.bits < 8 for t in (*compiled.input_types, *compiled.output_types))
         self._module = NativeModule(compiled.object_bytes)
         self._plan = self._module.function("onnxc_plan", _I64, _POINTER, _POINTER, _I64)
-        self._run = self._module.function("onnxc_run", _I64, *[_POINTER] * 6, _I64)
+        run = self._module.function("onnxc_run", _I64, *[_POINTER] * 6, _I64)
+        self._run = run if profile is None else profile.watch(compiled, _PROFILE, self.threads, run)
         self._bindings: dict[tuple[Shape, ...], Binding] = {}
         self._states: list[_State] = []         # all of them; those that no run has are idle
         self._pool: ThreadPool | None = None

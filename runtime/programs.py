@@ -16,6 +16,7 @@ from onnxc.runtime.artifact import open_artifact
 from onnxc.runtime.cache import compile_through, open_cache
 from onnxc.runtime.compiled import CompiledModel, Signature
 from onnxc.runtime.options import GraphOptimizationLevel, SessionOptions
+from onnxc.runtime.profiling import Profile
 from onnxc.runtime.program import NativeProgram
 from onnxc.runtime.source import Source
 
@@ -27,8 +28,8 @@ _FOLDER = "session.model_external_initializers_file_folder_path"
 class Programs:
     """Programs by the initializers that are inputs in them; the one without any, `plain`, is made at once."""
 
-    def __init__(self, source: Source, options: SessionOptions) -> None:
-        self._source, self._options = source, options
+    def __init__(self, source: Source, options: SessionOptions, profile: Profile | None = None) -> None:
+        self._source, self._options, self._profile = source, options, profile
         self._lock = threading.Lock()
         self._compilations, self._compile_seconds, self._cache = 0, 0.0, "off"
         self._is_artifact = source.is_artifact()
@@ -73,7 +74,7 @@ class Programs:
     def _load(self, compiled: CompiledModel, overridden: tuple[str, ...]) -> NativeProgram:
         o = self._options
         return NativeProgram(compiled, overridden, threads=max(o.intra_op_num_threads, 0) or None, spin_ns=o.spin_ns(),
-                             keep_memory=o.enable_cpu_mem_arena)
+                             keep_memory=o.enable_cpu_mem_arena, profile=self._profile)
 
     def _compile(self, overridden: tuple[str, ...]) -> CompiledModel:
         """The model compiled with `overridden` as inputs, or the same out of the cache."""
@@ -95,7 +96,10 @@ class Programs:
         from onnxc.driver import CompileOptions, compile_model
         start = time.perf_counter()
         try:
-            compiled = compile_model(self._source.value, CompileOptions.from_config(**request, folder=folder))
+            hooks = () if self._profile is None else (self._profile.stages(),)
+            compiled = compile_model(self._source.value, CompileOptions.from_config(**request, folder=folder), hooks)
+            if hooks:
+                hooks[0]("emit", None)
         except (OnnxcError, MemoryError):
             raise
         except Exception as error:

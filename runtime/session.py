@@ -6,6 +6,7 @@ Feeds are checked in `runtime/feeds.py`; programs are made in `runtime/programs.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ from onnxc.runtime.log import check_severity
 from onnxc.runtime.metadata import ModelMetadata, NodeArg, describe, describe_model
 from onnxc.runtime.options import RunOptions, SessionOptions
 from onnxc.runtime.ortvalue import OrtValue, OrtValueVector
+from onnxc.runtime.profiling import start_profile
 from onnxc.runtime.programs import Programs
 from onnxc.runtime.providers import chosen_providers
 from onnxc.runtime.source import Source
@@ -51,10 +53,13 @@ class InferenceSession:
         self.set_providers(providers, provider_options)
         _check_device(self._sess_options, providers)
         self._worker = Worker()
+        self._profile = start_profile(self, self._sess_options)
         self._open(source)
+        if self._profile is not None:
+            self._profile.opened("uri" if source.data is None else "array")
 
     def _open(self, source: Source) -> None:
-        self._programs = self._sess = Programs(source, self._sess_options)
+        self._programs = self._sess = Programs(source, self._sess_options, self._profile)
         self._plain = self._programs.plain
         signature, overrides = self._programs.signature, self._sess_options.dimension_overrides
         self._feeds = Feeds(signature.inputs, signature.overridable, overrides)
@@ -88,6 +93,7 @@ class InferenceSession:
         What describes the model stays; later runs raise NoModel. Closing again does nothing.
         """
         self._worker.close()
+        self.end_profiling()
         self._programs = self._sess = self._plain = self._feeds = _CLOSED  # type: ignore[assignment]
 
     # ---- running -----------------------------------------------------------------------------------------------------
@@ -99,11 +105,15 @@ class InferenceSession:
         Each output is a new array. Raises ValueError for missing inputs, RuntimeError for values that make no tensor,
         InvalidArgument for whatever else is wrong with feeds or names, Cancelled when `run_options` says so.
         """
+        profile = self._profile
+        begin = 0 if profile is None else time.monotonic_ns()
         stop = 0 if run_options is None else _stop_address(run_options)
         arrays, overridden, shapes = self._feeds.prepare(input_feed)
         wanted = None if output_names is None else wanted_outputs(output_names, self._positions)
         program = self._programs.get(overridden) if overridden else self._plain
         outputs = program.run(arrays, stop, None, shapes)
+        if profile is not None:
+            profile.phase("model_run", begin)
         return outputs if wanted is None else [outputs[i] for i in wanted]
 
     def run_async(self, output_names: Any, input_feed: Mapping[str, Any], callback: Callback, user_data: Any,
@@ -144,12 +154,24 @@ class InferenceSession:
         InvalidArgument and RuntimeError, for one that does not fit the model."""
         if iobinding._session is not self:
             raise ValueError("IOBinding must be used with the session that created it.")
+        profile = self._profile
+        begin = 0 if profile is None else time.monotonic_ns()
         iobinding.run(0 if run_options is None else _stop_address(run_options))
+        if profile is not None:
+            profile.phase("model_run", begin)
 
     def create_ortvalue_from_shape_and_type(self, shape: Sequence[int], element_type: Any, device_type: str = "cpu",
                                             device_id: int = 0, vendor_id: int = -1) -> OrtValue:
         """`OrtValue.ortvalue_from_shape_and_type`: sessions have no memory of their own kind."""
         return OrtValue.ortvalue_from_shape_and_type(shape, element_type, device_type, device_id, vendor_id)
+
+    def end_profiling(self) -> str:
+        """Writes the profile and gives its path; "" where no profile is being recorded."""
+        return "" if self._profile is None else self._profile.end()
+
+    def get_profiling_start_time_ns(self) -> int:
+        """When recording began, on the clock of `time.monotonic_ns`; 0 without a profile."""
+        return 0 if self._profile is None else self._profile.start_ns
 
     # ---- what the session is -----------------------------------------------------------------------------------------
 
