@@ -44,7 +44,8 @@ class CompileOptions:
     initializers
     that become inputs; `folder` is where external data lies if not beside the model; `verify` is the level of
     `ir.verify`
-    after each pass (0: once, after lowering); `fuel` bounds the number of rewrites.
+    after each pass (0: once, after lowering); `fuel` bounds the number of rewrites; `ort_format` says whether the model
+    is in ONNX Runtime's format (None: by its content).
     """
 
     target: str = "host"
@@ -54,6 +55,7 @@ class CompileOptions:
     folder: str | None = None
     verify: int = 0
     fuel: int | None = None
+    ort_format: bool | None = None
 
     @staticmethod
     def from_config(**changes: Any) -> CompileOptions:
@@ -74,8 +76,14 @@ def import_to_ir(model: str | bytes | os.PathLike[str] | LoadedModel, options: C
     """The model as onnx.* ops."""
     load_all()
     options = options or CompileOptions()
-    loaded = model if isinstance(model, LoadedModel) else load_model(model, options.folder)
+    loaded = _loaded(model, options)
     return import_model(loaded, options.overridden)
+
+
+def _loaded(model: str | bytes | os.PathLike[str] | LoadedModel, options: CompileOptions) -> LoadedModel:
+    if isinstance(model, LoadedModel):
+        return model
+    return load_model(model, options.folder, ort_format=options.ort_format)
 
 
 def pass_context(options: CompileOptions) -> Context:
@@ -127,7 +135,7 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     """
     options = options or CompileOptions.from_config()
     start = time.perf_counter()
-    loaded = model if isinstance(model, LoadedModel) else load_model(model, options.folder)
+    loaded = _loaded(model, options)
     external = external_locations(loaded.proto)
     module = import_to_ir(loaded, options)
     nodes = _nodes_of(module)

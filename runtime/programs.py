@@ -18,7 +18,7 @@ from onnxc.runtime.compiled import CompiledModel, Signature
 from onnxc.runtime.options import GraphOptimizationLevel, SessionOptions
 from onnxc.runtime.profiling import Profile
 from onnxc.runtime.program import NativeProgram
-from onnxc.runtime.source import Source
+from onnxc.runtime.source import Format, Source
 
 __all__ = ["Programs"]
 
@@ -32,8 +32,8 @@ class Programs:
         self._source, self._options, self._profile = source, options, profile
         self._lock = threading.Lock()
         self._compilations, self._compile_seconds, self._cache = 0, 0.0, "off"
-        self._is_artifact = source.is_artifact()
-        compiled = open_artifact(source.value) if self._is_artifact else self._compile(())
+        self._format = source.format(options.entry("session.load_model_format"))
+        compiled = open_artifact(source.value) if self._format is Format.ARTIFACT else self._compile(())
         self.signature: Signature = compiled.signature
         self.plain = self._load(compiled, ())
         self._all: dict[tuple[str, ...], NativeProgram] = {(): self.plain}
@@ -45,7 +45,7 @@ class Programs:
     def _make(self, overridden: tuple[str, ...]) -> NativeProgram:
         with self._lock:
             if overridden not in self._all:
-                if self._is_artifact:
+                if self._format is Format.ARTIFACT:
                     raise ModelRequiresCompilation(f"The initializers {', '.join(overridden)} are constants in this "
                                                    "artifact. Open the model itself to override them.")
                 self._all[overridden] = self._load(self._compile(overridden), overridden)
@@ -79,7 +79,7 @@ class Programs:
     def _compile(self, overridden: tuple[str, ...]) -> CompiledModel:
         """The model compiled with `overridden` as inputs, or the same out of the cache."""
         plain = self._options.graph_optimization_level == GraphOptimizationLevel.ORT_DISABLE_ALL
-        request = {"level": 0 if plain else 3, "overridden": overridden}
+        request = {"level": 0 if plain else 3, "overridden": overridden, "ort_format": self._format is Format.ORT}
         folder = self._options.entry(_FOLDER) or None
         cache = open_cache()
         if cache is None:

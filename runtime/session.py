@@ -36,7 +36,7 @@ class InferenceSession:
     def __init__(self, path_or_bytes: str | bytes | os.PathLike[str], sess_options: SessionOptions | None = None,
                  providers: Sequence[str | tuple[str, Mapping[Any, Any]]] | None = None,
                  provider_options: Sequence[Mapping[Any, Any]] | None = None, **kwargs: Any) -> None:
-        """Opens an ONNX model or an artifact, told apart by content, from a path or as bytes.
+        """Opens an ONNX model, one in ONNX Runtime's format (`m.ort`), or an artifact, from a path or as bytes.
 
         `providers` names devices in order of preference. Keywords of ONNX Runtime that choose among its parts
         (`enable_fallback`, `disabled_optimizers`, `read_config_from_model`) are accepted; others are a TypeError.

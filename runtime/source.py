@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import os
 import stat
 from typing import Any
 
-from onnxc import errors
 from onnxc.runtime.artifact import MAGIC, is_artifact
 
-__all__ = ["Source"]
+__all__ = ["Format", "Source"]
+
+
+class Format(enum.Enum):
+    """How a model is written."""
+
+    ONNX = "ONNX"
+    ORT = "ORT"
+    ARTIFACT = "artifact"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +44,21 @@ class Source:
         """The path or the bytes."""
         return self.data if self.path is None else self.path  # type: ignore[return-value]
 
-    def is_artifact(self) -> bool:
-        """Whether this is a compiled model. Raises NotImplemented for ONNX Runtime's own format."""
-        start = self._start()
-        if start[4:8] == b"ORTM":
-            raise errors.NotImplemented("The model is in ONNX Runtime's own format, which onnxc does not read. Open "
-                                        "the ONNX model that it was made from.")
-        return is_artifact(start)
+    def format(self, chosen: str) -> Format:
+        """The format that the model is in; `chosen` is the entry session.load_model_format.
+
+        Artifacts are told by content. For the others ONNX Runtime's rule holds: the entry decides; without one, the
+        name of a file does ("m.ort"), and the identifier of bytes.
+        """
+        if is_artifact(self._start()):
+            return Format.ARTIFACT
+        if chosen:
+            is_ort = chosen == "ORT"
+        elif self.path is not None:
+            is_ort = len(self.path) > len(".ort") and self.path.lower().endswith(".ort")
+        else:
+            is_ort = self._start()[4:8] == b"ORTM"
+        return Format.ORT if is_ort else Format.ONNX
 
     def _start(self) -> bytes:
         """The first bytes, or none of a file that cannot be read twice or at all: the loader says what is wrong."""

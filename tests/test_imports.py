@@ -29,7 +29,7 @@ ALWAYS = ("numpy", "ml_dtypes", "onnxc.errors")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "onnxc.ir": (),
     "onnxc.ops": ("onnxc.ir",),
-    "onnxc.frontend": ("onnxc.ir", "onnxc.ops", "onnx", "google.protobuf"),
+    "onnxc.frontend": ("onnxc.ir", "onnxc.ops", "onnx", "google.protobuf", "flatbuffers"),
     "onnxc.lowerings": ("onnxc.ir", "onnxc.ops"),
     "onnxc.passes": ("onnxc.ir", "onnxc.ops"),
     "onnxc.codegen": ("onnxc.ir", "onnxc.ops"),

@@ -18,6 +18,7 @@ from onnxc.frontend.wire import BytesSource, FileSource, Source, Truncated, spli
 __all__ = ["IR_VERSION", "OPSETS", "LoadedModel", "check_opsets", "load_model", "loaded_proto"]
 
 IR_VERSION = 14
+_ORT_IDENTIFIER = b"ORTM"
 
 #: The newest version of every operator set that onnxc knows; models are brought up to these.
 OPSETS: dict[str, int] = {
@@ -47,8 +48,9 @@ class LoadedModel:
 
 
 def load_model(path_or_bytes: str | bytes | os.PathLike, folder: str | os.PathLike | None = None,
-               limits: Limits | None = None) -> LoadedModel:
-    """Read and parse a model. `folder` overrides where external data is looked for.
+               limits: Limits | None = None, ort_format: bool | None = None) -> LoadedModel:
+    """Read and parse a model. `folder` overrides where external data is looked for; `ort_format` says whether the model
+    is in ONNX Runtime's format (None: by its content).
 
     Raises TypeError for other types, NoSuchFile, InvalidProtobuf, InvalidArgument when there is no graph, and Fail
     when a version or a limit is exceeded.
@@ -56,12 +58,12 @@ def load_model(path_or_bytes: str | bytes | os.PathLike, folder: str | os.PathLi
     limits = limits or Limits()
     where = os.fspath(folder) if folder is not None else None
     if isinstance(path_or_bytes, bytes):
-        return _load_bytes(path_or_bytes, where, limits)
+        return _load_bytes(path_or_bytes, where, limits, ort_format)
     if not isinstance(path_or_bytes, (str, os.PathLike)) or not os.fspath(path_or_bytes):
         raise TypeError(f"Unable to load from type '{type(path_or_bytes)}': pass a path or the bytes of a model"
                         + ("; the path is empty" if isinstance(path_or_bytes, (str, os.PathLike)) else ""))
     path = os.fsdecode(path_or_bytes)
-    proto, blobs = _parse_file(path, limits)
+    proto, blobs = _parse_file(path, limits, ort_format)
     _check_versions(proto)
     return LoadedModel(proto, where or os.path.dirname(path) or ".", path, blobs, limits)
 
@@ -73,14 +75,14 @@ def loaded_proto(proto: ModelProto, folder: str | os.PathLike | None = None,
     return LoadedModel(proto, None if folder is None else os.fspath(folder), limits=limits or Limits())
 
 
-def _load_bytes(data: bytes, folder: str | None, limits: Limits) -> LoadedModel:
+def _load_bytes(data: bytes, folder: str | None, limits: Limits, ort_format: bool | None) -> LoadedModel:
     limits.require("model_bytes", len(data), "The size of the model")
-    proto, blobs = _parse(BytesSource(data), "Failed to load model because protobuf parsing failed.")
+    proto, blobs = _parse(BytesSource(data), "Failed to load model because protobuf parsing failed.", ort_format)
     _check_versions(proto)
     return LoadedModel(proto, folder, None, blobs, limits)
 
 
-def _parse_file(path: str, limits: Limits) -> tuple[ModelProto, dict[int, np.ndarray]]:
+def _parse_file(path: str, limits: Limits, ort_format: bool | None) -> tuple[ModelProto, dict[int, np.ndarray]]:
     shown = printable(path, 1000)
     failed = f"Load model from {shown} failed:Protobuf parsing failed."
     try:
@@ -95,8 +97,8 @@ def _parse_file(path: str, limits: Limits) -> tuple[ModelProto, dict[int, np.nda
             raise InvalidProtobuf(f"{failed} It is a directory.")
         if stat.S_ISREG(st.st_mode):
             limits.require("model_bytes", st.st_size, f"The size of {shown}")
-            return _parse(FileSource(fd, st.st_size), failed)
-        return _parse(BytesSource(_drain(fd, shown, limits)), failed)
+            return _parse(FileSource(fd, st.st_size), failed, ort_format)
+        return _parse(BytesSource(_drain(fd, shown, limits)), failed, ort_format)
     finally:
         os.close(fd)
 
@@ -110,8 +112,13 @@ def _drain(fd: int, shown: str, limits: Limits) -> bytes:
     return bytes(data)
 
 
-def _parse(source: Source, failed: str) -> tuple[ModelProto, dict[int, np.ndarray]]:
+def _parse(source: Source, failed: str, ort_format: bool | None) -> tuple[ModelProto, dict[int, np.ndarray]]:
     try:
+        if ort_format is None:
+            ort_format = source.read(0, min(8, source.size))[4:] == _ORT_IDENTIFIER
+        if ort_format:
+            from onnxc.frontend.ort_format import parse_ort_format
+            return parse_ort_format(source.array(0, source.size).data)
         message, blobs = split(source)
         proto = ModelProto.FromString(message)
     except (DecodeError, Truncated, OSError) as e:

@@ -203,7 +203,7 @@ def test_no_flipped_bit_is_ever_loaded(cache):
     data = scaled(2).SerializeToString()
     opened(data)
     path = the_entry(cache)
-    key = cache_key.key_of(cache_key.content_of(data), {"level": 3, "overridden": ()})
+    key = cache_key.key_of(cache_key.content_of(data), {"level": 3, "overridden": (), "ort_format": False})
     assert cache.load(key) is not None
     whole, generator = path.read_bytes(), random.Random(6)
     for _ in range(300):

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import onnxc
-from onnxc.errors import InvalidArgument, NotImplemented
+from onnxc.errors import InvalidArgument
 from tests.session import models
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -162,11 +162,6 @@ def test_bytes_of_every_kind(wrap):
 def test_other_sources_are_type_errors(bad):
     with pytest.raises(TypeError, match="Unable to load from type"):
         onnxc.InferenceSession(bad)
-
-
-def test_onnx_runtimes_own_format_is_named():
-    with pytest.raises(NotImplemented, match="ONNX Runtime's own format"):
-        onnxc.InferenceSession(b"\x10\0\0\0ORTM" + bytes(64))
 
 
 def test_unknown_keywords_are_refused():
