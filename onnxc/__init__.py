@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxc.compiling import compile
+    from onnxc.custom import register_op, unregister_op
     from onnxc.runtime.artifact import open_artifact
     from onnxc.runtime.devices import OrtDevice, OrtMemoryInfo
     from onnxc.runtime.enums import (
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "onnxc.compiling": ("compile",),
+    "onnxc.custom": ("register_op", "unregister_op"),
     "onnxc.runtime.artifact": ("open_artifact",),
     "onnxc.runtime.enums": (
         "ExecutionMode", "ExecutionOrder", "GraphOptimizationLevel", "OrtAllocatorType", "OrtCompileApiFlags",
@@ -88,8 +90,10 @@ __all__ = [
     "get_available_providers",
     "get_device",
     "open_artifact",
+    "register_op",
     "set_default_logger_severity",
     "set_default_logger_verbosity",
+    "unregister_op",
 ]
 
 

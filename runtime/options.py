@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from onnxc import errors
 from onnxc.runtime.enums import ExecutionMode, ExecutionOrder, GraphOptimizationLevel
 from onnxc.runtime.log import LOG, SEVERITIES
 
@@ -129,6 +130,14 @@ class SessionOptions:
         if not isinstance(name, str):
             raise TypeError(f"a dimension's name is a text, not {name!r}")
         self._overrides[name] = operator.index(size)
+
+    def register_custom_ops_library(self, path: str) -> None:
+        """Raises NotImplemented: a library's kernels are machine code for another runtime. Operators of your own are
+        taken by `onnxc.register_op`."""
+        raise errors.NotImplemented(
+            f"The custom operators of {path} are kernels for ONNX Runtime's C API, which compiled programs cannot "
+            "call. Give each operator to onnxc.register_op(domain, name, fn), as a function that builds it out of "
+            "tensor ops.")
 
     def copy(self) -> SessionOptions:
         """Options that change independently."""

@@ -15,6 +15,7 @@ from onnxc.errors import ModelRequiresCompilation, OnnxcError, RuntimeException
 from onnxc.runtime.artifact import open_artifact
 from onnxc.runtime.cache import compile_through, open_cache
 from onnxc.runtime.compiled import CompiledModel, Signature
+from onnxc.runtime.custom import CUSTOM_OPS
 from onnxc.runtime.options import GraphOptimizationLevel, SessionOptions
 from onnxc.runtime.profiling import Profile
 from onnxc.runtime.program import NativeProgram
@@ -81,7 +82,7 @@ class Programs:
         plain = self._options.graph_optimization_level == GraphOptimizationLevel.ORT_DISABLE_ALL
         request = {"level": 0 if plain else 3, "overridden": overridden, "ort_format": self._format is Format.ORT}
         folder = self._options.entry(_FOLDER) or None
-        cache = open_cache()
+        cache = None if CUSTOM_OPS else open_cache()
         if cache is None:
             self._cache = "off"
             return self._build(request, folder)

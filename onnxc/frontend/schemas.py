@@ -21,9 +21,12 @@ from onnxc.frontend.problems import printable
 from onnxc.ir.signature import type_text
 from onnxc.ir.types import Type
 
-__all__ = ["Formal", "Signature", "bind_types", "check_node", "signature_of"]
+__all__ = ["CUSTOM", "Formal", "Signature", "bind_types", "check_node", "signature_of"]
 
 Report = Callable[[type[OnnxcError], str], None]
+
+CUSTOM: set[tuple[str, str]] = set()
+"""Operators by domain and name that have no schema and are known all the same."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,7 +104,8 @@ def check_node(node: Node, opsets: Mapping[str, int], report: Report) -> Signatu
         return None
     signature = signature_of(node.op_type, node.domain, opsets[node.domain])
     if signature is None:
-        _report_unknown(node, opsets[node.domain], report)
+        if (node.domain, node.op_type) not in CUSTOM:
+            _report_unknown(node, opsets[node.domain], report)
         return None
     bad = [*_arity(node, signature), *_attributes(node, signature)]
     for text in bad:

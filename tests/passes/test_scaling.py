@@ -111,10 +111,16 @@ def test_kernels_stay_small(link: Link) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("link", LINKS)
 def test_twice_the_ops_take_twice_the_time(link: Link) -> None:
-    """The best of three, as other work on the machine only adds time; a quadratic part would make it four times."""
+    """The best of turns, as other work on the machine only adds time, to both sizes alike; a quadratic part would make
+    it four times."""
     lowered(chain(50, link))
-    single, double = (min(lowered(chain(n, link)) for _ in range(3)) for n in (150, 300))
-    assert double <= 3.2 * single
+    best = {150: float("inf"), 300: float("inf")}
+    for _ in range(6):
+        for n in best:
+            best[n] = min(best[n], lowered(chain(n, link)))
+        if best[300] <= 3.2 * best[150]:
+            return
+    raise AssertionError(f"{best[300] / best[150]:.1f} times the time for twice the ops")
 
 
 @pytest.mark.parametrize("left_out", [(), tuple(p.name for p in pipeline.PIPELINE if not p.required)],
