@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxc.ir.core import Module, Value
+from onnxc.ir.core import Module, Op, Value
 from onnxc.ir.dims import DimLike
 from onnxc.ir.registry import lookup
 from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite, rule
@@ -164,6 +164,32 @@ def _not_twice(m: Match) -> Value | None:
 @rule("cast-identity", root="t.cast")
 def _cast_identity(m: Match) -> Value | None:
     return m.op.operand(0) if m.op.operand(0).type == m.op.result.type else None
+
+
+# ---- data indices --------------------------------------------------------------------------------------------------
+@rule("indices-in-range", root=("t.gather", "t.gather_elements", "t.gather_nd", "t.scatter_elements", "t.scatter_nd"))
+def _indices_in_range(m: Match) -> Value | None:
+    """Constant indices are looked at once, here, and not in every run."""
+    indices, extents = m.const(m.op.operand(1)), _indexed_extents(m.op)
+    if indices is None or m.op.attr("in_range"):
+        return None
+    if not all(isinstance(e, int) for e in extents):
+        return m.no("how far the indices may go is known at run time")
+    size = np.array(extents, np.int64)
+    if not ((indices >= -size) & (indices < size)).all():
+        return m.no("an index is out of range")
+    wrapped = np.where(indices < 0, indices + size, indices).astype(indices.dtype).reshape(indices.shape)
+    operands = [m.builder.const(wrapped) if i == 1 else v for i, v in enumerate(m.op.operands)]
+    return m.builder.value(m.op.name, *operands, **{**m.op.attrs, "in_range": True})
+
+
+def _indexed_extents(op: Op) -> tuple[DimLike, ...]:
+    """The extents that the indices count in: one, or one for each element of an index tuple."""
+    shape = op.operand(0).dims
+    if op.name in ("t.gather_nd", "t.scatter_nd"):
+        first, depth = int(op.attrs.get("batch", 0)), op.operand(1).dims[-1]  # type: ignore[arg-type]
+        return shape[first:first + depth] if isinstance(depth, int) else shape
+    return (shape[op.attr("axis") % len(shape)],)
 
 
 # ---- contractions --------------------------------------------------------------------------------------------------

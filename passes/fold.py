@@ -37,11 +37,11 @@ def _fold_func(module: Module, func: Func, budget: int) -> int:
     known, widening = KnownValues(module), widening_ops(func.body.ops)
     for op in func.body.ops:
         row = lookup(op.name)
-        if op in widening or op.name in ("t.const", "t.dims") or op.regions or len(op.results) != 1:
+        if op in widening or op.name == "t.const" or op.regions or len(op.results) != 1:
             continue
         if row is None or not row.has("pure"):
             continue
-        if _fold_known(module, op, known):
+        if _fold_known(module, op, known) or op.name == "t.dims":
             continue
         arrays = [constant_of(module, v) for v in op.inputs]
         held = sum(a.nbytes for a in arrays if a is not None)
@@ -98,6 +98,8 @@ def _fold_known(module: Module, op: Op, known: KnownValues) -> bool:
     if values is None:
         return False
     flat = list(values.flat)
+    if op.name == "t.dims" and any(isinstance(v, Dim) for v in flat):
+        return False
     b = Builder.at(module, op)
     if any(isinstance(v, Dim) for v in flat):
         new = b.value("t.dims", values=tuple(flat), vector=len(t.dims) == 1, dtype=t.dtype)

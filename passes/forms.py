@@ -164,6 +164,8 @@ def _data_index(d: Demand, op: Op, indices: Value, part: Index, extent: DimLike,
         if -extent <= at < extent:
             return at % extent, where
     element = d.at(indices, part, where)
+    if op.attr("in_range"):
+        return d.given_index(element, d._depends([*part, *(e for t in where for e in t)])), where
     key = (element, extent, where)
     for scope in d.scopes:
         if key in scope.data_indices:

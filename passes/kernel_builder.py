@@ -286,6 +286,12 @@ class Demand:
             return v
         return self.apply("select", ok, v, fill if isinstance(fill, Value) else self.const(fill, element_of(v)))
 
+    def given_index(self, value: Value, axes: frozenset[str]) -> Dim:
+        """A data index that is known to be in range, as a symbol. `axes` are those that the value depends on."""
+        name = str(self.axis("v"))
+        self.loaded[name] = (self.cast(value, I64), axes)
+        return sym(name)
+
     def loaded_index(self, value: Value, extent: DimLike, where: Where, axes: frozenset[str],
                      message: str) -> tuple[Dim, Where]:
         """A data index as a symbol: negative counts from the end; out of range is an error of the run and reads no
@@ -295,9 +301,8 @@ class Demand:
         low = self.apply("ge", v, self.apply("neg", size))
         self.require(self.apply("and", low, self.apply("lt", v, size)), where, message)
         wrapped = self.apply("select", self.apply("lt", v, self.const(0, I64)), self.apply("add", v, size), v)
-        name = str(self.axis("v"))
-        self.loaded[name] = (wrapped, axes)
-        return sym(name), (*where, (sym(name), 0, extent))
+        at = self.given_index(wrapped, axes)
+        return at, (*where, (at, 0, extent))
 
     # ---- reductions ------------------------------------------------------------------------------------------------
     def reduce(self, op: Op, axes: Sequence[int], index: Index, kinds: Sequence[str], where: Where,

@@ -119,4 +119,21 @@ def _sink_through_slice(m: Match) -> Value | None:
     return m.builder.value("t.transpose", inner, perm=t[1])
 
 
+@rule("sink-through-gather", root="t.gather")
+def _sink_through_gather(m: Match) -> Value | None:
+    """The axes of the indices stand in the place of the one that is gathered."""
+    t = _transposed(m, m.op.operand(0))
+    if t is None:
+        return None
+    x, perm = t
+    axis, rank = m.op.attr("axis") % len(perm), len(dims(m.op.operand(1)))
+    at = perm[axis]
+    inner = m.builder.value("t.gather", x, m.op.operand(1), axis=at, in_range=m.op.attr("in_range"))
+
+    def moved(p: int) -> tuple[int, ...]:
+        return tuple(range(at, at + rank)) if p == at else (p if p < at else p + rank - 1,)
+
+    return m.builder.value("t.transpose", inner, perm=tuple(q for p in perm for q in moved(p)))
+
+
 _RULES = RuleSet.of({k: v for k, v in globals().items() if k != "VIEW_RULES"})

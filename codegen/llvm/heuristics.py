@@ -28,6 +28,8 @@ _UNROLL = 4                     # vectors in flight in a short loop: what hides 
 _TILE = 8                       # rows of a tile; 16 rows of 16 floats spill, and measured slower (36 us for 26)
 _CHUNK = 16384                  # scalar operations that make a chunk worth a thread's attention: some microseconds
 _HORIZONTAL = 12                # instructions that fold one vector into one element
+_GATHERED = 2.0                 # instructions an element of a load of lanes that are apart,
+_SCATTERED = 6.0                # and of a store: each element is a cache line of its own, fetched and written back
 _NEVER = 1e9
 _LOOP = 3                       # instructions to start and step an inner loop
 
@@ -148,7 +150,8 @@ def _block_cost(accesses: Accesses, block: Block, axis: str, lanes: float, chose
         if op.regions:
             total += _loop_cost(accesses, op, axis, lanes, chosen, width)
         elif op.name in ("k.load", "k.store"):
-            total += _access_cost(_step(accesses, op, axis) if axis else "none", lanes)
+            step = _step(accesses, op, axis) if axis else "none"
+            total += _SCATTERED if step == "far" and op.name == "k.store" else _access_cost(step, lanes)
         else:
             # A value that is the same in all lanes is computed once for all of them.
             total += weight(op) / lanes if axis == "" or any(r in varying for r in op.results) or not op.results \
@@ -160,7 +163,7 @@ def _access_cost(step: str, lanes: float) -> float:
     """Instructions an element of a load or store."""
     # A tile's vector is loaded, goes through a shuffle for each doubling of lanes, is stored and loaded again.
     tile = (math.log2(lanes) + 3) / lanes
-    return {"none": 1 / lanes, "next": 1 / lanes, "near": 4 / lanes, "tile": tile, "far": 2.0}[step]
+    return {"none": 1 / lanes, "next": 1 / lanes, "near": 4 / lanes, "tile": tile, "far": _GATHERED}[step]
 
 
 def _loop_cost(accesses: Accesses, loop: Op, axis: str, lanes: float, chosen: dict[Op, str], width: int) -> float:

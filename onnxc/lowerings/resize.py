@@ -197,7 +197,7 @@ def _filtered(b: Lowering, x: Value, axis: _Axis, source: Value, how: _Filter) -
     half = math.ceil(how.reach / shrink)
     base = b.reshape(b.map("floor", source), (axis.out, 1))
     share = b.map("sub", b.reshape(source, (axis.out, 1)), base)
-    tap = b.map("add", b.cast(b.iota(2 * half, 2, 1), F64), b.scalar(1 - half, F64))
+    tap = b.map("add", b.cast(b.reshape(b.iota(2 * half), (1, 2 * half)), F64), b.scalar(1 - half, F64))
     position = b.map("add", base, tap)
     distance = b.map("mul", b.map("abs", b.map("sub", tap, share)), b.scalar(shrink, F64))
     weight = tap_weight(b, distance, how.mode, how.coefficient)

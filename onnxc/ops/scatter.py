@@ -61,8 +61,8 @@ def _elements_ref(attrs: dict[str, Any], data: np.ndarray, indices: np.ndarray, 
     return _put(attrs, data, tuple(at), updates)
 
 
-register("t.scatter_elements", "data, indices, updates", attrs={"axis": 0, "reduction": "none"}, infer=_elements,
-         ref=_elements_ref,
+register("t.scatter_elements", "data, indices, updates",
+         attrs={"axis": 0, "reduction": "none", "in_range": False}, infer=_elements, ref=_elements_ref,
          doc="data with each update put at the update's own position, with `axis` replaced by its index")
 
 
@@ -84,5 +84,6 @@ def _nd_ref(attrs: dict[str, Any], data: np.ndarray, indices: np.ndarray, update
     return _put(attrs, data, at, updates)
 
 
-register("t.scatter_nd", "data, indices, updates", attrs={"reduction": "none"}, infer=_nd, ref=_nd_ref,
+register("t.scatter_nd", "data, indices, updates", attrs={"reduction": "none", "in_range": False}, infer=_nd,
+         ref=_nd_ref,
          doc="data with each update (an element or a slice) put at its index tuple, the last axis of `indices`")

@@ -271,9 +271,9 @@ def _gather_ref(attrs: dict[str, Any], x: np.ndarray, i: np.ndarray) -> np.ndarr
     return np.take(x, check_range(i, x.shape[axis], "Gather"), axis)
 
 
-register("t.gather", "x, indices", attrs={"axis": 0}, infer=_gather, ref=_gather_ref,
+register("t.gather", "x, indices", attrs={"axis": 0, "in_range": False}, infer=_gather, ref=_gather_ref,
          doc="slices of x at `indices` along `axis`; negative indices count from the end, others out of range are "
-             "errors")
+             "errors; `in_range`: all are known to be at least 0 and below the extent")
 
 
 def _gather_elements(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
@@ -292,7 +292,8 @@ def _gather_elements_ref(attrs: dict[str, Any], x: np.ndarray, i: np.ndarray) ->
     return x[tuple(grid)]
 
 
-register("t.gather_elements", "x, indices", attrs={"axis": 0}, infer=_gather_elements, ref=_gather_elements_ref,
+register("t.gather_elements", "x, indices", attrs={"axis": 0, "in_range": False}, infer=_gather_elements,
+         ref=_gather_elements_ref,
          doc="x at the index's own position, with `axis` replaced by the index")
 
 
@@ -314,7 +315,7 @@ def _gather_nd_ref(attrs: dict[str, Any], x: np.ndarray, i: np.ndarray) -> np.nd
     return x[at] if depth or b else np.broadcast_to(x, i.shape[:-1] + x.shape)
 
 
-register("t.gather_nd", "x, indices", attrs={"batch": 0}, infer=_gather_nd, ref=_gather_nd_ref,
+register("t.gather_nd", "x, indices", attrs={"batch": 0, "in_range": False}, infer=_gather_nd, ref=_gather_nd_ref,
          doc="x at index tuples (the last axis of `indices`), behind `batch` common axes")
 
 
