@@ -28,6 +28,17 @@ if TYPE_CHECKING:
         OrtMemType,
         OrtSparseFormat,
     )
+    from onnxc.runtime.environment import (
+        disable_telemetry_events,
+        enable_telemetry_events,
+        get_build_info,
+        get_version_string,
+        has_collective_ops,
+        preload_dlls,
+        print_debug_info,
+        set_global_thread_pool_sizes,
+        set_seed,
+    )
     from onnxc.runtime.iobinding import IOBinding
     from onnxc.runtime.log import set_default_logger_severity, set_default_logger_verbosity
     from onnxc.runtime.metadata import ModelMetadata, NodeArg
@@ -38,6 +49,10 @@ if TYPE_CHECKING:
     from onnxc.runtime.sparse import SparseTensor
 
 __version__ = "0.1.0"
+__author__ = "the onnxc authors"
+version = __version__
+package_name = "onnxc"
+cuda_version = ""
 
 _HOMES = {
     "onnxc.compiling": ("compile",),
@@ -49,6 +64,9 @@ _HOMES = {
         "OrtMemType", "OrtMemoryInfoDeviceType", "OrtSparseFormat"),
     "onnxc.runtime.devices": ("OrtDevice", "OrtMemoryInfo"),
     "onnxc.runtime.iobinding": ("IOBinding",),
+    "onnxc.runtime.environment": (
+        "disable_telemetry_events", "enable_telemetry_events", "get_build_info", "get_version_string",
+        "has_collective_ops", "preload_dlls", "print_debug_info", "set_global_thread_pool_sizes", "set_seed"),
     "onnxc.runtime.log": ("set_default_logger_severity", "set_default_logger_verbosity"),
     "onnxc.runtime.metadata": ("ModelMetadata", "NodeArg"),
     "onnxc.runtime.options": ("RunOptions", "SessionOptions"),
@@ -86,14 +104,26 @@ __all__ = [
     "__version__",
     "compile",
     "copy_tensors",
+    "cuda_version",
+    "disable_telemetry_events",
+    "enable_telemetry_events",
     "get_all_providers",
     "get_available_providers",
+    "get_build_info",
     "get_device",
+    "get_version_string",
+    "has_collective_ops",
     "open_artifact",
+    "package_name",
+    "preload_dlls",
+    "print_debug_info",
     "register_op",
     "set_default_logger_severity",
     "set_default_logger_verbosity",
+    "set_global_thread_pool_sizes",
+    "set_seed",
     "unregister_op",
+    "version",
 ]
 
 

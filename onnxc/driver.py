@@ -17,6 +17,7 @@ import numpy as np
 
 from onnxc.config import config
 from onnxc.frontend import LoadedModel, import_model, load_model
+from onnxc.frontend.changes import Changes, changed
 from onnxc.frontend.external import external_locations
 from onnxc.ir.core import Module
 from onnxc.ir.dims import DimLike
@@ -31,7 +32,7 @@ from onnxc.passes.pipeline import PIPELINE, Context, Pass, run
 from onnxc.runtime.compiled import CompiledModel, Signature
 from onnxc.runtime.interrupt import give_up_on_interrupt
 
-__all__ = ["CompileOptions", "Hook", "compile_model", "import_to_ir", "lower_to_program", "pass_context"]
+__all__ = ["Changes", "CompileOptions", "Hook", "compile_model", "import_to_ir", "lower_to_program", "pass_context"]
 
 Hook = Callable[[str, Module], None]
 
@@ -42,7 +43,8 @@ class CompileOptions:
 
     `level` 0 leaves out every pass that is not required; `disabled` names single passes; `overridden` names
     initializers
-    that become inputs; `folder` is where external data lies if not beside the model; `verify` is the level of
+    that become inputs; `changes` are made to the model before it is imported; `flush_denormals` makes kernels take
+    denormal numbers for zero; `folder` is where external data lies if not beside the model; `verify` is the level of
     `ir.verify`
     after each pass (0: once, after lowering); `fuel` bounds the number of rewrites; `ort_format` says whether the model
     is in ONNX Runtime's format (None: by its content).
@@ -52,6 +54,8 @@ class CompileOptions:
     level: int = 3
     disabled: tuple[str, ...] = ()
     overridden: tuple[str, ...] = ()
+    changes: Changes = dataclasses.field(default_factory=Changes)
+    flush_denormals: bool = False
     folder: str | None = None
     verify: int = 0
     fuel: int | None = None
@@ -61,7 +65,7 @@ class CompileOptions:
     def from_config(**changes: Any) -> CompileOptions:
         """Options as the environment sets them, with changes."""
         c = config()
-        switched_off = tuple(p.name for p in c.passes if not p.enabled)
+        switched_off = (*(p.name for p in c.passes if not p.enabled), *changes.pop("disabled", ()))
         return dataclasses.replace(
             CompileOptions(target=c.target, verify=c.verify, fuel=c.fuel, disabled=switched_off), **changes)
 
@@ -135,7 +139,7 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     """
     options = options or CompileOptions.from_config()
     start = time.perf_counter()
-    loaded = _loaded(model, options)
+    loaded = changed(_loaded(model, options), options.changes)
     external = external_locations(loaded.proto)
     module = import_to_ir(loaded, options)
     nodes = _nodes_of(module)
@@ -158,7 +162,7 @@ def emit(module: Module, options: CompileOptions, report: dict[str, Any] | None 
     from onnxc.codegen.llvm.program import emit_program
     from onnxc.codegen.llvm.target import Target
     target = Target.parse(options.target)
-    program = emit_program(module, target, give_up_on_interrupt)
+    program = emit_program(module, target, give_up_on_interrupt, options.flush_denormals)
     inputs, outputs = _argument_types(module)
     report = {} if report is None else report
     report.update(kernels=len(program.kernels), launches=len(program.steps), host_ops=[])

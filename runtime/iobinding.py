@@ -16,6 +16,7 @@ from onnxc.runtime.buffers import Buffer, Dense, nbytes_of
 from onnxc.runtime.devices import require_cpu
 from onnxc.runtime.feeds import wanted_outputs
 from onnxc.runtime.ortvalue import OrtValue, OrtValueVector, element_type_of, shape_of
+from onnxc.runtime.programs import Variant
 
 if TYPE_CHECKING:
     from onnxc.runtime.session import InferenceSession
@@ -142,7 +143,7 @@ class IOBinding:
             raise InvalidArgument("At least one output should be requested.")
         self._wanted = wanted_outputs(list(self._outputs), session._positions) or []
         inputs, overridden = _checked(session, self._inputs)
-        program = session._programs.get(overridden)
+        program = session._programs.get(Variant(overridden, None))
         places: list[Dense | None] = [None] * len(program.compiled.output_types)
         old: list[Dense | None] = [*places]
         for (name, place), i in zip(self._outputs.items(), self._wanted, strict=True):
@@ -158,7 +159,7 @@ def run_with_ort_values(session: InferenceSession, output_names: Any, feed: Mapp
     session._feeds.check_names(feed)
     inputs, overridden = _checked(session, {name: value._get_c_value() for name, value in feed.items()})
     wanted = wanted_outputs(output_names, session._positions)
-    program = session._programs.get(overridden)
+    program = session._programs.get(Variant(overridden, None))
     nowhere: list[Dense | None] = [None] * len(program.compiled.output_types)
     results = BoundRun(program, inputs, nowhere, nowhere).run(cancel)
     return [OrtValue.of_tensor(results[i]) for i in (range(len(results)) if wanted is None else wanted)]

@@ -9,14 +9,22 @@ from __future__ import annotations
 import ctypes
 import enum
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from onnxc import errors
+from onnxc.errors import ModelLoadCanceled
 from onnxc.runtime.enums import ExecutionMode, ExecutionOrder, GraphOptimizationLevel
 from onnxc.runtime.log import LOG, SEVERITIES
+from onnxc.runtime.providers import check_provider
 
 __all__ = ["RunOptions", "SessionOptions"]
+
+
+Array = npt.NDArray[Any]
 
 
 class _Option:
@@ -59,6 +67,13 @@ def _member(of: type[enum.IntEnum]) -> Callable[[Any], Any]:
     return accept
 
 
+def _elements(value: Any, refusal: type[Exception]) -> Array:
+    """The elements of an OrtValue."""
+    if isinstance(value, np.ndarray) or not callable(getattr(value, "numpy", None)):
+        raise refusal(f"{type(value)} is no OrtValue; make one with OrtValue.ortvalue_from_numpy")
+    return np.asarray(value.numpy())
+
+
 _LONGEST_KEY, _LONGEST_VALUE = 1024, 8192
 
 
@@ -82,10 +97,17 @@ class _Entries:
         return self.values[key]
 
 
+class _Load:
+    """Whether the loading of models shall stop; shared by all copies of options."""
+
+    cancelled = False
+
+
 class SessionOptions:
     """Options of a session, which copies them when it is made."""
 
-    __slots__ = ("_entries", "_overrides", "_values")
+    __slots__ = ("_denotations", "_entries", "_external", "_files", "_initializers", "_load", "_overrides",
+                 "_providers", "_values")
 
     graph_optimization_level = _Option(_member(GraphOptimizationLevel), GraphOptimizationLevel.ORT_ENABLE_ALL,
                                        "ORT_DISABLE_ALL leaves out every pass that is not required.")
@@ -106,18 +128,28 @@ class SessionOptions:
     profile_file_prefix = _Option(_text, "onnxruntime_profile_", "Path and start of the profile's name; the time and "
                                                                  "'.json' follow.")
     use_deterministic_compute = _Option(_flag, False, "Accepted: results do not depend on the run.")
+    optimized_model_filepath = _Option(_text, "", "Where the session writes its model: see `runtime/optimized.py`.")
     use_per_session_threads = _Option(_flag, True, "Accepted: each session has its own threads.")
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
         self._entries = _Entries("SessionOptions")
         self._overrides: dict[str, int] = {}
+        self._denotations: dict[str, int] = {}
+        self._initializers: dict[str, Array] = {}
+        self._external: dict[str, Array] = {}
+        self._files: dict[str, Array] = {}
+        self._providers: list[tuple[str, dict[str, str]]] = []
+        self._load = _Load()
 
     def add_session_config_entry(self, key: str, value: str) -> None:
         """Sets a configuration entry.
 
-        `session.intra_op.allow_spinning` ("0": idle threads sleep at once), `session.intra_op.spin_duration_us` and
-        `session.model_external_initializers_file_folder_path` mean what they mean to ONNX Runtime; others are kept.
+        These mean what they mean to ONNX Runtime: `session.intra_op.allow_spinning` ("0": idle threads sleep at once)
+        and `session.intra_op.spin_duration_us`, `session.model_external_initializers_file_folder_path`,
+        `session.set_denormal_as_zero`, `session.disable_prepacking`, `optimization.disable_specified_optimizers` (with
+        the names of onnxc's passes), `session.disable_cpu_ep_fallback`, `session.record_ep_graph_assignment_info`,
+        `session.load_model_format` and `session.save_model_format`. Others are kept and change nothing.
         """
         self._entries.add(key, value)
 
@@ -139,17 +171,88 @@ class SessionOptions:
             "call. Give each operator to onnxc.register_op(domain, name, fn), as a function that builds it out of "
             "tensor ops.")
 
+    def add_free_dimension_override_by_denotation(self, denotation: str, size: int) -> None:
+        """Fixes the dimensions of inputs whose denotation this is, as `add_free_dimension_override_by_name` does."""
+        if not isinstance(denotation, str):
+            raise TypeError(f"a dimension's denotation is a text, not {denotation!r}")
+        self._denotations[denotation] = operator.index(size)
+
+    def add_initializer(self, name: str, value: Any) -> None:
+        """Replaces the initializer called `name` by an OrtValue, whose elements are read when a session is made.
+
+        A name that the model does not have is ignored. RuntimeError for a name given before, and for other values.
+        """
+        if name in self._initializers:
+            raise RuntimeError(f"An OrtValue for this name has already been added: {name}")
+        self._initializers[name] = _elements(value, RuntimeError)
+
+    def add_external_initializers(self, names: Sequence[str], values: Sequence[Any]) -> None:
+        """Supplies the data of initializers that the model has outside of itself, as OrtValues of the declared type."""
+        if len(names) != len(values):
+            raise RuntimeError(f"{len(names)} names of initializers and {len(values)} values; expected one for each")
+        arrays = [_elements(value, AttributeError) for value in values]
+        self._external.update(zip(names, arrays, strict=True))
+
+    def add_external_initializers_from_files_in_memory(self, names: Sequence[str], buffers: Sequence[Any],
+                                                       lengths: Sequence[int]) -> None:
+        """Supplies whole files of external data: the name that the model has for each, its bytes, and how many of them
+        count. The buffers are not copied."""
+        if not len(names) == len(buffers) == len(lengths):
+            raise RuntimeError(f"{len(names)} names of files, {len(buffers)} buffers and {len(lengths)} lengths; "
+                               "expected one of each")
+        for name, buffer, length in zip(names, buffers, lengths, strict=True):
+            self._files[name] = np.frombuffer(memoryview(buffer).cast("B"), np.uint8)[:operator.index(length)]
+
+    def add_provider(self, name: str, options: Mapping[str, str]) -> None:
+        """Adds a provider for sessions that are made without a list of them. RuntimeError for an unknown name."""
+        self._providers.append((check_provider(name), {str(k): str(v) for k, v in options.items()}))
+
+    def has_providers(self) -> bool:
+        """Whether providers were added."""
+        return bool(self._providers)
+
+    def set_load_cancellation_flag(self, value: bool) -> None:
+        """True ends the making of sessions with these options, also one under way, with ModelLoadCanceled."""
+        self._load.cancelled = _flag(value)
+
     def copy(self) -> SessionOptions:
         """Options that change independently."""
         other = SessionOptions()
         other._values.update(self._values)
         other._entries.values.update(self._entries.values)
-        other._overrides.update(self._overrides)
+        for mine, theirs in ((self._overrides, other._overrides), (self._denotations, other._denotations),
+                             (self._initializers, other._initializers), (self._external, other._external),
+                             (self._files, other._files)):
+            theirs.update(mine)     # type: ignore[arg-type]
+        other._providers += self._providers
+        other._load = self._load
         return other
 
     def entry(self, key: str, default: str = "") -> str:
         """The entry's value, or `default`."""
         return self._entries.values.get(key, default)
+
+    @property
+    def providers(self) -> list[tuple[str, dict[str, str]]]:
+        """What `add_provider` added, in order."""
+        return self._providers
+
+    def check_load(self) -> None:
+        """Raises ModelLoadCanceled when `set_load_cancellation_flag` says so."""
+        if self._load.cancelled:
+            raise ModelLoadCanceled("Loading was stopped: the cancellation flag of the session's options is set.")
+
+    def model_changes(self) -> dict[str, Any]:
+        """What changes the model, as the arguments of `frontend.changes.Changes`."""
+        return {"dims": self._overrides, "denotations": self._denotations, "initializers": self._initializers,
+                "external": self._external, "files": self._files}
+
+    def disabled_passes(self) -> tuple[str, ...]:
+        """Names of passes that shall not run, and perhaps of others."""
+        names = [n.strip() for n in self.entry("optimization.disable_specified_optimizers").split(",")]
+        if self.entry("session.disable_prepacking") == "1":
+            names.append("pack")
+        return tuple(dict.fromkeys(n for n in names if n))
 
     @property
     def dimension_overrides(self) -> dict[str, int]:
@@ -179,7 +282,8 @@ class RunOptions:
     log_severity_level = _Option(operator.index, -1, "Accepted.")
     log_verbosity_level = _Option(operator.index, 0, "Accepted.")
     logid = _Option(_text, "", "Accepted.")
-    only_execute_path_to_fetches = _Option(_flag, False, "Accepted: a compiled program computes all outputs.")
+    only_execute_path_to_fetches = _Option(_flag, False, "True runs a program that computes no more than the outputs "
+                                                         "asked for; each set of them is compiled once.")
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
@@ -198,12 +302,18 @@ class RunOptions:
         self._stop.value = int(value)
 
     def add_run_config_entry(self, key: str, value: str) -> None:
-        """Keeps a configuration entry, which changes nothing."""
+        """Sets a configuration entry. `memory.enable_memory_arena_shrinkage` gives memory back after the run; others
+        are kept and change nothing."""
         self._entries.add(key, value)
 
     def get_run_config_entry(self, key: str) -> str:
         """The entry's value; RuntimeError when there is none."""
         return self._entries.get(key)
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether a run shall give back the memory for intermediate tensors."""
+        return "cpu" in self._entries.values.get("memory.enable_memory_arena_shrinkage", "")
 
     def stop_address(self) -> int:
         """The address of the i32 word behind `terminate`, valid as long as this object."""

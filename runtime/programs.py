@@ -1,6 +1,7 @@
 """The programs of one session's model: compiled, or taken from the cache or an artifact, when they are first needed.
 
-A model has one program for each set of initializers that feeds override.
+A model has one program for each set of initializers that feeds override, and for each list of values that a caller asks
+for instead of the model's outputs.
 """
 
 from __future__ import annotations
@@ -8,49 +9,70 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from onnxc.errors import ModelRequiresCompilation, OnnxcError, RuntimeException
 from onnxc.runtime.artifact import open_artifact
 from onnxc.runtime.cache import compile_through, open_cache
 from onnxc.runtime.compiled import CompiledModel, Signature
 from onnxc.runtime.custom import CUSTOM_OPS
+from onnxc.runtime.digest import BLOCK, tree_digest
 from onnxc.runtime.options import GraphOptimizationLevel, SessionOptions
 from onnxc.runtime.profiling import Profile
 from onnxc.runtime.program import NativeProgram
 from onnxc.runtime.source import Format, Source
 
-__all__ = ["Programs"]
+__all__ = ["PLAIN", "Programs", "Variant"]
 
 _FOLDER = "session.model_external_initializers_file_folder_path"
 
 
-class Programs:
-    """Programs by the initializers that are inputs in them; the one without any, `plain`, is made at once."""
+class Variant(NamedTuple):
+    """Which program of a model: the initializers that are inputs in it, and the values that it gives, None for the
+    model's outputs."""
 
-    def __init__(self, source: Source, options: SessionOptions, profile: Profile | None = None) -> None:
+    overridden: tuple[str, ...]
+    outputs: tuple[str, ...] | None
+
+
+PLAIN = Variant((), None)
+
+
+class Programs:
+    """Programs by variant; the one of the model as it is, `plain`, is made at once."""
+
+    def __init__(self, source: Source, options: SessionOptions, disabled: tuple[str, ...] = (),
+                 profile: Profile | None = None) -> None:
+        """`disabled` names passes that shall not run; others' names are ignored."""
         self._source, self._options, self._profile = source, options, profile
         self._lock = threading.Lock()
         self._compilations, self._compile_seconds, self._cache = 0, 0.0, "off"
-        self._format = source.format(options.entry("session.load_model_format"))
-        compiled = open_artifact(source.value) if self._format is Format.ARTIFACT else self._compile(())
+        file_format = source.format(options.entry("session.load_model_format"))
+        self.is_artifact = file_format is Format.ARTIFACT
+        self._request = {**_request(options, disabled), "ort_format": file_format is Format.ORT}
+        compiled = open_artifact(source.value) if self.is_artifact else self._compile(PLAIN)
         self.signature: Signature = compiled.signature
-        self.plain = self._load(compiled, ())
-        self._all: dict[tuple[str, ...], NativeProgram] = {(): self.plain}
+        self.plain = self._load(compiled, PLAIN)
+        self._all: dict[Variant, NativeProgram] = {PLAIN: self.plain}
 
-    def get(self, overridden: tuple[str, ...]) -> NativeProgram:
-        """The program in which the initializers `overridden` are inputs."""
-        return self._all.get(overridden) or self._make(overridden)
+    def get(self, variant: Variant) -> NativeProgram:
+        """The program of a variant. Raises InvalidArgument for values that the model does not have."""
+        return self._all.get(variant) or self._make(variant)
 
-    def _make(self, overridden: tuple[str, ...]) -> NativeProgram:
+    def _make(self, variant: Variant) -> NativeProgram:
         with self._lock:
-            if overridden not in self._all:
-                if self._format is Format.ARTIFACT:
-                    raise ModelRequiresCompilation(f"The initializers {', '.join(overridden)} are constants in this "
-                                                   "artifact. Open the model itself to override them.")
-                self._all[overridden] = self._load(self._compile(overridden), overridden)
-            return self._all[overridden]
+            if variant not in self._all:
+                if self.is_artifact:
+                    raise ModelRequiresCompilation(
+                        f"The initializers {', '.join(variant.overridden)} are constants in this artifact. Open the "
+                        "model itself to override them." if variant.overridden else
+                        f"An artifact gives its outputs and not the list {', '.join(variant.outputs or ())}. Open the "
+                        "model itself to look inside of it.")
+                self._all[variant] = self._load(self._compile(variant), variant)
+            return self._all[variant]
 
     def statistics(self) -> dict[str, Any]:
         """Counts so far; see `InferenceSession.statistics`."""
@@ -72,35 +94,40 @@ class Programs:
         with self._lock:
             return sum(p.release_memory() for p in self._all.values())
 
-    def _load(self, compiled: CompiledModel, overridden: tuple[str, ...]) -> NativeProgram:
+    def _load(self, compiled: CompiledModel, variant: Variant) -> NativeProgram:
         o = self._options
-        return NativeProgram(compiled, overridden, threads=max(o.intra_op_num_threads, 0) or None, spin_ns=o.spin_ns(),
-                             keep_memory=o.enable_cpu_mem_arena, profile=self._profile)
+        return NativeProgram(compiled, variant.overridden, threads=max(o.intra_op_num_threads, 0) or None,
+                             spin_ns=o.spin_ns(), keep_memory=o.enable_cpu_mem_arena, profile=self._profile)
 
-    def _compile(self, overridden: tuple[str, ...]) -> CompiledModel:
-        """The model compiled with `overridden` as inputs, or the same out of the cache."""
-        plain = self._options.graph_optimization_level == GraphOptimizationLevel.ORT_DISABLE_ALL
-        request = {"level": 0 if plain else 3, "overridden": overridden, "ort_format": self._format is Format.ORT}
+    def _compile(self, variant: Variant) -> CompiledModel:
+        """A variant of the model compiled, or the same out of the cache."""
         folder = self._options.entry(_FOLDER) or None
         cache = None if CUSTOM_OPS else open_cache()
         if cache is None:
             self._cache = "off"
-            return self._build(request, folder)
+            return self._build(variant, folder)
+        request = {**self._request, "overridden": variant.overridden, "outputs": variant.outputs,
+                   "changes": _digests(self._options.model_changes())}
         compiled, hit = compile_through(cache, self._source.value, folder, request,
-                                        lambda: self._build(request, folder))
+                                        lambda: self._build(variant, folder))
         self._cache = "hit" if hit else "miss"
         if hit:
             self._options.log(logging.INFO, "taken from the cache: %d kernels", len(compiled.kernels))
         return compiled
 
-    def _build(self, request: Mapping[str, Any], folder: str | None) -> CompiledModel:
-        from onnxc.driver import CompileOptions, compile_model
+    def _build(self, variant: Variant, folder: str | None) -> CompiledModel:
+        from onnxc.driver import Changes, CompileOptions, compile_model
         start = time.perf_counter()
+        changes = Changes(**self._options.model_changes(), outputs=variant.outputs)
+        options = CompileOptions.from_config(**self._request, overridden=variant.overridden, folder=folder,
+                                             changes=changes)
         try:
-            hooks = () if self._profile is None else (self._profile.stages(),)
-            compiled = compile_model(self._source.value, CompileOptions.from_config(**request, folder=folder), hooks)
-            if hooks:
-                hooks[0]("emit", None)
+            hooks: list[Callable[[str, Any], None]] = [lambda *_: self._options.check_load()]
+            if self._profile is not None:
+                hooks.append(self._profile.stages())
+            compiled = compile_model(self._source.value, options, hooks)
+            for hook in hooks:
+                hook("emit", None)
         except (OnnxcError, MemoryError):
             raise
         except Exception as error:
@@ -110,3 +137,23 @@ class Programs:
         self._compile_seconds += time.perf_counter() - start
         self._options.log(logging.INFO, "compiled in %.2f s: %d kernels", self._compile_seconds, len(compiled.kernels))
         return compiled
+
+
+def _request(options: SessionOptions, disabled: tuple[str, ...]) -> dict[str, Any]:
+    """What all variants ask of the compiler, as arguments of its options and as JSON has it."""
+    plain = options.graph_optimization_level == GraphOptimizationLevel.ORT_DISABLE_ALL
+    return {"level": 0 if plain else 3, "disabled": (*options.disabled_passes(), *disabled),
+            "flush_denormals": options.entry("session.set_denormal_as_zero") == "1"}
+
+
+def _digests(changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes with digests for arrays: what the compile cache tells them apart by."""
+    return {what: {name: _digest(v) if isinstance(v, np.ndarray) else v for name, v in parts.items()}
+            for what, parts in changes.items()}
+
+
+def _digest(array: np.ndarray) -> str:
+    if array.dtype == object:
+        return repr(array.tolist())
+    view = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    return f"{array.dtype}{array.shape}{tree_digest(len(view), lambda at: view[at:at + BLOCK]).hex()}"

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["chosen_providers", "get_all_providers", "get_available_providers", "get_device"]
+__all__ = ["check_provider", "chosen_providers", "get_all_providers", "get_available_providers", "get_device"]
 
 _CPU = "CPUExecutionProvider"
 _AVAILABLE = (_CPU,)
@@ -44,8 +44,7 @@ def chosen_providers(providers: Any, options: Any) -> dict[str, dict[str, str]]:
     """
     chosen: dict[str, dict[str, str]] = {}
     for name, settings in _pairs(providers or [], options):
-        if name not in _KNOWN and name not in _FORMER:
-            raise RuntimeError(f"Unknown Provider Type: {name}; available are {', '.join(_AVAILABLE)}")
+        check_provider(name)
         if name not in _AVAILABLE:
             warnings.warn(f"Specified provider '{name}' is not in available provider names."
                           f"Available providers: '{', '.join(_AVAILABLE)}'", stacklevel=4)
@@ -55,6 +54,13 @@ def chosen_providers(providers: Any, options: Any) -> dict[str, dict[str, str]]:
             chosen[name] = {str(key): str(value) for key, value in settings.items()}
     chosen.setdefault(_CPU, {})
     return {name: {} if name == _CPU else settings for name, settings in chosen.items()}
+
+
+def check_provider(name: str) -> str:
+    """The name. Raises RuntimeError for one that no provider ever had."""
+    if name not in _KNOWN and name not in _FORMER:
+        raise RuntimeError(f"Unknown Provider Type: {name}; available are {', '.join(_AVAILABLE)}")
+    return name
 
 
 def _pairs(providers: Any, options: Any) -> list[tuple[str, Mapping[Any, Any]]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -20,8 +21,9 @@ from onnxc.runtime.metadata import ModelMetadata, NodeArg, describe, describe_mo
 from onnxc.runtime.options import RunOptions, SessionOptions
 from onnxc.runtime.ortvalue import OrtValue, OrtValueVector
 from onnxc.runtime.profiling import start_profile
-from onnxc.runtime.programs import Programs
+from onnxc.runtime.programs import Programs, Variant
 from onnxc.runtime.providers import chosen_providers
+from onnxc.runtime.report import AssignedSubgraph, assignment_of, report_of
 from onnxc.runtime.source import Source
 from onnxc.runtime.worker import Callback, Worker
 
@@ -38,9 +40,9 @@ class InferenceSession:
                  provider_options: Sequence[Mapping[Any, Any]] | None = None, **kwargs: Any) -> None:
         """Opens an ONNX model, one in ONNX Runtime's format (`m.ort`), or an artifact, from a path or as bytes.
 
-        `providers` names devices in order of preference. Keywords of ONNX Runtime that choose among its parts
-        (`enable_fallback`, `disabled_optimizers`, `read_config_from_model`) are accepted; others are a TypeError.
-        Raises the classes of `onnxc.errors`.
+        `providers` names devices in order of preference. Of ONNX Runtime's keywords, `disabled_optimizers` names passes
+        that shall not run (names of others are ignored), `enable_fallback` and `read_config_from_model` are accepted;
+        unknown keywords are a TypeError. Raises the classes of `onnxc.errors`.
         """
         _check_keywords(kwargs)
         if sess_options and not isinstance(sess_options, SessionOptions):
@@ -50,16 +52,28 @@ class InferenceSession:
         source = Source.of(path_or_bytes)
         self._model_path, self._model_bytes = source.path, source.data
         self._enable_fallback = bool(kwargs.get("enable_fallback", True))
-        self.set_providers(providers, provider_options)
-        _check_device(self._sess_options, providers)
+        self._disabled = tuple(map(str, kwargs.get("disabled_optimizers") or ()))
+        named = self._named_providers(providers)
+        self.set_providers(named, provider_options)
+        _check_device(self._sess_options, named)
+        self._sess_options.check_load()
         self._worker = Worker()
         self._profile = start_profile(self, self._sess_options)
         self._open(source)
         if self._profile is not None:
             self._profile.opened("uri" if source.data is None else "array")
 
+    def _named_providers(self, given: Any) -> Any:
+        """The list of providers that counts: the constructor's, else that of the options."""
+        added = self._sess_options.providers
+        if given and added:
+            warnings.warn("Specified 'providers'/'provider_options' when creating InferenceSession but SessionOptions "
+                          "has already been configured with providers. InferenceSession will only use the providers "
+                          "passed to InferenceSession().", stacklevel=3)
+        return given or added or None
+
     def _open(self, source: Source) -> None:
-        self._programs = self._sess = Programs(source, self._sess_options, self._profile)
+        self._programs = self._sess = Programs(source, self._sess_options, self._disabled, self._profile)
         self._plain = self._programs.plain
         signature, overrides = self._programs.signature, self._sess_options.dimension_overrides
         self._feeds = Feeds(signature.inputs, signature.overridable, overrides)
@@ -71,10 +85,12 @@ class InferenceSession:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"model": self._model_bytes if self._model_path is None else self._model_path,
-                "options": self._sess_options, "providers": list(self._provider_options.items())}
+                "options": self._sess_options, "providers": list(self._provider_options.items()),
+                "disabled": self._disabled}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        InferenceSession.__init__(self, state["model"], state["options"], state["providers"])
+        InferenceSession.__init__(self, state["model"], state["options"], state["providers"],
+                                  disabled_optimizers=state["disabled"])
 
     def __copy__(self) -> InferenceSession:
         other = type(self).__new__(type(self))
@@ -99,22 +115,39 @@ class InferenceSession:
     # ---- running -----------------------------------------------------------------------------------------------------
 
     def run(self, output_names: Any, input_feed: Mapping[str, Any],
-            run_options: RunOptions | None = None) -> list[npt.NDArray[Any]]:
+            run_options: RunOptions | None = None, *, taps: Sequence[str] = ()) -> list[npt.NDArray[Any]]:
         """The outputs called `output_names` (None: all, in the model's order) for the inputs in `input_feed`.
 
-        Each output is a new array. Raises ValueError for missing inputs, RuntimeError for values that make no tensor,
-        InvalidArgument for whatever else is wrong with feeds or names, Cancelled when `run_options` says so.
+        Each output is a new array. Behind them stand the values called `taps`, any of the model's main graph: the model
+        is compiled once more for each list of them. Raises ValueError for missing inputs, RuntimeError for values that
+        make no tensor, InvalidArgument for whatever else is wrong with feeds or names, Cancelled when `run_options`
+        says so.
         """
-        profile = self._profile
-        begin = 0 if profile is None else time.monotonic_ns()
-        stop = 0 if run_options is None else _stop_address(run_options)
+        if run_options is not None:
+            _stop_address(run_options)
         arrays, overridden, shapes = self._feeds.prepare(input_feed)
         wanted = None if output_names is None else wanted_outputs(output_names, self._positions)
-        program = self._programs.get(overridden) if overridden else self._plain
-        outputs = program.run(arrays, stop, None, shapes)
-        if profile is not None:
-            profile.phase("model_run", begin)
+        if overridden or taps or run_options is not None or self._profile is not None:
+            return self._run_variant(arrays, overridden, shapes, wanted, run_options, tuple(taps))
+        outputs = self._plain.run(arrays, 0, None, shapes)
         return outputs if wanted is None else [outputs[i] for i in wanted]
+
+    def _run_variant(self, arrays: list[npt.NDArray[Any]], overridden: tuple[str, ...], shapes: Any,
+                     wanted: list[int] | None, options: RunOptions | None, taps: tuple[str, ...]) -> list[Any]:
+        """A run on the program that fits what is special about it."""
+        begin = time.monotonic_ns()
+        names = tuple(o.name for o in self._outputs_meta)
+        order = list(range(len(names))) if wanted is None else wanted
+        less = options is not None and options.only_execute_path_to_fetches and not self._programs.is_artifact
+        given = tuple(sorted(set(order))) if less else tuple(range(len(names)))
+        asked = (*(names[i] for i in given), *taps)
+        program = self._programs.get(Variant(overridden, None if asked == names else asked))
+        outputs = program.run(arrays, 0 if options is None else options.stop_address(), None, shapes)
+        if options is not None and options.shrinks:
+            self._programs.release_memory()
+        if self._profile is not None:
+            self._profile.phase("model_run", begin)
+        return [*(outputs[given.index(i)] for i in order), *outputs[len(given):]]
 
     def run_async(self, output_names: Any, input_feed: Mapping[str, Any], callback: Callback, user_data: Any,
                   run_options: RunOptions | None = None) -> None:
@@ -216,6 +249,29 @@ class InferenceSession:
         """Accepted: runs never fall back to another device."""
         self._enable_fallback = True
 
+    def get_provider_graph_assignment_info(self) -> list[AssignedSubgraph]:
+        """Which device runs which nodes. Fail unless the session was made with the configuration entry
+        session.record_ep_graph_assignment_info = "1"."""
+        if self._sess_options.entry("session.record_ep_graph_assignment_info") != "1":
+            raise Fail("Session configuration entry 'session.record_ep_graph_assignment_info' must be set to \"1\" to "
+                       "retrieve EP graph assignment information.")
+        return assignment_of(self._plain.compiled)
+
+    def get_tuning_results(self) -> list[dict[str, Any]]:
+        """[]: schedules follow from the target, nothing is tuned at run time."""
+        return []
+
+    def set_tuning_results(self, results: Sequence[Mapping[str, Any]], *, error_on_invalid: bool = False) -> None:
+        """Accepts an empty list; RuntimeError for results, when `error_on_invalid`, as no device here has any."""
+        if results and error_on_invalid:
+            raise RuntimeError(f"No device here takes tuning results; {len(results)} were given.")
+
+    def set_ep_dynamic_options(self, options: Mapping[str, str]) -> None:
+        """Accepted: no device here has options that change while it works."""
+
+    def release_captured_graph(self, graph_annotation_id: int = 0) -> None:
+        """Accepted: runs on the CPU are not captured."""
+
     # ---- what it costs -----------------------------------------------------------------------------------------------
 
     def statistics(self) -> dict[str, Any]:
@@ -227,6 +283,12 @@ class InferenceSession:
         """Bytes: `constants` (weights, as kernels read them) and `code`; of memory for intermediate tensors, what is
         `planned` for the shapes that came last, what is `held` now, and the `peak` so far."""
         return self._programs.memory()
+
+    def report(self) -> dict[str, Any]:
+        """What became of the model: `kernels`, each with the `nodes` that it was made of; `copies`; `host_ops`, the
+        steps outside of native code; `placement` of nodes by provider; `passes` and `rewrites` of the compilation (none
+        where it was done before) and its seconds; the `target`."""
+        return report_of(self._plain.compiled)
 
     def release_memory(self) -> int:
         """Gives up the memory for intermediate tensors that no run uses now; how many bytes that were."""

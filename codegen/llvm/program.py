@@ -29,6 +29,7 @@ from onnxc.codegen.accesses import LOOPS, loop_axes
 from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import I32, I64, PTR, KernelCode, KernelError
 from onnxc.codegen.llvm.control import makers
+from onnxc.codegen.llvm.denormals import flushing
 from onnxc.codegen.llvm.dims import CheckedDims, DimEmitter, constant
 from onnxc.codegen.llvm.emit import emit_kernel
 from onnxc.codegen.llvm.heap import give, heap_buffer, room, wrap
@@ -75,22 +76,23 @@ class Program:
 
 
 def emit_program(module: Module, target: Target,
-                 waiting: Callable[[Callable[[], bytes]], bytes] = lambda work: work()) -> Program:
+                 waiting: Callable[[Callable[[], bytes]], bytes] = lambda work: work(),
+                 flush_denormals: bool = False) -> Program:
     """The program of `module` compiled for `target`, its thread pool linked in. LLVM's work, which can take seconds and
-    shares nothing with the caller, is done by `waiting`."""
-    code = build_program(module, target)
+    shares nothing with the caller, is done by `waiting`. `flush_denormals`: see `codegen.llvm.denormals`."""
+    code = build_program(module, target, flush_denormals)
     text = str(code.module)
     object_bytes = waiting(lambda: target.compile(text, linked=[pool_ir(target)]))
     return Program(object_bytes, text, code.symbols, code.constants, code.errors, code.kernels, code.steps,
                    code.run_symbols)
 
 
-def build_program(module: Module, target: Target) -> ProgramCode:
+def build_program(module: Module, target: Target, flush_denormals: bool = False) -> ProgramCode:
     """The LLVM module of a program whose memory is planned. Raises KernelError for what has no native code."""
     main = module.funcs.get("main")
     if main is None or main.kind != "program":
         raise KernelError("the module has no @main of kind \"program\": lower it to kernels first")
-    return _ProgramEmitter(module, main, target).build()
+    return _ProgramEmitter(module, main, target, flush_denormals).build()
 
 
 def structure_of(func: Func) -> str:
@@ -111,7 +113,8 @@ def structure_of(func: Func) -> str:
 
 
 class _ProgramEmitter:
-    def __init__(self, module: Module, main: Func, target: Target) -> None:
+    def __init__(self, module: Module, main: Func, target: Target, flush_denormals: bool) -> None:
+        self.flush_denormals = flush_denormals
         self.source, self.main, self.target = module, main, target
         self.module = ir.Module("onnxc")
         self.pool = declare_pool(self.module)
@@ -157,7 +160,10 @@ class _ProgramEmitter:
                 raise KernelError(f"p.launch of @{_kernel_name(op)}: the module has no such kernel")
             structure = structure_of(func)
             if structure not in by_structure:
-                by_structure[structure] = emit_kernel(self.module, func, self.target, self.error, self.table)
+                code = emit_kernel(self.module, func, self.target, self.error, self.table)
+                if self.flush_denormals:
+                    code = dataclasses.replace(code, function=flushing(code.function, self.target))
+                by_structure[structure] = code
                 emitted.append(func.name)
             self.codes[func.name] = by_structure[structure]
         return emitted

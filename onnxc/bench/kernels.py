@@ -13,12 +13,10 @@ from onnxc.bench.machine import Limits, measure_limits
 from onnxc.bench.work import Work, footprint, step_work
 from onnxc.errors import ModelRequiresCompilation
 from onnxc.ir.core import Module
-from onnxc.ir.parser import parse_module
-from onnxc.ops import load_all
 from onnxc.runtime.artifact import open_artifact
-from onnxc.runtime.compiled import CompiledModel
 from onnxc.runtime.feeds import Feeds
 from onnxc.runtime.program import NativeProgram
+from onnxc.runtime.report import program_of
 
 __all__ = ["KernelTime", "Profile", "profile_kernels", "program_of"]
 
@@ -96,12 +94,6 @@ def profile_kernels(path: str, feed: Mapping[str, Any], threads: int, seconds: f
     limits = measure_limits(sorted({w.dtype for w in work if w}), footprint(module, dims), threads)
     kernels = _by_kernel(compiled.steps, times, work, _nodes(module))
     return Profile(kernels, float(times.sum()), whole, dims, limits)
-
-
-def program_of(compiled: CompiledModel) -> Module:
-    """The program and its kernels, without constants, which its text names by their hashes."""
-    load_all()
-    return parse_module("\n".join(line for line in compiled.text.split("\n") if not line.startswith("const @")))
 
 
 def _times(program: NativeProgram, arrays: Sequence[np.ndarray], seconds: float) -> tuple[np.ndarray, float,

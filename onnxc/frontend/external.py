@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from onnx import ModelProto, TensorProto
@@ -58,10 +58,11 @@ def external_locations(proto: ModelProto) -> list[str]:
 
 
 class ExternalFiles:
-    """Reads external data of one model. `folder` None: the model came as bytes and there is none."""
+    """Reads external data of one model. `folder` None: the model came as bytes and there is none. `files` are the bytes
+    of files that are in memory, by location, and are not looked for on disk."""
 
-    def __init__(self, folder: str | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | None, files: Mapping[str, np.ndarray] | None = None) -> None:
+        self.folder, self.files = folder, files or {}
         self._digests: dict[str, str] = {}
 
     def read(self, entries: Iterable[tuple[str, str]], nbytes: int, tensor: str) -> np.ndarray:
@@ -72,6 +73,8 @@ class ExternalFiles:
         length = _number(fields, "length", nbytes, what)
         if length != nbytes:
             raise Fail(f"{what} 'length' is {length} but the tensor's dims and type take {nbytes} bytes.")
+        if location in self.files:
+            return self._in_memory(location, offset, nbytes, what)
         if self.folder is None:
             raise Fail(f'{what} The model was given as bytes, so there is no folder in which "{printable(location)}" '
                        "could be: it does not exist. Load the model from its path, or name the folder.")
@@ -80,6 +83,15 @@ class ExternalFiles:
             return self._read(fd, location, offset, nbytes, fields.get("checksum"), what)
         finally:
             os.close(fd)
+
+    def _in_memory(self, location: str, offset: int, nbytes: int, what: str) -> np.ndarray:
+        data = self.files[location]
+        if offset + nbytes > data.size:
+            raise Fail(f'{what} Bytes {offset} to {offset + nbytes} of "{printable(location)}", which was given in '
+                       f"memory with {data.size} bytes, are out of bounds or can not be read in full.")
+        out = data[offset:offset + nbytes]
+        out.flags.writeable = False
+        return out
 
     def _read(self, fd: int, location: str, offset: int, nbytes: int, checksum: str | None, what: str) -> np.ndarray:
         size = _regular_size(fd, location, what)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
+from collections.abc import Mapping
 
 import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -37,7 +38,8 @@ OPSETS: dict[str, int] = {
 class LoadedModel:
     """A model as read. `folder` is where its external data lies, None when it came as bytes.
 
-    `blobs` holds raw data of large initializers by position in `proto.graph.initializer`, where it is left out.
+    `blobs` holds raw data of large initializers by position in `proto.graph.initializer`, where it is left out;
+    `files` the bytes of external files that are in memory, by their location.
     """
 
     proto: ModelProto
@@ -45,6 +47,7 @@ class LoadedModel:
     path: str | None = None
     blobs: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
     limits: Limits = dataclasses.field(default_factory=Limits)
+    files: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def load_model(path_or_bytes: str | bytes | os.PathLike, folder: str | os.PathLike | None = None,

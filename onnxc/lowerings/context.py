@@ -29,6 +29,10 @@ class Refused(Exception):
     """The op cannot be lowered in this form; the text is the reason."""
 
 
+class Contradiction(Refused):
+    """The op cannot run at all: what is known of its inputs contradicts itself."""
+
+
 class RunSymbols:
     """Names for dims that get their value during a run; `taken` are the names that there are."""
 
@@ -137,7 +141,7 @@ class Lowering(Builder):
         if left == right or (kind == "broadcast" and left == 1):
             return
         if isinstance(left, int) and isinstance(right, int):
-            self.refuse(f"{message}: {left} and {right}")
+            raise Contradiction(f"{message}: {left} and {right}")
         if self.inner or symbols_of((left, right)) & self.symbols.made.keys():
             self.op("t.require", (), {"kind": kind, "left": left, "right": right,
                                       "message": f"{self.loc or self.node.name}: {message}"})

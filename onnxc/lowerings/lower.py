@@ -12,13 +12,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from onnxc.errors import UnsupportedModel, UnsupportedNode
+from onnxc.errors import Fail, UnsupportedModel, UnsupportedNode
 from onnxc.ir.core import Block, Func, Module, Op, Value
 from onnxc.ir.dims import symbols_of
 from onnxc.ir.printer import quote_name
 from onnxc.ir.registry import TypeInferenceError
 from onnxc.ir.types import Tensor, Type
-from onnxc.lowerings.context import Guard, Lowering, Poisoned, Refused, RunSymbols
+from onnxc.lowerings.context import Contradiction, Guard, Lowering, Poisoned, Refused, RunSymbols
 from onnxc.lowerings.table import LowerFn, lowering_of
 from onnxc.ops import load_all
 from onnxc.ops.known import KnownValues
@@ -35,20 +35,27 @@ def lower(module: Module, expand: Expand | None = None) -> None:
     """Lower every function of kind "graph" in place.
 
     `expand(module, op)` may put the op's schema function in front of it and give the first op of that (None when it has
-    none); it is asked for ops without a lowering. UnsupportedModel lists every node that stays.
+    none); it is asked for ops without a lowering. UnsupportedModel lists every node that stays; Fail those that no
+    engine could run, where there are such.
     """
     load_all()
     bad: list[UnsupportedNode] = []
+    wrong: list[UnsupportedNode] = []
     for func in module.funcs.values():
         if func.kind == "graph":
-            _Pass(module, func, expand, bad).run()
+            _Pass(module, func, expand, bad, wrong).run()
+    if wrong:
+        raise Fail("\n".join(f"Node ({n.name}) Op ({n.op_type}) [ShapeInferenceError] {n.reason}"
+                             for n in wrong[:UnsupportedModel.SHOWN]))
     if bad:
         raise UnsupportedModel(bad)
 
 
 class _Pass:
-    def __init__(self, module: Module, func: Func, expand: Expand | None, bad: list[UnsupportedNode]) -> None:
-        self.module, self.func, self.expand, self.bad = module, func, expand, bad
+    def __init__(self, module: Module, func: Func, expand: Expand | None, bad: list[UnsupportedNode],
+                 wrong: list[UnsupportedNode]) -> None:
+        self.module, self.func, self.expand = module, func, expand
+        self.bad, self.wrong = bad, wrong
         self.known = KnownValues(module)
         self.guards: list[Guard] = []
         self.poisoned: set[Value] = set()
@@ -96,6 +103,8 @@ class _Pass:
             return None
         except (Refused, TypeInferenceError) as e:
             self.refuse(op, str(e))
+            if isinstance(e, Contradiction):
+                self.wrong.append(self.bad[-1])
             return None
         for old, new in zip(op.results, results, strict=False):
             self.replace(old, new, op)

@@ -1,0 +1,1 @@
+"""The modules inside of ONNX Runtime that programs import from by path, with what they look for there."""

@@ -1,0 +1,13 @@
+"""The classes of Python under the path that ONNX Runtime's own have."""
+
+from __future__ import annotations
+
+from onnxc.runtime.devices import OrtDevice
+from onnxc.runtime.enums import OrtDeviceVendorId
+from onnxc.runtime.iobinding import IOBinding
+from onnxc.runtime.ortvalue import OrtValue, copy_tensors
+from onnxc.runtime.session import InferenceSession
+from onnxc.runtime.sparse import SparseTensor
+
+__all__ = ["IOBinding", "InferenceSession", "OrtDevice", "OrtDeviceVendorId", "OrtValue", "SparseTensor",
+           "copy_tensors"]

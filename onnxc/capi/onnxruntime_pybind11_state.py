@@ -1,0 +1,61 @@
+"""Exceptions, options, enumerations and functions under the path that ONNX Runtime's compiled module has."""
+
+from __future__ import annotations
+
+from onnxc.errors import (
+    DeviceReset,
+    EngineError,
+    EPFail,
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    ModelLoadCanceled,
+    ModelLoaded,
+    ModelRequiresCompilation,
+    NoModel,
+    NoSuchFile,
+    NotFound,
+    NotImplemented,
+    RuntimeException,
+)
+from onnxc.runtime.devices import OrtDevice, OrtMemoryInfo
+from onnxc.runtime.enums import (
+    ExecutionMode,
+    ExecutionOrder,
+    GraphOptimizationLevel,
+    OrtAllocatorType,
+    OrtCompileApiFlags,
+    OrtDeviceMemoryType,
+    OrtExecutionProviderDevicePolicy,
+    OrtHardwareDeviceType,
+    OrtMemType,
+    OrtSparseFormat,
+)
+from onnxc.runtime.environment import (
+    disable_telemetry_events,
+    enable_telemetry_events,
+    get_build_info,
+    get_version_string,
+    has_collective_ops,
+    set_global_thread_pool_sizes,
+    set_seed,
+)
+from onnxc.runtime.log import set_default_logger_severity, set_default_logger_verbosity
+from onnxc.runtime.metadata import ModelMetadata, NodeArg
+from onnxc.runtime.options import RunOptions, SessionOptions
+from onnxc.runtime.ortvalue import OrtValue, OrtValueVector
+from onnxc.runtime.providers import get_all_providers, get_available_providers, get_device
+from onnxc.runtime.sparse import SparseTensor
+
+__all__ = [
+    "DeviceReset", "EPFail", "EngineError", "ExecutionMode", "ExecutionOrder", "Fail", "GraphOptimizationLevel",
+    "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoadCanceled", "ModelLoaded", "ModelMetadata",
+    "ModelRequiresCompilation", "NoModel", "NoSuchFile", "NodeArg", "NotFound", "NotImplemented", "OrtAllocatorType",
+    "OrtCompileApiFlags", "OrtDevice", "OrtDeviceMemoryType", "OrtExecutionProviderDevicePolicy",
+    "OrtHardwareDeviceType", "OrtMemType", "OrtMemoryInfo", "OrtSparseFormat", "OrtValue", "OrtValueVector",
+    "RunOptions", "RuntimeException", "SessionOptions", "SparseTensor", "disable_telemetry_events",
+    "enable_telemetry_events", "get_all_providers", "get_available_providers", "get_build_info", "get_device",
+    "get_version_string", "has_collective_ops", "set_default_logger_severity", "set_default_logger_verbosity",
+    "set_global_thread_pool_sizes", "set_seed",
+]
