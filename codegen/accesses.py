@@ -25,12 +25,13 @@ from onnxc.ir.dims import (
     symbols_of,
 )
 from onnxc.ir.types import DType, Mem, Scalar
+from onnxc.ops.attention import KERNEL_AXES
 
 __all__ = ["LOOPS", "Accesses", "Axis", "Condition", "Linear", "accesses_of", "dependent_values", "dims_of",
            "element_of", "flat_index", "index_of", "kernel_symbols", "linear_in", "loop_axes", "recombine",
            "row_major_strides", "where_of"]
 
-LOOPS = ("k.parallel", "k.sweep", "k.reduce", "k.scan", "k.iterate", "k.contract")
+LOOPS = ("k.parallel", "k.sweep", "k.reduce", "k.scan", "k.iterate", "k.contract", "k.attend")
 Condition = tuple[DimLike, DimLike, DimLike]
 """(expr, low, high): low <= expr < high."""
 
@@ -59,6 +60,8 @@ def loop_axes(loop: Op) -> list[tuple[str, DimLike]]:
         return [(_name(loop.attrs["axis"]), loop.attrs["extent"])]  # type: ignore[list-item]
     if loop.name == "k.contract":
         return [(_name(a), e) for key in ("batch", "m", "n", "k") for a, e in loop.attrs[key]]  # type: ignore
+    if loop.name == "k.attend":
+        return [(_name(a), e) for key in KERNEL_AXES for a, e in loop.attrs[key]]  # type: ignore
     return [(_name(a), e) for a, e in zip(loop.attrs["axes"], loop.attrs["extents"], strict=True)]  # type: ignore
 
 

@@ -19,6 +19,7 @@ from onnxc.ir.core import Block, Func, Op, Value
 from onnxc.ir.dims import Call, Dim, DimLike, evaluate, symbols_of
 from onnxc.ir.registry import lookup
 from onnxc.ir.types import DType, Mem, Scalar, dtype_of
+from onnxc.ops.attention import KERNEL_AXES, softmax
 from onnxc.ops.kernel import ARG_KINDS
 
 __all__ = ["KernelError", "bind_shapes", "identity", "run_kernel", "scratch_count"]
@@ -325,6 +326,33 @@ class _Run:
         depth = self.enter(axes, batch[1] + m[1] + n[1])
         self.values[op.regions[2].args[0]] = total.reshape((*b, *rows, *columns))
         self.block(op.regions[2])
+        self.leave(depth, axes)
+
+    def op_attend(self, op: Op) -> None:
+        """The product of queries and keys and that of weights and values in f64, each place of the softmax once."""
+        batch, m, n, k, columns = (list(zip(*_tuple(op, group), strict=True)) or [(), ()] for group in KERNEL_AXES)
+        b = len(batch[0])
+
+        def operand(region: int, first: list[Any], last: list[Any]) -> np.ndarray:
+            """[batch..., first, last]."""
+            (a,) = self.nest(batch[0] + first[0] + last[0], batch[1] + first[1] + last[1], op.regions[region])
+            shape = a.shape[:b], a.shape[b:b + len(first[0])], a.shape[b + len(first[0]):]
+            return a.reshape(*shape[0], math.prod(shape[1]), math.prod(shape[2])).astype(np.float64)
+
+        q, keys, values = operand(0, m, k), operand(1, n, k), operand(3, n, columns)
+        product = np.matmul(q, np.swapaxes(keys, -1, -2)).astype(np.float32)
+        axes, extents = batch[0] + m[0] + n[0], batch[1] + m[1] + n[1]
+        depth = self.enter(axes, extents)
+        self.values[op.regions[2].args[0]] = product.reshape([self.extent(e) for e in extents])
+        (scores,) = (self.full(v) for v in self.block(op.regions[2]))
+        self.leave(depth, axes)
+        weights = softmax(scores.reshape(*scores.shape[:b], -1, scores.shape[-1]).astype(np.float64)
+                          if scores.size else np.zeros((*product.shape,)), bool(op.attrs["missing"]))
+        total = np.matmul(weights, values).astype(np.float32)
+        axes, extents = batch[0] + m[0] + columns[0], batch[1] + m[1] + columns[1]
+        depth = self.enter(axes, extents)
+        self.values[op.regions[4].args[0]] = total.reshape([self.extent(e) for e in extents])
+        self.block(op.regions[4])
         self.leave(depth, axes)
 
 

@@ -9,7 +9,10 @@ from onnxc.ir.core import Op, Value
 from onnxc.ir.registry import lookup
 from onnxc.ops.control import is_step
 
-__all__ = ["epilogue_ends", "is_elementwise", "narrow_source"]
+__all__ = ["PRODUCTS", "epilogue_ends", "is_elementwise", "narrow_source"]
+
+PRODUCTS = ("t.contract", "t.attend")
+"""Ops with kernels of their own shape, which take what follows as an epilogue."""
 
 _LONGEST = 32           # ops of an epilogue: more is no longer small beside the sums
 _WIDENING = 4           # ops that a dequantisation consists of
@@ -23,9 +26,9 @@ def is_elementwise(op: Op) -> bool:
 
 
 def epilogue_ends(ops: Sequence[Op], is_stored: Callable[[Value], bool]) -> dict[Value, Value]:
-    """For each contraction among `ops` the last value of its chain; later contractions choose first."""
+    """For each contraction and attention among `ops` the last value of its chain; later ones choose first."""
     chains = _Chains(ops, is_stored)
-    return {op.result: chains.end(op.result) for op in reversed(ops) if op.name == "t.contract"}
+    return {op.result: chains.end(op.result) for op in reversed(ops) if op.name in PRODUCTS}
 
 
 class _Chains:

@@ -17,7 +17,7 @@ from onnxc.ir.registry import lookup
 from onnxc.ir.rewrite import merge_locs
 from onnxc.ir.types import Tensor
 from onnxc.ops import group  # noqa: F401  (registers t.fused)
-from onnxc.ops.control import defined_symbols
+from onnxc.ops.control import defined_symbols, is_step
 from onnxc.passes.grouping import Grouping
 
 __all__ = ["fuse", "symbols_in"]
@@ -31,8 +31,8 @@ def fuse(module: Module) -> None:
 
 
 def _blocks(block: Block) -> list[Block]:
-    """A block and those in its ops, inner ones first: each is fused by itself."""
-    inner = [b for op in block.ops for region in op.regions for b in _blocks(region)]
+    """A block and those in its steps, inner ones first: each is fused by itself."""
+    inner = [b for op in block.ops if is_step(op) for region in op.regions for b in _blocks(region)]
     return [*inner, block]
 
 
@@ -76,9 +76,22 @@ def _region(root: Value, inputs: list[Value], ops: list[Op], operands: dict[Op, 
     mapping = dict(zip(inputs, block.args, strict=True))
     for op in ops:
         copy = block.append(Op(op.name, [None if v is None else mapping[v] for v in operands[op]],
-                               [r.type for r in op.results], op.attrs, loc=op.loc, names=[r.name for r in op.results]))
+                               [r.type for r in op.results], op.attrs, [_copied(r) for r in op.regions], op.loc,
+                               [r.name for r in op.results]))
         mapping.update(zip(op.results, copy.results, strict=True))
     block.append(Op("yield", [mapping[root]]))
+    return block
+
+
+def _copied(region: Block) -> Block:
+    """A copy of an isolated region."""
+    block = Block([a.type for a in region.args], [a.name for a in region.args])
+    mapping: dict[Value, Value] = dict(zip(region.args, block.args, strict=True))
+    for op in region.ops:
+        copy = block.append(Op(op.name, [None if v is None else mapping[v] for v in op.operands],
+                               [r.type for r in op.results], op.attrs, [_copied(r) for r in op.regions], op.loc,
+                               [r.name for r in op.results]))
+        mapping.update(zip(op.results, copy.results, strict=True))
     return block
 
 

@@ -17,7 +17,7 @@ from onnxc.ir.core import Block, Module, Op, Value
 from onnxc.ir.dims import provably_nonneg
 from onnxc.ir.printer import op_line
 from onnxc.ops.control import is_step
-from onnxc.passes.epilogues import epilogue_ends, is_elementwise, narrow_source
+from onnxc.passes.epilogues import PRODUCTS, epilogue_ends, is_elementwise, narrow_source
 from onnxc.passes.kernel_builder import VIEWS, NotFusable
 from onnxc.passes.kernels import MOST_FOLDS, Group, build_kernels
 from onnxc.passes.widening import widening_ops
@@ -143,7 +143,7 @@ class Grouping:
             return False                     # nobody needs it
         if op.name in _ALWAYS:
             return True
-        if op.name == "t.contract":
+        if op.name in PRODUCTS:
             return wanted != {self.ends[v]}
         if op in self.widening or _is_free(op):
             return False
@@ -164,6 +164,8 @@ class Grouping:
     def _repeats(self, op: Op, v: Value, user: Op) -> bool:
         """Whether inlining `op`, which `user` reads as `v`, computes elements more than once or hides memory from a
         contraction."""
+        if user.name == "t.attend":
+            return True
         if user.name == "t.contract":
             return not (op.name in _CONDITIONAL and self._keep_operand(op))
         if user.name == "t.concat" or user.name in _SCATTERS:

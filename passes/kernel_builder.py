@@ -70,6 +70,7 @@ class Demand:
         self.loaded: dict[str, tuple[Value, frozenset[str]]] = {}    # symbol -> i64 value, and the axes it depends on
         self.axes_made = 0
         self.bound: dict[Value, tuple[Index, Value]] = {}            # contraction results: index and accumulator
+        self.outer: dict[Value, Value] = {}                          # arguments of regions: what they stand for
         self.fold_values: list[tuple[Value, frozenset[str]]] = []    # every reduction, and the symbols it depends on
 
     @property
@@ -224,6 +225,8 @@ class Demand:
             if index != expected:
                 raise NotFusable(value, "the epilogue reads the product at another index than it is computed at")
             return result
+        if value in self.outer:
+            return self.at(self.outer[value], index, where, other)
         mem = self.leaf(value)
         if mem is not None:
             return self.load(mem, index, where, other)

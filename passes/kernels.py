@@ -14,8 +14,10 @@ import numpy as np
 from onnxc.ir.core import Block, Func, Module, Op, Value
 from onnxc.ir.dims import Dim, DimLike
 from onnxc.ir.registry import lookup
-from onnxc.ir.types import I64, Mem, Scalar
+from onnxc.ir.types import F32, I64, DType, Mem, Scalar
+from onnxc.ops.attention import KERNEL_AXES
 from onnxc.ops.fold import parse_spec
+from onnxc.passes.epilogues import PRODUCTS
 from onnxc.passes.forms import scattered
 from onnxc.passes.indexing import Index, reshape_index
 from onnxc.passes.kernel_builder import Demand, NotFusable, element_type
@@ -57,11 +59,11 @@ def build_kernels(g: Group) -> list[Func]:
     """The kernels of a group; each takes the memory of `g.inputs` in order and then that of the result. NotFusable
     names a value that has to be in memory first."""
     ops = g.ops()
-    contracts = [op for op in ops if op.name == "t.contract"]
-    if len(contracts) > 1:
-        raise NotFusable(contracts[0].result, "a kernel holds one contraction")
-    if contracts:
-        return [_contract_kernel(g, contracts[0])]
+    products = [op for op in ops if op.name in PRODUCTS]
+    if len(products) > 1:
+        raise NotFusable(products[0].result, "a kernel holds one contraction")
+    if products:
+        return [_attend_kernel(g, products[0]) if products[0].name == "t.attend" else _contract_kernel(g, products[0])]
     root = g.root.op
     if root is not None and root.name == "t.scan":
         return [_scan_kernel(g, root)]
@@ -259,15 +261,52 @@ def _contract_kernel(g: Group, op: Op) -> Func:
         return d.close()
 
     blocks = [region(spec.lhs, lhs), region(spec.rhs, rhs)]
-    epilogue = Block([Scalar(accumulate)], ["sum"])
-    d.open([axes[c] for c in spec.out], [sizes[c] for c in spec.out], epilogue)
-    index: Index = tuple(0 if sizes[c] == 1 else axes[c] for c in spec.out)
-    d.bound[op.result] = (index, d.cast(epilogue.args[0], element_type(accumulate)))
-    d.store(frame.out, d.at(g.root, _pushed(op.result, g.root, index, d)), _pushed(op.result, g.root, index, d))
-    d.close()
+    epilogue = _epilogue(frame, g.root, op, spec.out, axes, sizes, accumulate)
     lists = {key: tuple((axes[c], sizes[c]) for c in letters)
              for key, letters in (("batch", spec.batch), ("m", spec.m), ("n", spec.n), ("k", spec.k))}
     return frame.finish(Op("k.contract", (), (), {**lists, "accumulate": accumulate}, [*blocks, epilogue]))
+
+
+def _epilogue(frame: _Frame, root: Value, op: Op, letters: str, axes: dict[str, Dim], sizes: dict[str, DimLike],
+              accumulate: DType) -> Block:
+    """The region that takes an element of the product's result and stores that of `root`."""
+    d, block = frame.demand, Block([Scalar(accumulate)], ["sum"])
+    d.open([axes[c] for c in letters], [sizes[c] for c in letters], block)
+    index: Index = tuple(0 if sizes[c] == 1 else axes[c] for c in letters)
+    d.bound[op.result] = (index, d.cast(block.args[0], element_type(accumulate)))
+    at = _pushed(op.result, root, index, d)
+    d.store(frame.out, d.at(root, at), at)
+    return d.close()
+
+
+def _attend_kernel(g: Group, op: Op) -> Func:
+    frame = _Frame(g)
+    d, accumulate = frame.demand, F32
+    scores, out = parse_spec(op.attr("scores")), parse_spec(op.attr("out"))
+    q, k, v, *extras = op.inputs
+    sizes = {**scores.sizes(q.dims, k.dims), **dict(zip(out.rhs, v.dims, strict=True))}
+    axes = {c: d.axis() for c in sizes}
+
+    def at(letters: str) -> Index:
+        return tuple(0 if sizes[c] == 1 else axes[c] for c in letters)
+
+    def region(letters: str, value: Value, index: Index, block: Block | None = None) -> Block:
+        d.open([axes[c] for c in letters], [sizes[c] for c in letters], block)
+        d.append(Op("yield", [d.cast(d.at(value, index), accumulate)]))
+        return d.close()
+
+    body, score = op.regions[0], Block([Scalar(accumulate)], ["product"])
+    d.bound[body.args[0]] = (at(scores.out), score.args[0])
+    d.outer.update(zip(body.args[1:], extras, strict=True))
+    blocks = [region(scores.lhs, q, at(scores.lhs)), region(scores.rhs, k, at(scores.rhs)),
+              region(scores.out, body.terminator.operand(0), at(scores.out), score), region(out.rhs, v, at(out.rhs)),
+              _epilogue(frame, g.root, op, out.out, axes, sizes, accumulate)]
+    if d.fold_values:
+        raise NotFusable(d.fold_values[0][0], "a fold inside attention")
+    groups = (scores.batch, scores.m, scores.n, scores.k, out.n)
+    lists = {key: tuple((axes[c], sizes[c]) for c in letters) for key, letters in zip(KERNEL_AXES, groups, strict=True)}
+    attrs = {**lists, "accumulate": accumulate, "missing": op.attr("missing")}
+    return frame.finish(Op("k.attend", (), (), attrs, blocks))
 
 
 def _pushed(start: Value, root: Value, index: Index, d: Demand) -> Index:

@@ -14,6 +14,7 @@ from typing import Any
 from onnxc.errors import InvalidArgument
 from onnxc.ir.core import Module
 from onnxc.ir.rewrite import Fuel, RewriteLog
+from onnxc.passes.attention import fuse_attention
 from onnxc.passes.byte_flow import keep_bytes
 from onnxc.passes.canonicalize import canonicalize
 from onnxc.passes.clean import cse, dce
@@ -78,6 +79,8 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("fold-3", _plain(fold), "t", False, "weights that were scaled become constants again"),
     Pass("cse", _plain(cse), "t", False, "after folding, when equal constants have become one"),
     Pass("dce-2", _plain(dce), "t", False, "fusion counts users: dead ones would keep values in memory"),
+    Pass("attention", _rules(fuse_attention), "t", False,
+         "when scales have joined weights and users are counted; products and softmax are still ops of their own"),
     Pass("fuse", _plain(fuse), "t", True, "last on tensors: later passes see groups, not ops"),
     Pass("to-kernel", _plain(to_kernel), "k", True, "a kernel and a launch a group"),
     Pass("schedule", None, "k", True, "how each kernel runs on the target; packing needs the tile"),
@@ -103,6 +106,8 @@ BEFORE: tuple[tuple[str, str, str], ...] = (
     ("fold-scales", "fold-3", "scaled weights are folded there"),
     ("fold-3", "cse", "constants are compared when no pass makes new ones any more"),
     ("cse", "dce-2", "what was merged away leaves operands without users"),
+    ("dce-2", "attention", "scores that others need are not fused: dead users would stand in the way"),
+    ("attention", "fuse", "fusion wraps what it is made of"),
     ("dce-2", "fuse", "users are counted"),
     ("fuse", "to-kernel", "a kernel is made of a group"),
     ("to-kernel", "schedule", "schedules stand on kernels"),

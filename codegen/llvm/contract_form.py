@@ -44,6 +44,7 @@ __all__ = [
     "clone_region",
     "contraction_of",
     "extent_of",
+    "flat_form",
     "group_place",
     "normal_form",
     "place_of",
@@ -122,6 +123,15 @@ def normal_form(func: Func) -> Func:
     if func.attrs.get(NORMAL):
         return func
     return _Form(func).rewritten()
+
+
+def flat_form(func: Func) -> Func:
+    """A kernel equal to `func` whose memory is flat; its axes stay in their groups and in their order, but for those of
+    extent 1, which go."""
+    form = _Form(func)
+    form.drop_single()
+    form.simplify()
+    return form.build()
 
 
 @dataclasses.dataclass

@@ -26,11 +26,13 @@ from onnxc.codegen.llvm.contract_form import (
 from onnxc.codegen.llvm.microkernel_bytes import GROUP
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.schedule import Schedule
-from onnxc.ir.core import Block, Func, Op, Value
+from onnxc.ir.core import Attr, Block, Func, Op, Value
 from onnxc.ir.dims import DimLike, ceildiv, sym
 from onnxc.ir.types import BOOL, DType, Mem, Scalar
 
-__all__ = ["FIRST", "INSIDE", "WIDTH", "Part", "byte_panel_part", "epilogue_part", "panel_part", "row_part"]
+__all__ = [
+    "FIRST", "INSIDE", "WIDTH", "Part", "byte_panel_part", "epilogue_part", "panel_part", "row_part", "score_part",
+]
 
 FIRST, INSIDE, WIDTH = "first.", "inside.", "width."
 """Of a panel being packed: its first column, the column within it, and how many columns it has."""
@@ -156,6 +158,23 @@ def epilogue_part(func: Func, target: Target, lanes: int) -> Part:
         values[region.args[0]] = load.result
         totals.append(load.result)
         clone_region(region, block, values=values)
+
+    part = _part(func, op, target, [*axes_of(op, "batch"), *axes_of(op, "m")], n, 2, extent_of(n), consume)
+    return dataclasses.replace(part, total=totals[0], across=n[0][0], schedule=Schedule(vector=n[0][0], lanes=lanes))
+
+
+def score_part(func: Func, target: Target, lanes: int) -> Part:
+    """As `epilogue_part`, for a region that yields what becomes of a sum in place of storing it."""
+    op = contraction_of(func)
+    n = axes_of(op, "n")
+    totals: list[Value] = []
+
+    def consume(block: Block, region: Block, buffer: Value, values: dict[Value, Value]) -> None:
+        attrs: dict[str, Attr] = {"index": (sym(n[0][0]),), "where": (), "other": 0}
+        load = block.append(Op("k.load", [buffer], [region.args[0].type], attrs))
+        values[region.args[0]] = load.result
+        totals.append(load.result)
+        block.append(Op("yield", clone_region(region, block, values=values)))
 
     part = _part(func, op, target, [*axes_of(op, "batch"), *axes_of(op, "m")], n, 2, extent_of(n), consume)
     return dataclasses.replace(part, total=totals[0], across=n[0][0], schedule=Schedule(vector=n[0][0], lanes=lanes))

@@ -23,7 +23,7 @@ from onnxc.codegen.llvm.jobs import BLOCK_ELEMENTS, Jobs, advance, decode
 from onnxc.codegen.llvm.loops import counted_loop
 from onnxc.codegen.llvm.memory import holds
 from onnxc.codegen.llvm.nests import Form, forms_for, vector_axis, vector_nest, whole_windows
-from onnxc.codegen.llvm.prepare import is_contraction, prepare_kernel
+from onnxc.codegen.llvm.prepare import is_attention, is_contraction, prepare_kernel
 from onnxc.codegen.llvm.rowcache import SCRATCH
 from onnxc.codegen.llvm.scope import KernelContext, Scope
 from onnxc.codegen.llvm.target import Target
@@ -49,6 +49,9 @@ def emit_kernel(module: ir.Module, func: Func, target: Target, errors: Callable[
         func = prepare_contraction(func, target)
         if is_contraction(func):
             return emit_contract(module, func, target, errors, _order(func, symbols))
+    if is_attention(func):
+        from onnxc.codegen.llvm.attend import emit_attention, prepare_attention
+        return emit_attention(module, prepare_attention(func, target), target, errors, _order(func, symbols))
     func = prepare_kernel(func, target)
     schedule = Schedule.parse(str(func.attrs.get("schedule") or ""))
     return _KernelEmitter(module, func, target, schedule, errors, _order(func, symbols)).emit()

@@ -11,7 +11,7 @@ from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Func
 
-__all__ = ["is_contraction", "prepare_kernel"]
+__all__ = ["is_attention", "is_contraction", "prepare_kernel"]
 
 
 def is_contraction(func: Func) -> bool:
@@ -19,9 +19,14 @@ def is_contraction(func: Func) -> bool:
     return any(op.name == "k.contract" for op in func.body.ops)
 
 
+def is_attention(func: Func) -> bool:
+    """Whether the kernel is a k.attend, which has a skeleton of its own, too."""
+    return any(op.name == "k.attend" for op in func.body.ops)
+
+
 def prepare_kernel(func: Func, target: Target) -> Func:
     """A kernel equal to `func` with its schedule in the attribute `schedule`; `func` itself when it has one already."""
-    if isinstance(func.attrs.get("schedule"), str) or is_contraction(func):
+    if isinstance(func.attrs.get("schedule"), str) or is_contraction(func) or is_attention(func):
         return func
     prepared = collapse_axes(func)
     schedule = schedule_kernel(prepared, target)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from onnxc.codegen.llvm.attend import prepare_attention
 from onnxc.codegen.llvm.contract import prepare_contraction
-from onnxc.codegen.llvm.prepare import is_contraction, prepare_kernel
+from onnxc.codegen.llvm.prepare import is_attention, is_contraction, prepare_kernel
 from onnxc.codegen.llvm.target import Target
 from onnxc.ir.core import Module, Op, Ref
 
@@ -19,6 +20,8 @@ def schedule(module: Module, target: Target) -> None:
         module.funcs[name] = (
             prepare_contraction(func, target, constant.get(name, frozenset()))
             if is_contraction(func)
+            else prepare_attention(func, target)
+            if is_attention(func)
             else prepare_kernel(func, target)
         )
 

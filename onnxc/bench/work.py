@@ -1,10 +1,10 @@
 """How much work the steps of a program are, read off their IR for given dims: operations on elements, and bytes.
 
-A contraction is 2 * batch * m * n * k operations. Every other scalar op counts one wherever it is evaluated, however
-many instructions it takes, and so does each element that a fold takes in; constants, conversions and index arithmetic
-count nothing. Bytes are those that have to move at least: each buffer that a step reads or writes counts once, with its
-size, or with the elements that are touched where those are fewer (a gather from a long table). Work that data decides
-(loops that may end early, branches) has no number.
+A contraction is 2 * batch * m * n * k operations, attention its two products and the softmax between. Every other
+scalar op counts one wherever it is evaluated, however many instructions it takes, and so does each element that a fold
+takes in; constants, conversions and index arithmetic count nothing. Bytes are those that have to move at least: each
+buffer that a step reads or writes counts once, with its size, or with the elements that are touched where those are
+fewer (a gather from a long table). Work that data decides (loops that may end early, branches) has no number.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from onnxc.codegen.accesses import LOOPS, element_of, loop_axes
 from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.dims import DimLike, evaluate
 from onnxc.ir.types import F64, Mem, Scalar
+from onnxc.ops.attention import KERNEL_AXES
 from onnxc.ops.program import STEPS
 
 __all__ = ["Work", "footprint", "kernel_work", "step_work"]
 
 Dims = Mapping[str, int]
 _FREE = ("s.const", "s.cast", "s.bitcast")
+_SOFTMAX = 4            # of attention, a score: greatest, difference, exponential, total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +172,13 @@ class _Count:
             self.operations += 2 * batch * m * n * k
             reached = (batch * m * k * (n > 0), batch * n * k * (m > 0), batch * m * n)
             return all(self.block(r, count) for r, count in zip(op.regions, reached, strict=True))
+        if op.name == "k.attend":
+            batch, m, n, k, columns = (self.group(op, key) for key in KERNEL_AXES)
+            batch *= times
+            self.operations += batch * m * n * (2 * k + 2 * columns + _SOFTMAX)
+            places = (batch * m * k * (n > 0), batch * n * k * (m > 0), batch * m * n, batch * n * columns * (m > 0),
+                      batch * m * columns)
+            return all(self.block(r, count) for r, count in zip(op.regions, places, strict=True))
         turns = times * _extent([extent for _, extent in loop_axes(op)], self.dims)
         if op.name == "k.reduce":
             self.operations += turns * len(cast("Sequence[str]", op.attrs["kinds"]))

@@ -246,7 +246,9 @@ class _FuncVerifier:
 
 
 # Which lists of axes each region of an op sees; an op that is not listed shows all of its axes to all of its regions.
-_AXES_SEEN = {"k.contract": (("batch", "m", "k"), ("batch", "n", "k"), ("batch", "m", "n"))}
+_AXES_SEEN = {"k.contract": (("batch", "m", "k"), ("batch", "n", "k"), ("batch", "m", "n")),
+              "k.attend": (("batch", "m", "k"), ("batch", "n", "k"), ("batch", "m", "n"), ("batch", "n", "columns"),
+                           ("batch", "m", "columns"))}
 
 
 def loop_axes(op: Op, region: int) -> list[tuple[Dim, DimLike]]:

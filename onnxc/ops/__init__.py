@@ -7,7 +7,7 @@ import importlib
 __all__ = ["load_all"]
 
 _TABLES = ("scalar", "elementwise", "tensor", "scatter", "order", "fold", "control", "selection", "group", "kernel",
-"program")
+           "attention", "program")
 
 
 def load_all() -> None:

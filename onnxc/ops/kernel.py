@@ -64,7 +64,7 @@ def _store(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
 
 
 # ---- what regions take and yield -----------------------------------------------------------------------------------
-def _region(op: Op, i: int, args: Sequence[Type], yields: int | Sequence[Type]) -> Iterator[str]:
+def region_faults(op: Op, i: int, args: Sequence[Type], yields: int | Sequence[Type]) -> Iterator[str]:
     """Faults of a region that has to take `args` and to yield scalars of the given types (or just so many)."""
     region = op.regions[i]
     taken = [a.type for a in region.args]
@@ -78,7 +78,7 @@ def _region(op: Op, i: int, args: Sequence[Type], yields: int | Sequence[Type]) 
         yield f"region {i} of {op.name} yields ({', '.join(map(str, given))}), not {wanted}"
 
 
-def _axes(op: Op, axes: Any, extents: Any) -> Iterator[str]:
+def axes_faults(op: Op, axes: Any, extents: Any) -> Iterator[str]:
     """Faults of a list of axes, which are single symbols, each with an extent."""
     if not isinstance(axes, tuple) or not isinstance(extents, tuple) or len(axes) != len(extents):
         yield f"{op.name} needs as many extents as axes"
@@ -91,32 +91,32 @@ def _axes(op: Op, axes: Any, extents: Any) -> Iterator[str]:
 
 
 def _loop(op: Op) -> Iterator[str]:
-    yield from _axes(op, op.attrs["axes"], op.attrs["extents"])
-    yield from _region(op, 0, (), ())
+    yield from axes_faults(op, op.attrs["axes"], op.attrs["extents"])
+    yield from region_faults(op, 0, (), ())
 
 
 def _reduce(op: Op) -> Iterator[str]:
-    yield from _axes(op, op.attrs["axes"], op.attrs["extents"])
+    yield from axes_faults(op, op.attrs["axes"], op.attrs["extents"])
     kinds: Any = op.attrs["kinds"]
     unknown = [k for k in kinds if k not in REDUCE_KINDS + ARG_KINDS]
     results = sum(2 if k in ARG_KINDS else 1 for k in kinds)
     if unknown or results != len(op.results):
         yield f"{op.name} of kinds {list(kinds)} has {len(op.results)} results, not {results}" if not unknown \
             else f"{op.name} has no kind '{unknown[0]}'; there are {', '.join(REDUCE_KINDS + ARG_KINDS)}"
-    yield from _region(op, 0, (), [r.type for r in op.results])
+    yield from region_faults(op, 0, (), [r.type for r in op.results])
 
 
 def _scan(op: Op) -> Iterator[str]:
-    yield from _axes(op, (op.attrs["axis"],), (op.attrs["extent"],))
-    yield from _region(op, 0, (), 1)
+    yield from axes_faults(op, (op.attrs["axis"],), (op.attrs["extent"],))
+    yield from region_faults(op, 0, (), 1)
     last = op.regions[0].last
-    yield from _region(op, 1, [v.type for v in last.inputs] if last is not None else (), ())
+    yield from region_faults(op, 1, [v.type for v in last.inputs] if last is not None else (), ())
 
 
 def _iterate(op: Op) -> Iterator[str]:
-    yield from _axes(op, (op.attrs["axis"],), (op.attrs["extent"],))
+    yield from axes_faults(op, (op.attrs["axis"],), (op.attrs["extent"],))
     carried = [v.type for v in op.inputs]
-    yield from _region(op, 0, carried, carried)
+    yield from region_faults(op, 0, carried, carried)
 
 
 def _contract(op: Op) -> Iterator[str]:
@@ -125,10 +125,10 @@ def _contract(op: Op) -> Iterator[str]:
         if not all(isinstance(p, tuple) and len(p) == 2 for p in pairs):
             yield f"'{key}' of {op.name} is a list of [axis, extent]"
         else:
-            yield from _axes(op, tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
-    yield from _region(op, 0, (), 1)
-    yield from _region(op, 1, (), 1)
-    yield from _region(op, 2, [Scalar(op.attrs["accumulate"])], ())  # type: ignore[arg-type]
+            yield from axes_faults(op, tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
+    yield from region_faults(op, 0, (), 1)
+    yield from region_faults(op, 1, (), 1)
+    yield from region_faults(op, 2, [Scalar(op.attrs["accumulate"])], ())  # type: ignore[arg-type]
 
 
 register("k.parallel", "", "", attrs={"axes": REQUIRED, "extents": REQUIRED}, traits="loop", regions=1, check=_loop,

@@ -78,7 +78,7 @@ def test_every_tensor_pass_has_a_case() -> None:
 
 
 def test_every_rule_has_a_case_that_fires_it() -> None:
-    from onnxc.passes import byte_flow, canonicalize, layout, quant, scale_contract
+    from onnxc.passes import attention, byte_flow, canonicalize, layout, quant, scale_contract
 
     fired: set[str] = set()
     for path in HERE.glob("*.ir"):
@@ -87,5 +87,5 @@ def test_every_rule_has_a_case_that_fires_it() -> None:
             pipeline.run(parse_module(before), context, pipeline.passes_named([p.strip() for p in passes.split(",")]))
             fired |= set(context.log.counts())
     rules = {r.name for m in (canonicalize, layout, scale_contract, byte_flow) for r in m._RULES}
-    rules |= {r.name for r in (quant._contract_bytes, quant._requantise)}
+    rules |= {r.name for r in (quant._contract_bytes, quant._requantise, attention._attention)}
     assert rules <= fired, f"rules that no case fires: {sorted(rules - fired)}"

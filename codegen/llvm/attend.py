@@ -1,0 +1,537 @@
+"""k.attend kernels as LLVM functions: attention with an online softmax, on the engine of contractions.
+
+A job is one chunk of rows (queries) of one batch position. Keys and values that cannot be read in place are packed once
+for all chunks of a position that a thread takes. For a chunk the keys are gone through a block at a time:
+
+    scores  = region(queries * keys)                  a block of the engine's tiles, kept in scratch
+    most'   = max(most, scores)                       of each row
+    weights = exp(scores - most'), total = total * exp(most - most') + sum(weights)
+    sums    = sums * exp(most - most') + weights * values
+
+and at the end the epilogue takes sums / total. A row all of whose scores are -inf so far has weights of 0 and total 0;
+at the end that is 0 / 0, the NaN that the softmax of such a row is. A NaN among the scores ends up in the total.
+
+Scratch of a thread: the engine's, then packed rows, keys and values, a block of scores, sums, and for each row its
+greatest score and its total.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+from llvmlite import ir
+
+from onnxc.codegen.accesses import kernel_symbols
+from onnxc.codegen.clone import clone_op
+from onnxc.codegen.llvm import abi
+from onnxc.codegen.llvm.abi import I64, KernelCode
+from onnxc.codegen.llvm.body import emit_block
+from onnxc.codegen.llvm.contract import decode
+from onnxc.codegen.llvm.contract_epilogue import sweep
+from onnxc.codegen.llvm.contract_form import axes_of, contraction_of, extent_of, flat_form
+from onnxc.codegen.llvm.contract_loops import POINTER_BYTES, Block, Blocking, Holes, Job, Panel, contraction
+from onnxc.codegen.llvm.contract_pack import FIRST, WIDTH, Part, epilogue_part, panel_part, row_part, score_part
+from onnxc.codegen.llvm.contract_plan import COLUMN, Plan, plan_of
+from onnxc.codegen.llvm.contract_transpose import emit_transposed
+from onnxc.codegen.llvm.dims import DimEmitter
+from onnxc.codegen.llvm.intrinsics import intrinsic
+from onnxc.codegen.llvm.loops import counted_loop, i64
+from onnxc.codegen.llvm.microkernel import byte_offset, splat
+from onnxc.codegen.llvm.registers import Element
+from onnxc.codegen.llvm.scalars import Scalars
+from onnxc.codegen.llvm.schedule_contract import chunks_of
+from onnxc.codegen.llvm.scope import KernelContext, Scope
+from onnxc.codegen.llvm.target import Target
+from onnxc.codegen.llvm.tiles import blocking_for
+from onnxc.codegen.llvm.weights import weight
+from onnxc.codegen.schedule import Schedule
+from onnxc.ir.core import Block as Region
+from onnxc.ir.core import Func, Op, Value
+from onnxc.ir.dims import DimLike, ceildiv, dim_max, floordiv, product
+from onnxc.ir.types import F32, Scalar
+
+__all__ = ["emit_attention", "prepare_attention"]
+
+# A chunk's scores of a block (96 x 384 floats: 144 KiB) stay in the second-level cache beside a head's keys and values.
+_CHUNK, _KEYS = 96, 384
+# Less work than this many multiply-adds is not shared between threads.
+_WORTH_SHARING = 1 << 19
+_LONGEST_STRAIGHT = 12
+_ITEM = 4
+_FLOAT = ir.FloatType()
+
+
+def prepare_attention(func: Func, target: Target) -> Func:
+    """A kernel equal to `func` with its schedule in the attribute `schedule`: `chunk` rows at once, `depth` keys in a
+    block."""
+    if isinstance(func.attrs.get("schedule"), str):
+        return func
+    height = extent_of(axes_of(attention_of(func), "m"))
+    tile = blocking_for(target, "f32").tile
+    chunk = _CHUNK if not isinstance(height, int) else min(_CHUNK, -(-height // tile.rows) * tile.rows)
+    copy = Func(func.name, [a.type for a in func.args], [a.name for a in func.args], (), "kernel", func.attrs)
+    values: dict[Value, Value] = dict(zip(func.args, copy.args, strict=True))
+    copy.body.append(clone_op(attention_of(func), values))
+    copy.attrs["schedule"] = str(Schedule(lanes=tile.lanes, chunk=chunk, depth=_KEYS))
+    return copy
+
+
+def attention_of(func: Func) -> Op:
+    """The k.attend of an attention kernel."""
+    return next(op for op in func.body.ops if op.name == "k.attend")
+
+
+def emit_attention(module: ir.Module, func: Func, target: Target, errors: Callable[[str], int],
+                   symbols: Sequence[str]) -> KernelCode:
+    """Add a prepared attention kernel to `module`; see `emit.emit_kernel`, which calls this."""
+    return _AttendEmitter(module, func, target, errors, symbols).emit()
+
+
+# ---- the two products ------------------------------------------------------------------------------------------------
+
+@dataclasses.dataclass(frozen=True)
+class _Product:
+    """One of the two products as a contraction: `func` holds it, `panel` packs its right operand (None: in place)."""
+
+    func: Func
+    plan: Plan
+    blocking: Blocking
+    panel: Part | None
+
+    @property
+    def packed_bytes(self) -> DimLike:
+        """Of the packed right operand of a batch position: whole panels, [panel][k][columns]."""
+        if self.panel is None:
+            return 0
+        width = self.blocking.columns
+        return ceildiv(self.plan.columns, width) * extent_of(self.plan.k) * (width * _ITEM)
+
+    @property
+    def panel_bytes(self) -> DimLike:
+        return extent_of(self.plan.k) * self.blocking.row_bytes
+
+
+def _products(func: Func, target: Target, chunk: int) -> tuple[_Product, _Product]:
+    op = attention_of(func)
+    zero = Region()
+    element = zero.append(Op("s.const", (), [Scalar(F32)], {"value": 0.0, "dtype": F32})).result
+    zero.append(Op("yield", [element]))
+    height = extent_of(axes_of(op, "m"))
+    scores = _contraction(func, op, ("m", "n", "k"), op.regions[:3])
+    values = _contraction(func, op, ("m", "columns", "n"), [zero, *op.regions[3:]])
+    return _product(scores, target, height, chunk), _product(values, target, height, chunk)
+
+
+def _contraction(func: Func, attend: Op, groups: Sequence[str], regions: Sequence[Region]) -> Func:
+    """A product of the attention as a kernel of its own: its rows, columns and sum are the axes of `groups`. The
+    regions stay those of the attention, with its arguments."""
+    copy = Func(func.name, [a.type for a in func.args], [a.name for a in func.args], (), "kernel")
+    values: dict[Value, Value] = dict(zip(func.args, copy.args, strict=True))
+    blocks = []
+    for region in regions:
+        block = Region([a.type for a in region.args], [a.name for a in region.args])
+        values.update(zip(region.args, block.args, strict=True))
+        for op in region.ops:
+            block.append(clone_op(op, values))
+        blocks.append(block)
+    lists = {key: attend.attrs[group] for key, group in zip(("m", "n", "k"), groups, strict=True)}
+    attrs = {"batch": attend.attrs["batch"], **lists, "accumulate": F32}
+    copy.body.append(Op("k.contract", (), (), attrs, blocks))
+    return flat_form(copy)
+
+
+def _product(func: Func, target: Target, height: DimLike, chunk: int) -> _Product:
+    columns = extent_of(axes_of(contraction_of(func), "n"))
+    rows = None
+    if isinstance(height, int):
+        step = cast(int, chunks_of(height, chunk, 1)[1])
+        rows = {min(step, height - m0) for m0 in range(0, height, max(step, 1))} or None
+    blocking = blocking_for(target, "f32", n=columns if isinstance(columns, int) else None, job_rows=rows)
+    plan = plan_of(func, blocking.columns, blocking.tile.lanes)
+    return _Product(func, plan, blocking, panel_part(func, target, blocking.columns) if plan.panels is None else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scratch:
+    """Where the parts of a thread's scratch begin, in bytes, and where they end."""
+
+    rows: DimLike
+    keys: DimLike
+    values: DimLike
+    scores: DimLike
+    sums: DimLike
+    most: DimLike
+    total: DimLike
+    end: DimLike
+
+
+def _aligned(size: DimLike) -> DimLike:
+    return ceildiv(size, abi.SCRATCH_ALIGN) * abi.SCRATCH_ALIGN
+
+
+class _AttendEmitter:
+    """Emits one kernel. `env` holds the dim symbols and, inside the loop over jobs, the batch axes."""
+
+    def __init__(self, module: ir.Module, func: Func, target: Target, errors: Callable[[str], int],
+                 order: Sequence[str]) -> None:
+        self.func, self.target, self.errors, self.order = func, target, errors, order
+        self.schedule = Schedule.parse(str(func.attrs["schedule"]))
+        self.missing = bool(attention_of(func).attrs["missing"])
+        self.scores, self.values = _products(func, target, self.schedule.chunk)
+        self.lanes = self.scores.blocking.tile.lanes
+        rows = self.scores.plan.rows
+        self.rows_in_place = rows is not None and not rows.where and not self.scores.plan.taps
+        self.row_part = None if self.rows_in_place else row_part(self.scores.func, target)
+        self.score_part = score_part(self.scores.func, target, self.lanes)
+        self.epilogue_part = epilogue_part(self.values.func, target, self.values.blocking.tile.lanes)
+        self.height, self.keys = self.scores.plan.height, self.scores.plan.columns
+        self.chunks, self.chunk_rows = chunks_of(self.height, self.schedule.chunk, 1)
+        self.block_keys = -(-self.schedule.depth // self.scores.blocking.columns) * self.scores.blocking.columns
+        self.score_stride = self.block_keys * _ITEM
+        width = self.values.blocking.tile.lanes
+        self.sum_stride: DimLike = ceildiv(self.values.plan.columns, width) * (width * _ITEM)
+        self.scratch = self._scratch()
+        self.function = ir.Function(module, abi.KERNEL_TYPE, func.name)
+        self.function.linkage = "internal"
+
+    def _scratch(self) -> _Scratch:
+        chunk = self.schedule.chunk
+        tiles = max(p.blocking.tile_bytes for p in (self.scores, self.values))
+        rows = tiles + _aligned(chunk * POINTER_BYTES)
+        depth = extent_of(self.scores.plan.k)
+        keys = rows + (0 if self.rows_in_place else _aligned(depth * (chunk * _ITEM)))
+        values = keys + _aligned(self.scores.packed_bytes)
+        scores = values + _aligned(self.values.packed_bytes)
+        sums = scores + chunk * self.score_stride
+        most = sums + _aligned(self.sum_stride * chunk)
+        total = most + _aligned(chunk * _ITEM)
+        return _Scratch(rows, keys, values, scores, sums, most, total, total + _aligned(chunk * _ITEM))
+
+    # ---- the function ------------------------------------------------------------------------------------------------
+
+    def emit(self) -> KernelCode:
+        frame, begin, end, thread = self.function.args
+        b = ir.IRBuilder(self.function.append_basic_block("entry"))
+        with b.if_then(b.icmp_signed("<", begin, end)):
+            self._bind(b, frame, thread)
+            self._jobs(b, begin, end)
+        b.ret_void()
+        total = product(e for _, e in self.scores.plan.batch) * self.chunks
+        job = dim_max(1, self.chunk_rows * self.keys) * (extent_of(self.scores.plan.k) + self.values.plan.columns)
+        grain = dim_max(1, floordiv(_WORTH_SHARING, dim_max(1, job)))
+        return KernelCode(self.function, total, grain, self.scratch.end)
+
+    def _bind(self, b: ir.IRBuilder, frame: ir.Value, thread: ir.Value) -> None:
+        table = abi.load_slot(b, frame, abi.FRAME_SYMBOLS)
+        self.symbols = abi.load_symbols(b, table, self.order, frozenset(kernel_symbols(self.func)))
+        self.pointers = [abi.load_slot(b, frame, abi.FRAME_MEMORY + i) for i in range(len(self.func.args))]
+        self.context = abi.load_slot(b, frame, abi.FRAME_CONTEXT)
+        self.env: dict[str, ir.Value] = dict(self.symbols)
+        dim = self._dims(b)
+        self.base = byte_offset(b, abi.load_slot(b, frame, abi.FRAME_SCRATCH), b.mul(thread, dim(self.scratch.end)))
+        at = {f.name: byte_offset(b, self.base, dim(getattr(self.scratch, f.name)))
+              for f in dataclasses.fields(self.scratch)}
+        self.packed_rows, self.packed_keys, self.packed_values = at["rows"], at["keys"], at["values"]
+        self.block, self.sums, self.most, self.total = at["scores"], at["sums"], at["most"], at["total"]
+        self.key_count, self.sum_bytes = dim(self.keys), dim(self.sum_stride)
+
+    def _dims(self, b: ir.IRBuilder, axes: Mapping[str, ir.Value] | None = None) -> DimEmitter:
+        return DimEmitter(b, {**self.env, **(axes or {})}, lambda name: int(name in dict(self.scores.plan.m)))
+
+    def _jobs(self, b: ir.IRBuilder, begin: ir.Value, end: ir.Value) -> None:
+        dim = self._dims(b)
+        chunks = dim(self.chunks)
+
+        def job(b: ir.IRBuilder, index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            chunk = b.urem(index, chunks)
+            self.env = {**self.symbols, **decode(b, b.udiv(index, chunks), self.scores.plan.batch, dim)}
+            new = b.or_(b.icmp_signed("==", index, begin), b.icmp_signed("==", chunk, i64(0)))
+            with b.if_then(new):
+                self._pack(b, self.scores, self.packed_keys)
+                self._pack(b, self.values, self.packed_values)
+            self._chunk(b, chunk)
+            self.env = dict(self.symbols)
+            return []
+
+        counted_loop(b, "job", begin, end, 1, [], job)
+
+    def _chunk(self, b: ir.IRBuilder, index: ir.Value) -> None:
+        dim = self._dims(b)
+        self.m0 = b.mul(index, dim(self.chunk_rows))
+        self.m1 = _least(b, b.add(self.m0, dim(self.chunk_rows)), dim(self.height))
+        rows = b.sub(self.m1, self.m0)
+        self._begin(b, rows)
+
+        def keys(b: ir.IRBuilder, n0: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            n1 = _least(b, b.add(n0, i64(self.block_keys)), self.key_count)
+            self._block_scores(b, n0, n1)
+            self._block_weights(b, rows, n0, b.sub(n1, n0))
+            self._block_sums(b, n0, n1)
+            return []
+
+        counted_loop(b, "keys", 0, self.key_count, self.block_keys, [], keys)
+        self._finish(b, rows)
+
+    def _begin(self, b: ir.IRBuilder, rows: ir.Value) -> None:
+        zero, lowest = ir.Constant(_FLOAT, 0.0), ir.Constant(_FLOAT, -math.inf)
+
+        def row(b: ir.IRBuilder, r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            b.store(lowest, _at(b, self.most, r), align=_ITEM)
+            b.store(zero, _at(b, self.total, r), align=_ITEM)
+            return []
+
+        counted_loop(b, "begin", 0, rows, 1, [], row)
+        clear = intrinsic(b.module, "llvm.memset", [abi.PTR, I64], abi.VOID, [abi.PTR, abi.I8, I64, abi.I1])
+        b.call(clear, [self.sums, ir.Constant(abi.I8, 0), b.mul(rows, self.sum_bytes), ir.Constant(abi.I1, 0)])
+
+    # ---- operands ----------------------------------------------------------------------------------------------------
+
+    def _pack(self, b: ir.IRBuilder, side: _Product, buffer: ir.Value) -> None:
+        """All panels of a product's right operand at the batch position."""
+        part = side.panel
+        if part is None:
+            return
+        dim, width = self._dims(b), side.blocking.columns
+        columns, size = dim(side.plan.columns), dim(side.panel_bytes)
+
+        def panel(b: ir.IRBuilder, n0: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            place = byte_offset(b, buffer, b.mul(b.udiv(n0, i64(width)), size))
+            count = _least(b, b.sub(columns, n0), i64(width))
+            scope = Scope(b, self._kernel(side.func, part, place), {}, {**self._axes(), FIRST: n0, WIDTH: count})
+            if part.element is not None:
+                emit_transposed(scope, part, width)
+            else:
+                emit_block(scope, part.body)
+            return []
+
+        counted_loop(b, "pack", 0, columns, width, [], panel)
+
+    def _panel(self, b: ir.IRBuilder, side: _Product, buffer: ir.Value, n0: ir.Value, step: ir.Value) -> Panel:
+        """The panel of the columns from `n0` on, from step `step` on."""
+        found = side.plan.panels
+        if found is None:
+            stride = i64(side.blocking.row_bytes)
+            index = b.udiv(n0, i64(side.blocking.columns))
+            pointer = byte_offset(b, buffer, b.mul(index, self._dims(b)(side.panel_bytes)))
+        else:
+            dim = self._dims(b, {COLUMN: n0})
+            stride = b.mul(dim(found.row_stride), i64(_ITEM))
+            pointer = byte_offset(b, self._memory(side.func)[found.memory], b.mul(dim(found.index), i64(_ITEM)))
+        return Panel(byte_offset(b, pointer, b.mul(step, stride)), stride, i64(0))
+
+    def _row(self, b: ir.IRBuilder, m: ir.Value) -> Sequence[ir.Value]:
+        """The pointer to the query of row m; a row that has to be packed is asked for once a block of keys."""
+        plan = self.scores.plan
+        axes = decode(b, m, plan.m, self._dims(b))
+        if self.row_part is None:
+            assert plan.rows is not None
+            index = self._dims(b, axes)(plan.rows.index)
+            memory = self._memory(self.scores.func)[plan.rows.memory]
+            return [byte_offset(b, memory, b.mul(index, i64(_ITEM)))]
+        size = b.mul(self._dims(b)(extent_of(plan.k)), i64(_ITEM))
+        pointer = byte_offset(b, self.packed_rows, b.mul(b.sub(m, self.m0), size))
+        kernel = self._kernel(self.scores.func, self.row_part, pointer)
+        emit_block(Scope(b, kernel, {}, {**self._axes(), **axes}), self.row_part.body)
+        return [pointer]
+
+    # ---- a block of keys ---------------------------------------------------------------------------------------------
+
+    def _block_scores(self, b: ir.IRBuilder, n0: ir.Value, n1: ir.Value) -> None:
+        side = self.scores
+        job = Job(self.m0, self.m1, n0, n1, 1, self._dims(b)(extent_of(side.plan.k)))
+
+        def panel(b: ir.IRBuilder, n: ir.Value, _: ir.Value) -> Panel:
+            return self._panel(b, side, self.packed_keys, n, i64(0))
+
+        def keep(b: ir.IRBuilder, block: Block) -> None:
+            self._keep_scores(b, n0, block)
+
+        contraction(b, side.blocking, job, Holes(self._row, _first, panel, keep), self.base)
+
+    def _keep_scores(self, b: ir.IRBuilder, n0: ir.Value, block: Block) -> None:
+        """A tile of the product becomes scores; lanes past the last key are -inf, which weighs nothing."""
+        part, plan = self.score_part, self.scores.plan
+        kernel = self._kernel(self.scores.func, part, self.base)
+        ((name, _),) = plan.n
+        region, total = part.sweep.regions[0], part.total
+        assert total is not None
+        lowest = ir.Constant(ir.VectorType(_FLOAT, self.lanes), [-math.inf] * self.lanes)
+
+        def row(b: ir.IRBuilder, m: ir.Value) -> tuple[dict[str, ir.Value], ir.Value]:
+            line = byte_offset(b, self.block, b.mul(b.sub(m, self.m0), i64(self.score_stride)))
+            return decode(b, m, plan.m, self._dims(b)), line
+
+        def consume(b: ir.IRBuilder, row: tuple[dict[str, ir.Value], ir.Value], n: ir.Value, value: ir.Value,
+                    mask: ir.Value | None) -> None:
+            axes, line = row
+            scope = Scope(b, kernel, {total: Element(value, F32)}, {**self._axes(), **axes, name: n}, self.lanes, name,
+                          mask)
+            (score,) = emit_block(scope, region)
+            vector = score.value if score.lanes == self.lanes else splat(b, score.value, self.lanes)
+            if mask is not None:
+                vector = b.select(mask, vector, lowest)
+            b.store(vector, _at(b, line, b.sub(n, n0)), align=_ITEM)
+
+        sweep(b, self.scores.blocking, block, consume, row, _is_short(region))
+
+    def _block_weights(self, b: ir.IRBuilder, rows: ir.Value, n0: ir.Value, count: ir.Value) -> None:
+        """The block's scores become weights in their place, beside their rows' new greatest score and total; what the
+        rows have summed so far is scaled to it."""
+        scalars, width = Scalars(b, self.target), self.lanes
+        kind = ir.VectorType(_FLOAT, width)
+        lowest, zero = ir.Constant(_FLOAT, -math.inf), ir.Constant(_FLOAT, 0.0)
+        again = b.icmp_signed("!=", n0, i64(0))
+
+        def row(b: ir.IRBuilder, r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            line = byte_offset(b, self.block, b.mul(r, i64(self.score_stride)))
+            before = b.load(_at(b, self.most, r), typ=_FLOAT, align=_ITEM)
+
+            def greater(b: ir.IRBuilder, n: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+                score = b.load(_at(b, line, n), typ=kind, align=_ITEM)
+                return [b.select(b.fcmp_ordered(">", score, carried[0]), score, carried[0])]
+
+            (most,) = counted_loop(b, "most", 0, count, width, [splat(b, before, width)], greater)
+            most = _folded(b, "fmax", most)
+            base = b.select(b.fcmp_ordered("==", most, lowest), zero, most)
+            spread = splat(b, base, width)
+
+            def weigh(b: ir.IRBuilder, n: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+                place = _at(b, line, n)
+                difference = b.fsub(b.load(place, typ=kind, align=_ITEM), spread)
+                weights = scalars.apply("exp", [Element(difference, F32)]).value
+                b.store(weights, place, align=_ITEM)
+                return [b.fadd(carried[0], weights)]
+
+            (sums,) = counted_loop(b, "weigh", 0, count, width, [ir.Constant(kind, None)], weigh)
+            scale = scalars.apply("exp", [Element(b.fsub(before, base), F32)]).value
+            total = b.fmul(b.load(_at(b, self.total, r), typ=_FLOAT, align=_ITEM), scale)
+            b.store(b.fadd(total, _folded(b, "fadd", sums)), _at(b, self.total, r), align=_ITEM)
+            b.store(most, _at(b, self.most, r), align=_ITEM)
+            with b.if_then(again):
+                self._scale(b, r, scale)
+            return []
+
+        counted_loop(b, "weights", 0, rows, 1, [], row)
+
+    def _scale(self, b: ir.IRBuilder, r: ir.Value, scale: ir.Value, counts: ir.Value | None = None) -> None:
+        """Multiply the sums of a row; where it does not count, they become 0."""
+        width = self.values.blocking.tile.lanes
+        kind = ir.VectorType(_FLOAT, width)
+        line, spread = byte_offset(b, self.sums, b.mul(r, self.sum_bytes)), splat(b, scale, width)
+
+        def vector(b: ir.IRBuilder, at: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            place = byte_offset(b, line, at)
+            value = b.fmul(b.load(place, typ=kind, align=_ITEM), spread)
+            b.store(value if counts is None else b.select(counts, value, ir.Constant(kind, None)), place, align=_ITEM)
+            return []
+
+        counted_loop(b, "scale", 0, self.sum_bytes, width * _ITEM, [], vector)
+
+    def _block_sums(self, b: ir.IRBuilder, n0: ir.Value, n1: ir.Value) -> None:
+        side = self.values
+        job = Job(self.m0, self.m1, 0, self._dims(b)(side.plan.columns), 1, b.sub(n1, n0))
+
+        def row(b: ir.IRBuilder, m: ir.Value) -> Sequence[ir.Value]:
+            return [byte_offset(b, self.block, b.mul(b.sub(m, self.m0), i64(self.score_stride)))]
+
+        def panel(b: ir.IRBuilder, column: ir.Value, _: ir.Value) -> Panel:
+            return self._panel(b, side, self.packed_values, column, n0)
+
+        contraction(b, side.blocking, job, Holes(row, _first, panel, self._add), self.base)
+
+    def _add(self, b: ir.IRBuilder, block: Block) -> None:
+        tile = self.values.blocking.tile
+
+        def row(b: ir.IRBuilder, r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            source = byte_offset(b, block.tile, b.mul(r, block.stride))
+            target = byte_offset(b, self.sums, b.mul(b.sub(b.add(block.m0, r), self.m0), self.sum_bytes))
+
+            def vector(b: ir.IRBuilder, c: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                place = _at(b, target, b.add(block.n0, c))
+                new = b.load(_at(b, source, c), typ=tile.vector_type, align=_ITEM)
+                b.store(b.fadd(b.load(place, typ=tile.vector_type, align=_ITEM), new), place, align=_ITEM)
+                return []
+
+            counted_loop(b, "add.vector", 0, block.columns, tile.lanes, [], vector)
+            return []
+
+        counted_loop(b, "add.row", 0, block.rows, 1, [], row)
+
+    # ---- the end -----------------------------------------------------------------------------------------------------
+
+    def _finish(self, b: ir.IRBuilder, rows: ir.Value) -> None:
+        """The epilogue of a chunk, for its sums by their totals; over no keys they are 0."""
+        zero, one = ir.Constant(_FLOAT, 0.0), ir.Constant(_FLOAT, 1.0)
+        empty = b.icmp_signed("==", self.key_count, i64(0))
+
+        def row(b: ir.IRBuilder, r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            total = b.load(_at(b, self.total, r), typ=_FLOAT, align=_ITEM)
+            inverse = b.select(empty, one, b.fdiv(one, total))
+            self._scale(b, r, inverse, b.fcmp_ordered(">", total, zero) if self.missing else None)
+            return []
+
+        counted_loop(b, "finish", 0, rows, 1, [], row)
+        columns = self._dims(b)(self.values.plan.columns)
+        self._epilogue(b, Block(self.m0, rows, i64(0), columns, self.sums, self.sum_bytes))
+
+    def _epilogue(self, b: ir.IRBuilder, block: Block) -> None:
+        part, plan = self.epilogue_part, self.values.plan
+        kernel = self._kernel(self.values.func, part, self.base)
+        ((name, _),) = plan.n
+        region, total = part.sweep.regions[0], part.total
+        assert total is not None
+        lanes = self.values.blocking.tile.lanes
+
+        def row(b: ir.IRBuilder, m: ir.Value) -> dict[str, ir.Value]:
+            return decode(b, m, plan.m, self._dims(b))
+
+        def consume(b: ir.IRBuilder, axes: dict[str, ir.Value], n: ir.Value, value: ir.Value,
+                    mask: ir.Value | None) -> None:
+            values = {total: Element(value, F32)}
+            emit_block(Scope(b, kernel, values, {**self._axes(), **axes, name: n}, lanes, name, mask), region)
+
+        sweep(b, self.values.blocking, block, consume, row, _is_short(region))
+
+    # ---- regions -----------------------------------------------------------------------------------------------------
+
+    def _axes(self) -> dict[str, ir.Value]:
+        return {n: v for n, v in self.env.items() if n not in self.symbols}
+
+    def _memory(self, func: Func) -> dict[Value, ir.Value]:
+        return dict(zip(func.args, self.pointers, strict=True))
+
+    def _kernel(self, func: Func, part: Part, buffer: ir.Value) -> KernelContext:
+        """What the regions of one of the products see."""
+        pointers = self._memory(func)
+        memory: dict[Value, ir.Value] = {new: pointers[old] for old, new in part.arguments.items()}
+        memory[part.buffer] = buffer
+        return KernelContext(part.func, self.function, self.target, part.schedule, part.accesses, self.context, memory,
+                             self.symbols, self.errors, emit_block, part.vectorised)
+
+
+def _first(b: ir.IRBuilder, values: Sequence[ir.Value], tap: ir.Value) -> ir.Value:
+    """The pointer of a row that has one tap."""
+    return values[0]
+
+
+def _is_short(region: Region) -> bool:
+    return sum(map(weight, region.ops)) <= _LONGEST_STRAIGHT
+
+
+def _at(b: ir.IRBuilder, floats: ir.Value, index: ir.Value) -> ir.Value:
+    return b.gep(floats, [index], source_etype=_FLOAT)
+
+
+def _folded(b: ir.IRBuilder, kind: str, vector: ir.Value) -> ir.Value:
+    """All lanes as one: their greatest ("fmax"), or their sum in any order ("fadd")."""
+    start = [ir.Constant(_FLOAT, -0.0)] if kind == "fadd" else []
+    function = intrinsic(b.module, f"llvm.vector.reduce.{kind}", [vector.type], _FLOAT,
+                         [*(s.type for s in start), vector.type])
+    return b.call(function, [*start, vector], fastmath=("reassoc",))
+
+
+def _least(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    return b.select(b.icmp_signed("<", x, y), x, y)
