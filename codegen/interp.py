@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxc.codegen.winograd import winograd_sums
 from onnxc.errors import RuntimeException
 from onnxc.ir.core import Block, Func, Op, Value
 from onnxc.ir.dims import Call, Dim, DimLike, evaluate, symbols_of
@@ -321,12 +322,19 @@ class _Run:
         rows, columns = lhs.shape[len(b):lhs.ndim - len(k[0])], rhs.shape[len(b):rhs.ndim - len(k[0])]
         left = lhs.reshape(*b, math.prod(rows), folded).astype(wide)
         right = rhs.reshape(*b, math.prod(columns), folded).astype(wide)
-        total = np.matmul(left, np.swapaxes(right, -1, -2))
+        total = np.matmul(left, np.swapaxes(right, -1, -2)) if not op.attrs["winograd"] else \
+            self.winograd(op, lhs.astype(wide), rhs.astype(wide))
         axes = batch[0] + m[0] + n[0]
         depth = self.enter(axes, batch[1] + m[1] + n[1])
         self.values[op.regions[2].args[0]] = total.reshape((*b, *rows, *columns))
         self.block(op.regions[2])
         self.leave(depth, axes)
+
+    def winograd(self, op: Op, lhs: np.ndarray, rhs: np.ndarray) -> np.ndarray:
+        """The sums by Winograd's method: [batch..., m..., n...]."""
+        axes = {key: [str(axis) for axis, _ in _tuple(op, key)] for key in ("batch", "m", "n", "k")}
+        pairs = [(axes["m"].index(str(row)), axes["k"].index(str(tap))) for row, tap in _tuple(op, "winograd")]
+        return winograd_sums(lhs, rhs, len(axes["batch"]), len(axes["m"]), pairs)
 
     def op_attend(self, op: Op) -> None:
         """The product of queries and keys and that of weights and values in f64, each place of the softmax once."""

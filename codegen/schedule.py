@@ -25,6 +25,7 @@ class Schedule:
     chunk: int = 0              # contraction: rows of the left operand a thread takes at once
     depth: int = 0              # contraction: k elements a block (0: all)
     dot: str = ""               # contraction of bytes: how four products are summed at once (CPU)
+    winograd: int = 0           # contraction: results of three taps that Winograd's sums make at once (0: plain sums)
     blocks: tuple[tuple[str, int], ...] = ()    # tile extent an axis (GPU)
     warps: int = 4              # warps a program (GPU)
     stages: int = 2             # pipeline stages (GPU)

@@ -149,7 +149,8 @@ class Grouping:
             return False
         if any(self._repeats(op, seen, user) for seen, user in self._readers(v)):
             return True
-        return len(wanted) > 1 and narrow_source(v) is None
+        # A window or a pad is a condition on what it reads, which is in memory where several groups need it.
+        return len(wanted) > 1 and op.name not in _CONDITIONAL and narrow_source(v) is None
 
     def _readers(self, v: Value) -> Iterator[tuple[Value, Op]]:
         """The ops that read `v`, views in between looked through, each with the value that it reads."""

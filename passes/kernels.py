@@ -264,7 +264,8 @@ def _contract_kernel(g: Group, op: Op) -> Func:
     epilogue = _epilogue(frame, g.root, op, spec.out, axes, sizes, accumulate)
     lists = {key: tuple((axes[c], sizes[c]) for c in letters)
              for key, letters in (("batch", spec.batch), ("m", spec.m), ("n", spec.n), ("k", spec.k))}
-    return frame.finish(Op("k.contract", (), (), {**lists, "accumulate": accumulate}, [*blocks, epilogue]))
+    attrs = {**lists, "accumulate": accumulate, "winograd": ()}
+    return frame.finish(Op("k.contract", (), (), attrs, [*blocks, epilogue]))
 
 
 def _epilogue(frame: _Frame, root: Value, op: Op, letters: str, axes: dict[str, Dim], sizes: dict[str, DimLike],

@@ -20,7 +20,7 @@ from onnxc.codegen.accesses import kernel_symbols
 from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import I8, I64, KernelCode, KernelError
 from onnxc.codegen.llvm.body import emit_block
-from onnxc.codegen.llvm.contract_epilogue import sweep
+from onnxc.codegen.llvm.contract_epilogue import Row, sweep
 from onnxc.codegen.llvm.contract_form import Axes, contraction_of, extent_of, normal_form
 from onnxc.codegen.llvm.contract_generic import generic_form, micro_kernel_pays
 from onnxc.codegen.llvm.contract_loops import POINTER_BYTES, Block, Blocking, Holes, Job, Panel, contraction
@@ -52,6 +52,7 @@ from onnxc.codegen.llvm.schedule_contract import (
     grain_of,
     schedule_contraction,
 )
+from onnxc.codegen.llvm.schedule_winograd import with_winograd
 from onnxc.codegen.llvm.scope import KernelContext, Scope
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.llvm.weights import weight
@@ -60,7 +61,7 @@ from onnxc.ir.core import Func, Value
 from onnxc.ir.dims import DimLike, ceildiv, product
 from onnxc.ir.types import DType, Mem
 
-__all__ = ["emit_contract", "prepare_contraction"]
+__all__ = ["ContractEmitter", "Scratch", "aligned", "decode", "emit_contract", "least", "prepare_contraction"]
 
 # Epilogues of more instructions than this are a loop over vectors; straight-line code over a panel would repeat them.
 _LONGEST_STRAIGHT = 12
@@ -75,7 +76,8 @@ def prepare_contraction(func: Func, target: Target, constant: frozenset[int] = f
     normal = normal_form(func)
     if not micro_kernel_pays(normal, target, constant):
         return prepare_kernel(generic_form(normal), target)
-    normal.attrs = {**normal.attrs, "schedule": str(schedule_contraction(normal, target))}
+    schedule = with_winograd(normal, target, schedule_contraction(normal, target), constant)
+    normal.attrs = {**normal.attrs, "schedule": str(schedule)}
     return normal
 
 
@@ -92,11 +94,14 @@ def emit_contract(
             f"kernel @{func.name}: the schedule '{schedule}' of a contraction needs rows, vectors, depth and a chunk "
             f"that is a multiple of rows; without a schedule they are chosen"
         )
-    return _ContractEmitter(module, func, target, schedule, errors, symbols).emit()
+    emitter = ContractEmitter
+    if contraction_of(func).attrs["winograd"]:
+        from onnxc.codegen.llvm.contract_winograd import WinogradEmitter as emitter
+    return emitter(module, func, target, schedule, errors, symbols).emit()
 
 
 @dataclasses.dataclass(frozen=True)
-class _Scratch:
+class Scratch:
     """Where the parts of a thread's scratch begin, in bytes, and where they end."""
 
     zeros: DimLike
@@ -105,11 +110,11 @@ class _Scratch:
     end: DimLike
 
 
-def _aligned(size: DimLike) -> DimLike:
+def aligned(size: DimLike) -> DimLike:
     return ceildiv(size, abi.SCRATCH_ALIGN) * abi.SCRATCH_ALIGN
 
 
-class _ContractEmitter:
+class ContractEmitter:
     """Emits one kernel. `env` holds the dim symbols and, from the loop over chunks on, the batch axes."""
 
     def __init__(
@@ -166,14 +171,14 @@ class _ContractEmitter:
         """Steps, or groups of them, of one tap of a packed panel."""
         return ceildiv(extent_of(self.plan.depth), self.tile.group)
 
-    def _scratch(self) -> _Scratch:
+    def _scratch(self) -> Scratch:
         plan, item, k = self.plan, self.item, extent_of(self.plan.k)
-        zeros = self.blocking.tile_bytes + _aligned(extent_of(plan.taps) * (self.schedule.chunk * POINTER_BYTES))
-        rows = zeros + (_aligned(extent_of(plan.depth) * item) if plan.rows is not None and plan.rows.where else 0)
-        panel = rows + (_aligned(k * (self.schedule.chunk * item)) if plan.rows is None else 0)
+        zeros = self.blocking.tile_bytes + aligned(extent_of(plan.taps) * (self.schedule.chunk * POINTER_BYTES))
+        rows = zeros + (aligned(extent_of(plan.depth) * item) if plan.rows is not None and plan.rows.where else 0)
+        panel = rows + (aligned(k * (self.schedule.chunk * item)) if plan.rows is None else 0)
         steps = extent_of(plan.taps) * self.panel_steps
-        end = panel + (_aligned(steps * self.panel_row) if plan.panels is None and not self._only_few() else 0)
-        return _Scratch(zeros, rows, panel, end)
+        end = panel + (aligned(steps * self.panel_row) if plan.panels is None and not self._only_few() else 0)
+        return Scratch(zeros, rows, panel, end)
 
     def _only_few(self) -> bool:
         """Whether all rows multiply weights that are still narrow."""
@@ -239,8 +244,8 @@ class _ContractEmitter:
         dim = self._dims(b)
         width = constant(self.blocking.columns)
         self.m0 = b.mul(index, dim(self.chunk_rows))
-        m1 = _least(b, b.add(self.m0, dim(self.chunk_rows)), dim(self.plan.height))
-        n1 = _least(b, b.mul(high, width), dim(self.plan.columns))
+        m1 = least(b, b.add(self.m0, dim(self.chunk_rows)), dim(self.plan.height))
+        n1 = least(b, b.mul(high, width), dim(self.plan.columns))
         job = Job(
             self.m0, m1, b.mul(low, width), n1, self._extent(dim, self.plan.taps), self._extent(dim, self.plan.depth)
         )
@@ -343,7 +348,8 @@ class _ContractEmitter:
 
     # ---- the epilogue ------------------------------------------------------------------------------------------------
 
-    def _epilogue(self, b: ir.IRBuilder, block: Block) -> None:
+    def _epilogue(self, b: ir.IRBuilder, block: Block, row: Row | None = None) -> None:
+        """Consumes a block; `row` gives the m axes' values at a row, by division unless something better is known."""
         part = self.epilogue_part
         kernel = self._kernel(part, self.base)
         (name, _), *_ = self.plan.n or [(INSIDE, 1)]
@@ -351,7 +357,7 @@ class _ContractEmitter:
         total = part.total
         assert total is not None
 
-        def row(b: ir.IRBuilder, m: ir.Value) -> dict[str, ir.Value]:
+        def decoded(b: ir.IRBuilder, m: ir.Value) -> dict[str, ir.Value]:
             return decode(b, m, self.plan.m, self._dims(b))
 
         def consume(
@@ -362,7 +368,7 @@ class _ContractEmitter:
             emit_block(scope, region)
 
         straight = sum(map(weight, region.ops)) <= _LONGEST_STRAIGHT
-        sweep(b, self.blocking, block, consume, row, straight)
+        sweep(b, self.blocking, block, consume, row or decoded, straight)
 
     # ---- regions -----------------------------------------------------------------------------------------------------
 
@@ -411,7 +417,7 @@ def _memset(b: ir.IRBuilder, pointer: ir.Value, byte: int, size: ir.Value) -> No
     b.call(function, [pointer, ir.Constant(I8, byte & 0xFF), size, ir.Constant(abi.I1, 0)])
 
 
-def _least(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+def least(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
     return b.select(b.icmp_signed("<", x, y), x, y)
 
 

@@ -19,11 +19,13 @@ from onnxc.codegen.accesses import Accesses, Condition, linear_in, recombine
 from onnxc.codegen.clone import clone_func, clone_op
 from onnxc.codegen.collapse import merge_condition, merge_index
 from onnxc.codegen.llvm.microkernel_bytes import GROUP
+from onnxc.codegen.winograd import TAPS
 from onnxc.ir.core import Attr, Block, Func, Op
 from onnxc.ir.dims import (
     Bounds,
     Dim,
     DimLike,
+    ceildiv,
     floordiv,
     mod,
     product,
@@ -39,6 +41,7 @@ from onnxc.ir.types import I8, I32, U8, DType, Mem, Scalar
 __all__ = [
     "Axes",
     "NORMAL",
+    "SHORTEST_DEPTH",
     "axes_of",
     "bytes_of",
     "clone_region",
@@ -48,8 +51,10 @@ __all__ = [
     "group_place",
     "normal_form",
     "place_of",
+    "rows_of",
     "signs_of",
     "store_of",
+    "winograd_of",
 ]
 
 Axes = list[tuple[str, DimLike]]
@@ -60,6 +65,9 @@ _SWAPPED = {"batch": "batch", "m": "n", "n": "m", "k": "k"}
 # An axis of at least this many columns is cut into panels by itself, though its last panel may stay half empty: next to
 # other axes its positions would have to be computed by division, and results scattered where it ends.
 _FILLS_PANELS = 64
+
+SHORTEST_DEPTH = 8
+"""A tap of fewer steps than this spends more on its row pointers than on its products, and a packed row has no taps."""
 
 NORMAL = "normal"
 """The attribute that marks a kernel in normal form."""
@@ -113,6 +121,18 @@ def place_of(axes: Axes) -> DimLike:
     return place
 
 
+def winograd_of(op: Op) -> list[tuple[str, str]]:
+    """The (m axis, k axis) pairs along which the sum is Winograd's."""
+    pairs = cast("tuple[tuple[Dim, Dim], ...]", op.attrs["winograd"])
+    return [(str(row), str(tap)) for row, tap in pairs]
+
+
+def rows_of(op: Op) -> Axes:
+    """The axes of the rows that tiles are made of, in the order of m: m itself, or Winograd's tiles."""
+    sizes = {row: cast(int, dict(axes_of(op, "k"))[tap]) - TAPS + 1 for row, tap in winograd_of(op)}
+    return [(name, ceildiv(extent, sizes[name]) if name in sizes else extent) for name, extent in axes_of(op, "m")]
+
+
 def store_of(op: Op) -> Op | None:
     """The epilogue's first store."""
     return next((s for s in op.regions[2].ops if s.name == "k.store"), None)
@@ -120,7 +140,7 @@ def store_of(op: Op) -> Op | None:
 
 def normal_form(func: Func) -> Func:
     """A kernel equal to `func`, whose body is a k.contract, in normal form; `func` itself when it is in it already."""
-    if func.attrs.get(NORMAL):
+    if func.attrs.get(NORMAL) or winograd_of(contraction_of(func)):  # Winograd's sums are made of the normal form
         return func
     return _Form(func).rewritten()
 
@@ -244,7 +264,7 @@ class _Form:
     def merge(self, group: str, outer: tuple[str, DimLike], inner: tuple[str, DimLike]) -> bool:
         """Merge two axes of a group if every access allows it."""
         (a, _), (b, extent) = outer, inner
-        if {a, b} & symbols_of(self.inner_extents()):
+        if {a, b} & symbols_of(self.inner_extents()) or (group == "k" and self.is_tap(a, extent)):
             return False
         name = self.fresh(f"{a}{b}")
         after = {op: self.merged(x, a, b, extent, name) for op, x in self.ops.items()}
@@ -254,6 +274,20 @@ class _Form:
         axes = [x for x in self.groups[group] if x[0] != a]
         self.groups[group] = [(name, outer[1] * extent) if n == b else (n, e) for n, e in axes]
         return True
+
+    def is_tap(self, name: str, depth: DimLike) -> bool:
+        """Whether a k axis is a window's tap in front of `depth` elements that are worth a row pointer: one that
+        padding depends on, or along which windows overlap."""
+        if isinstance(depth, int) and depth < SHORTEST_DEPTH:
+            return False
+        for op, x in self.ops.items():
+            if op.name != "k.load" or self.region_of(op) != self.order[0]:
+                continue
+            step = self.stride(op, name)
+            overlaps = isinstance(step, int) and any(self.stride(op, row) == step != 0 for row, _ in self.groups["m"])
+            if overlaps or name in symbols_of([d for condition in x.where for d in condition]):
+                return True
+        return False
 
     def merged(self, x: _Indexed, a: str, b: str, extent: DimLike, name: str) -> _Indexed | None:
         index = merge_index(x.index, a, b, extent, name)

@@ -142,13 +142,19 @@ def contraction(builder: ir.IRBuilder, blocking: Blocking, job: Job, holes: Hole
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class Chunk:
     """Rows [m0, m0 + rows) in `tiles` tiles of `base` rows, the first `longer` of which have one row more."""
 
     m0: ir.Value
     tiles: ir.Value
     base: ir.Value
     longer: ir.Value
+
+    @staticmethod
+    def of(builder: ir.IRBuilder, m0: ir.Value, rows: ir.Value, tile_rows: int) -> Chunk:
+        """`rows` rows from `m0` on in tiles of at most `tile_rows`."""
+        tiles = _ceil_div(builder, rows, tile_rows)
+        return Chunk(m0, tiles, builder.sdiv(rows, tiles), builder.srem(rows, tiles))
 
     def tile(self, builder: ir.IRBuilder, index: ir.Value) -> tuple[ir.Value, ir.Value]:
         """First row, counted from m0, and number of rows of a tile."""
@@ -215,8 +221,7 @@ class _Contraction:
         counted_loop(builder, "m", begin, end, step, [], body)
 
     def _chunk(self, builder: ir.IRBuilder, m0: ir.Value, rows: ir.Value) -> None:
-        tiles = _ceil_div(builder, rows, self.blocking.tile.rows)
-        chunk = _Chunk(m0, tiles, builder.sdiv(rows, tiles), builder.srem(rows, tiles))
+        chunk = Chunk.of(builder, m0, rows, self.blocking.tile.rows)
         self._tabulate(builder, chunk)
         end = i64(self.job.n_end)
 
@@ -226,7 +231,7 @@ class _Contraction:
 
         counted_loop(builder, "n", self.job.n_begin, end, self.blocking.columns, [], body)
 
-    def _tabulate(self, builder: ir.IRBuilder, chunk: _Chunk) -> None:
+    def _tabulate(self, builder: ir.IRBuilder, chunk: Chunk) -> None:
         """Fill the pointer table: ptr[tile][tap][row of the tile]."""
         pitch = self.blocking.tile.pitch
 
@@ -255,7 +260,7 @@ class _Contraction:
         pointers = builder.mul(builder.mul(tile, self.taps), i64(self.blocking.tile.pitch))
         return byte_offset(builder, self.table, builder.mul(pointers, i64(POINTER_BYTES)))
 
-    def _panel(self, builder: ir.IRBuilder, chunk: _Chunk, n0: ir.Value, columns: ir.Value) -> None:
+    def _panel(self, builder: ir.IRBuilder, chunk: Chunk, n0: ir.Value, columns: ir.Value) -> None:
         """All of taps and depth for one panel, a block at a time."""
         panel = self.holes.panel(builder, n0, columns)
         tap_step, depth_step = self._depth_blocking(builder, chunk)
@@ -280,7 +285,7 @@ class _Contraction:
 
         counted_loop(builder, "taps", 0, _maximum(builder, self.taps, i64(1)), tap_step, [], each_tap_block)
 
-    def _depth_blocking(self, builder: ir.IRBuilder, chunk: _Chunk) -> tuple[ir.Value, ir.Value]:
+    def _depth_blocking(self, builder: ir.IRBuilder, chunk: Chunk) -> tuple[ir.Value, ir.Value]:
         """Taps and steps of depth in a block: several whole taps, or a part of one. Equal blocks; both positive.
 
         A chunk of one tile reads the panel once, so it takes everything at once."""
@@ -297,7 +302,7 @@ class _Contraction:
     def _depth_block(
         self,
         builder: ir.IRBuilder,
-        chunk: _Chunk,
+        chunk: Chunk,
         panel: Panel,
         n0: ir.Value,
         columns: ir.Value,
@@ -321,37 +326,40 @@ class _Contraction:
             place = b.select(block.is_only, i64(0), b.mul(first, stride))
             result = byte_offset(b, self.tiles, place)
             arguments = [block.taps, block.steps, table, offset, start, panel.row_stride, panel.tap_stride]
-            self._dispatch(b, rows, vectors, [*arguments, result, stride, again, *panel.parameters])
+            call_microkernel(b, self.blocking, rows, vectors, [*arguments, result, stride, again, *panel.parameters])
             with b.if_then(block.is_last):
                 self.holes.epilogue(b, Block(b.add(chunk.m0, first), rows, n0, columns, result, stride))
             return []
 
         counted_loop(builder, "tile", 0, chunk.tiles, 1, [], each_tile)
 
-    def _dispatch(
-        self, builder: ir.IRBuilder, rows: ir.Value, vectors: ir.Value, arguments: Sequence[ir.Value]
-    ) -> None:
-        """Call the micro-kernel for `rows` by `vectors`."""
-        tile = self.blocking.tile
-        row_counts = sorted(self.blocking.row_counts or range(1, tile.rows + 1), reverse=True)
-        vector_counts = sorted(self.blocking.vector_counts or range(1, tile.vectors + 1), reverse=True)
-        specs = [replace(tile, rows=r, vectors=v) for v in vector_counts for r in row_counts]
-        make = byte_microkernel if tile.dot else narrow_microkernel if tile.coding else microkernel
-        if len(specs) == 1:
-            builder.call(make(builder.module, specs[0]), arguments)
-            return
-        key = builder.add(builder.mul(vectors, i64(tile.rows + 1)), rows)
-        never, after = builder.append_basic_block("size.never"), builder.append_basic_block("size.end")
-        switch = builder.switch(key, never)
-        for spec in specs:
-            case = builder.append_basic_block(f"size.{spec.rows}x{spec.vectors}")
-            switch.add_case(i64(spec.vectors * (tile.rows + 1) + spec.rows), case)
-            builder.position_at_end(case)
-            builder.call(make(builder.module, spec), arguments)
-            builder.branch(after)
-        builder.position_at_end(never)
-        builder.unreachable()
-        builder.position_at_end(after)
+
+def call_microkernel(
+    builder: ir.IRBuilder, blocking: Blocking, rows: ir.Value, vectors: ir.Value, arguments: Sequence[ir.Value]
+) -> None:
+    """Call the micro-kernel for `rows` by `vectors`."""
+    tile = blocking.tile
+    row_counts = sorted(blocking.row_counts or range(1, tile.rows + 1), reverse=True)
+    vector_counts = sorted(blocking.vector_counts or range(1, tile.vectors + 1), reverse=True)
+    specs = [replace(tile, rows=r, vectors=v) for v in vector_counts for r in row_counts]
+    make = byte_microkernel if tile.dot else narrow_microkernel if tile.coding else microkernel
+    if len(specs) == 1:
+        builder.call(make(builder.module, specs[0]), arguments)
+        return
+    key = builder.add(builder.mul(vectors, i64(tile.rows + 1)), rows)
+    never, after = builder.append_basic_block("size.never"), builder.append_basic_block("size.end")
+    switch = builder.switch(key, never)
+    for spec in specs:
+        case = builder.append_basic_block(f"size.{spec.rows}x{spec.vectors}")
+        switch.add_case(i64(spec.vectors * (tile.rows + 1) + spec.rows), case)
+        builder.position_at_end(case)
+        builder.call(make(builder.module, spec), arguments)
+        builder.branch(after)
+    builder.position_at_end(never)
+    builder.unreachable()
+    builder.position_at_end(after)
+
+
 
 
 def _minimum(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:

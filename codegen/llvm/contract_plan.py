@@ -11,7 +11,16 @@ import dataclasses
 from typing import cast
 
 from onnxc.codegen.accesses import Accesses, Condition, linear_in
-from onnxc.codegen.llvm.contract_form import Axes, axes_of, bytes_of, contraction_of, extent_of, place_of
+from onnxc.codegen.llvm.contract_form import (
+    SHORTEST_DEPTH,
+    Axes,
+    axes_of,
+    bytes_of,
+    contraction_of,
+    extent_of,
+    place_of,
+    rows_of,
+)
 from onnxc.codegen.llvm.microkernel_bytes import GROUP
 from onnxc.codegen.llvm.narrow import code_index, group_of, narrow_operand, parameter_index, stored_type
 from onnxc.ir.core import Block, Func, Op, Value
@@ -19,9 +28,6 @@ from onnxc.ir.dims import Bounds, DimLike, ceildiv, floordiv, mod, simplify, sub
 from onnxc.ir.types import I8, U8, DType, Mem
 
 __all__ = ["COLUMN", "NarrowPanels", "Panels", "Plan", "Rows", "group_index", "plan_of", "single_load"]
-
-# A tap of fewer steps than this spends more on its row pointers than on its products, and a packed row has no taps.
-_SHORTEST_DEPTH = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +68,8 @@ COLUMN = "column."
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A contraction's axes, with those of k split into taps and the depth of each, and how its operands are read (None:
-    packed)."""
+    """A contraction's axes, with those of k split into taps and the depth of each, how its operands are read (None:
+    packed), and how many rows tiles are made of."""
 
     batch: Axes
     m: Axes
@@ -73,15 +79,12 @@ class Plan:
     depth: Axes
     rows: Rows | None
     panels: Panels | None
+    height: DimLike
     narrow: NarrowPanels | None = None
 
     @property
     def columns(self) -> DimLike:
         return extent_of(self.n)
-
-    @property
-    def height(self) -> DimLike:
-        return extent_of(self.m)
 
 
 def plan_of(func: Func, columns: int, lanes: int, bytewise: bool = False) -> Plan:
@@ -99,7 +102,7 @@ def plan_of(func: Func, columns: int, lanes: int, bytewise: bool = False) -> Pla
     else:
         panels = _panels_in_place(op, accesses, n, taps, depth, columns, lanes)
     narrow = _narrow_in_place(func, n, k, columns) if panels is None and not bytewise else None
-    return Plan(batch, m, n, k, taps, depth, rows, panels, narrow)
+    return Plan(batch, m, n, k, taps, depth, rows, panels, extent_of(rows_of(op)), narrow)
 
 
 def single_load(region: Block, dtype: DType) -> Op | None:
@@ -131,7 +134,7 @@ def _rows_in_place(op: Op, accesses: Accesses, k: Axes, dtype: DType) -> tuple[R
         if linear is None or linear.stride != step or any(name in symbols_of(c) for c in where):
             break
         step, split = step * extent, split - 1
-    if split and isinstance(step, int) and step < _SHORTEST_DEPTH:
+    if split and isinstance(step, int) and step < SHORTEST_DEPTH:
         return None, 0
     first = substitute(flat, {name: 0 for name, _ in k[split:]})
     return Rows(load.operand(0), first, tuple(where), fill), split

@@ -12,6 +12,7 @@ would be in vain.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from typing import cast
@@ -22,12 +23,22 @@ from onnxc.codegen.accesses import Accesses, accesses_of, dims_of, kernel_symbol
 from onnxc.codegen.llvm.contract_form import Axes, axes_of, contraction_of, extent_of, place_of
 from onnxc.codegen.llvm.contract_plan import group_index, plan_of
 from onnxc.codegen.llvm.narrow import Narrow, code_index, group_of, narrow_operand, parameter_index
-from onnxc.codegen.llvm.prepack_arrays import Operand, alone, in_groups, in_panels, in_rows, strided_copy
+from onnxc.codegen.llvm.prepack_arrays import (
+    Operand,
+    alone,
+    in_groups,
+    in_panels,
+    in_rows,
+    in_winograd_panels,
+    strided_copy,
+)
 from onnxc.codegen.llvm.prepack_narrow import in_narrow_panels, is_grouped
 from onnxc.codegen.llvm.prepare import is_contraction
 from onnxc.codegen.llvm.program import structure_of
+from onnxc.codegen.llvm.schedule_winograd import apply_winograd
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.schedule import Schedule
+from onnxc.codegen.winograd import TAPS
 from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.dims import DimLike, floordiv, mod, sym, symbols_of
 from onnxc.ir.types import F32, DType, Mem, Scalar, dtype_of
@@ -81,6 +92,9 @@ class _Packer:
         if schedule.dot:
             self.right_bytes(func, launch, operand, columns, schedule.lanes)
             return
+        if schedule.winograd:
+            self.right_winograd(func, launch, operand, columns, schedule.winograd)
+            return
         narrow = narrow_operand(func)
         if narrow is not None and is_grouped(narrow, operand):
             self.right_narrow(func, launch, operand, narrow, columns)
@@ -119,6 +133,17 @@ class _Packer:
                 other = region.append(_load(memory, at)).result
                 element = region.append(Op(name, [element, other], [Scalar(F32)])).result
         region.append(Op("yield", [element]))
+
+    def right_winograd(self, func: Func, launch: Op, operand: Operand, columns: int, size: int) -> None:
+        """Transformed weights; the sum becomes Winograd's."""
+        taps = [i for i, (_, extent) in enumerate(operand.k) if extent == TAPS]
+        panels = in_winograd_panels(func, operand, columns, taps, size)
+        if panels is None:
+            return
+        operand = dataclasses.replace(operand, k=apply_winograd(func, size))
+        column = place_of(operand.own)
+        index = (floordiv(column, columns), place_of(operand.k), mod(column, columns))
+        self.replace(func, launch, operand, ("winograd", columns, size), index, lambda: panels)
 
     def left(self, func: Func, launch: Op, schedule: Schedule) -> None:
         if plan_of(func, schedule.vectors * schedule.lanes, schedule.lanes, bool(schedule.dot)).rows is not None:

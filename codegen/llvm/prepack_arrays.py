@@ -15,11 +15,21 @@ from onnxc.codegen.llvm.contract_form import Axes, bytes_of, clone_region, contr
 from onnxc.codegen.llvm.contract_plan import single_load
 from onnxc.codegen.llvm.microkernel_bytes import GROUP
 from onnxc.codegen.schedule import Schedule
+from onnxc.codegen.winograd import along, transforms
 from onnxc.ir.core import Block, Func, Op, Value
 from onnxc.ir.dims import DimLike, sym
 from onnxc.ir.types import DType, Mem
 
-__all__ = ["Operand", "aligned_copy", "alone", "in_groups", "in_panels", "in_rows", "strided_copy"]
+__all__ = [
+    "Operand",
+    "aligned_copy",
+    "alone",
+    "in_groups",
+    "in_panels",
+    "in_rows",
+    "in_winograd_panels",
+    "strided_copy",
+]
 
 _ALIGNMENT = 64
 
@@ -59,8 +69,25 @@ def in_rows(func: Func, operand: Operand) -> np.ndarray | None:
 def in_panels(func: Func, operand: Operand, columns: int) -> np.ndarray | None:
     """A right operand: [batch..., panels, k, columns], zero past the last column; None as for `in_rows`."""
     plain = _plain(func, operand)
+    return None if plain is None else _panels(plain, columns)
+
+
+def in_winograd_panels(
+    func: Func, operand: Operand, columns: int, taps: Sequence[int], size: int
+) -> np.ndarray | None:
+    """A right operand as `in_panels`, of weights transformed along the k axes at the places `taps`."""
+    plain = _plain(func, operand)
     if plain is None:
         return None
+    *batch, _, n = plain.shape
+    extents = [cast(int, extent) for _, extent in operand.k]
+    weights = plain.astype(np.float64).reshape(*batch, *extents, n)
+    for tap in taps:
+        weights = along(transforms(size).weights, weights, len(batch) + tap)
+    return _panels(weights.astype(plain.dtype).reshape(*batch, -1, n), columns)
+
+
+def _panels(plain: np.ndarray, columns: int) -> np.ndarray:
     *batch, k, n = plain.shape
     panels = _zeros((*batch, -(-n // columns), k, columns), plain.dtype)
     for p in range(panels.shape[-3]):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
-from onnxc.codegen.llvm.contract_form import axes_of, bytes_of, contraction_of, extent_of, signs_of
+from onnxc.codegen.llvm.contract_form import axes_of, bytes_of, contraction_of, extent_of, rows_of, signs_of
 from onnxc.codegen.llvm.contract_loops import Blocking, rows_met
 from onnxc.codegen.llvm.contract_plan import Plan, plan_of
 from onnxc.codegen.llvm.microkernel import ITEM_BYTES, Coding, Microkernel
@@ -78,7 +78,7 @@ def blocking_of(func: Func, schedule: Schedule) -> Blocking:
         dtype, schedule.rows, schedule.vectors, schedule.lanes, schedule.rows, schedule.dot if types else "", signs
     )
     width = tile.vectors * tile.lanes
-    height, columns = extent_of(axes_of(op, "m")), extent_of(axes_of(op, "n"))
+    height, columns = extent_of(rows_of(op)), extent_of(axes_of(op, "n"))
     row_counts, vector_counts = None, None
     if isinstance(height, int):
         row_counts = _row_counts(height, schedule.chunk, tile.rows)

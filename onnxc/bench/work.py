@@ -10,11 +10,13 @@ fewer (a gather from a long table). Work that data decides (loops that may end e
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 from onnxc.codegen.accesses import LOOPS, element_of, loop_axes
+from onnxc.codegen.winograd import TAPS
 from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.dims import DimLike, evaluate
 from onnxc.ir.types import F64, Mem, Scalar
@@ -169,7 +171,7 @@ class _Count:
         if op.name == "k.contract":
             batch, m, n, k = (self.group(op, key) for key in ("batch", "m", "n", "k"))
             batch *= times
-            self.operations += 2 * batch * m * n * k
+            self.operations += 2 * batch * m * n * k // self.shared(op)
             reached = (batch * m * k * (n > 0), batch * n * k * (m > 0), batch * m * n)
             return all(self.block(r, count) for r, count in zip(op.regions, reached, strict=True))
         if op.name == "k.attend":
@@ -186,6 +188,12 @@ class _Count:
             self.operations += turns
         known = [self.block(region, turns) for region in op.regions]
         return all(known) and not (op.name == "k.iterate" and op.attrs["conditional"])
+
+    def shared(self, op: Op) -> int:
+        """The results that Winograd's products serve together."""
+        pairs = cast("Sequence[tuple[DimLike, DimLike]]", op.attrs["winograd"])
+        extents = dict(cast("Sequence[tuple[DimLike, int]]", op.attrs["k"]))
+        return math.prod(extents[tap] - TAPS + 1 for _, tap in pairs)
 
     def group(self, op: Op, key: str) -> int:
         """The points of one of a contraction's groups of axes."""

@@ -29,6 +29,9 @@ symbol may stand in index expressions. A kernel body holds scalar ops (`s.*`), t
   of the four is a list of [axis, extent]; `accumulate` is the element type of the sum. Three regions: lhs (sees
   batch, m, k) and rhs (sees batch, n, k) yield one element each; the epilogue (sees batch, m, n) takes the sum as its
   argument and stores. Directly in the kernel's body and alone there.
+  `winograd` is a list of [m axis, k axis]: along these the sum is Winograd's (`codegen/winograd.py`). Such a k axis
+  runs over the m' + 2 inputs of m' results, rhs yields transformed weights, and lhs is seen where m' divides the m
+  axis.
 """
 
 from __future__ import annotations
@@ -126,6 +129,10 @@ def _contract(op: Op) -> Iterator[str]:
             yield f"'{key}' of {op.name} is a list of [axis, extent]"
         else:
             yield from axes_faults(op, tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
+    winograd: Any = op.attrs["winograd"]
+    for row, tap in winograd:
+        if not all(axis in [a for a, _ in op.attr(key)] for axis, key in ((row, "m"), (tap, "k"))):
+            yield f"'winograd' of {op.name} pairs an axis of m with one of k, not {row} with {tap}"
     yield from region_faults(op, 0, (), 1)
     yield from region_faults(op, 1, (), 1)
     yield from region_faults(op, 2, [Scalar(op.attrs["accumulate"])], ())  # type: ignore[arg-type]
@@ -151,5 +158,6 @@ register("k.index", "indices*", attrs={"expr": REQUIRED}, traits="pure", infer=l
 register("k.require", "condition", "", attrs={"message": REQUIRED}, traits="write", infer=lambda types, attrs: [],
          doc="record an error unless the condition holds")
 register("k.contract", "", "",
-         attrs={"batch": (), "m": REQUIRED, "n": REQUIRED, "k": REQUIRED, "accumulate": REQUIRED}, traits="loop",
+         attrs={"batch": (), "m": REQUIRED, "n": REQUIRED, "k": REQUIRED, "accumulate": REQUIRED, "winograd": ()},
+         traits="loop",
          regions=3, check=_contract, doc="sum of products with loads, epilogue and stores given as regions")
