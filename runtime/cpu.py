@@ -6,13 +6,14 @@ was tuned for another processor is not taken for this one's.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import platform
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["architecture", "caches", "extensions_in", "host_extensions", "missing", "model", "system"]
+__all__ = ["architecture", "caches", "extensions_in", "host_extensions", "may_use_tiles", "missing", "model", "system"]
 
 # LLVM's names where Linux has others; all further names are Linux's with '_' left out.
 _X86 = {"sse3": "pni", "sse4.1": "sse4_1", "sse4.2": "sse4_2", "crc32": "sse4_2", "bmi": "bmi1", "lzcnt": "abm",
@@ -26,6 +27,9 @@ _ARM = {"fp-armv8": "fp", "neon": "asimd", "lse": "atomics", "fullfp16": "asimdh
         "dotprod": "asimddp", "rdm": "asimdrdm", "complxnum": "fcma", "jsconv": "jscvt", "rcpc": "lrcpc"}
 _NAMING = ("vendor_id", "cpu family", "model", "model name", "stepping", "CPU implementer", "CPU architecture",
            "CPU variant", "CPU part", "CPU revision")
+_TILES = frozenset(name for linux in ("amx-tile", "amx-int8", "amx-bf16", "amx-fp16")
+                   for name in (linux, linux.replace("-", "_")))
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 _BASELINE = {"x86_64": frozenset({"sse", "sse2"}), "aarch64": frozenset({"fp-armv8", "neon"})}
 
 
@@ -51,8 +55,20 @@ def extensions_in(cpuinfo: str, arch: str) -> frozenset[str]:
 
 @functools.cache
 def host_extensions() -> frozenset[str]:
-    """The extensions of this machine; where it does not list them, those that its architecture always has."""
-    return extensions_in(_cpuinfo(), architecture())
+    """The extensions of this machine that this process may use; where it does not list them, those that its
+    architecture always has."""
+    found = extensions_in(_cpuinfo(), architecture())
+    return found if "amx-tile" not in found or may_use_tiles() else found - _TILES
+
+
+@functools.cache
+def may_use_tiles() -> bool:
+    """Whether the operating system lets this process, with its threads and the children it forks, use the registers of
+    the matrix unit: Linux has to be asked, once, before their first use."""
+    if architecture() != "x86_64" or system() != "linux":
+        return False
+    process = ctypes.CDLL(None)
+    return int(process.syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA)) == 0
 
 
 @functools.cache

@@ -46,6 +46,7 @@ LAZILY: dict[tuple[str, str], str] = {
     ("onnxc.runtime.profiling", "onnxc.bench.trace"): "a profile that ends says what work its kernels did",
     ("onnxc.runtime.cache", "platformdirs"): "where the cache lies; running an artifact needs no cache",
     ("onnxc.runtime.cache", "filelock"): "two who compile the same; running an artifact needs no cache",
+    ("onnxc.codegen.llvm.target", "onnxc.runtime.cpu"): "one place asks for what the system has to permit",
     ("onnxc.runtime.loader", "llvmlite"): "hosts whose object format the loader does not read",
 }
 

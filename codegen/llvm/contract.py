@@ -16,7 +16,7 @@ from typing import cast
 
 from llvmlite import ir
 
-from onnxc.codegen.accesses import kernel_symbols
+from onnxc.codegen.accesses import kernel_symbols, linear_in
 from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import I8, I64, KernelCode, KernelError
 from onnxc.codegen.llvm.body import emit_block
@@ -40,6 +40,7 @@ from onnxc.codegen.llvm.dims import DimEmitter, constant
 from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.loops import counted_loop, i64
 from onnxc.codegen.llvm.microkernel import ITEM_BYTES, byte_offset
+from onnxc.codegen.llvm.microkernel_amx import configure, copy_bytes, release
 from onnxc.codegen.llvm.microkernel_narrow import unpack_panel
 from onnxc.codegen.llvm.narrow import group_of
 from onnxc.codegen.llvm.prepare import is_contraction, prepare_kernel
@@ -58,7 +59,7 @@ from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.llvm.weights import weight
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Func, Value
-from onnxc.ir.dims import DimLike, ceildiv, product
+from onnxc.ir.dims import DimLike, ceildiv, floordiv, product
 from onnxc.ir.types import DType, Mem
 
 __all__ = ["ContractEmitter", "Scratch", "aligned", "decode", "emit_contract", "least", "prepare_contraction"]
@@ -131,9 +132,8 @@ class ContractEmitter:
         self.accumulate = cast(DType, self.op.attrs["accumulate"])
         self.blocking: Blocking = blocking_of(func, schedule)
         self.tile = self.blocking.tile
-        bytewise = bool(self.tile.dot)
-        self.plan: Plan = plan_of(func, self.blocking.columns, self.tile.lanes, bytewise)
-        self.row_part = row_part(func, target, bytewise) if self.plan.rows is None else None
+        self.plan: Plan = plan_of(func, self.blocking.columns, self.tile.lanes, self.tile.dot)
+        self.row_part = row_part(func, target, self.tile.dot) if self.plan.rows is None else None
         coding = coding_of(target, self.plan)
         self.unpacked = None if coding is None else dataclasses.replace(self.tile, coding=coding)
         self.few = few_blocking(target, self.plan, self.blocking)
@@ -148,7 +148,7 @@ class ContractEmitter:
     def _panel_part(self) -> Part:
         columns = self.blocking.columns
         if self.tile.dot:
-            return byte_panel_part(self.func, self.target, columns, self.plan.taps, self.plan.depth)
+            return byte_panel_part(self.func, self.target, columns, self.plan.taps, self.plan.depth, self.tile.dot)
         return panel_part(self.func, self.target, columns)
 
     @property
@@ -169,13 +169,30 @@ class ContractEmitter:
     @property
     def panel_steps(self) -> DimLike:
         """Steps, or groups of them, of one tap of a packed panel."""
-        return ceildiv(extent_of(self.plan.depth), self.tile.group)
+        return ceildiv(extent_of(self.plan.depth), self.tile.steps) * (self.tile.steps // self.tile.group)
+
+    @property
+    def _tap_depth(self) -> Axes:
+        """The axes of k along which rows in place are contiguous."""
+        return self.plan.depth if self.plan.copied is None else self.plan.k[len(self.plan.copied) :]
+
+    @property
+    def has_packed_rows(self) -> bool:
+        """Whether rows of the left operand are made or copied for a chunk, and lie one behind the other then."""
+        return self.plan.rows is None or self.plan.copied is not None
+
+    @property
+    def row_bytes(self) -> DimLike:
+        """Bytes from one packed row to the next: for matrix units an odd number of cache lines, as a multiple of 4 KiB
+        would have 16 rows meet in one set of the first-level cache."""
+        size = extent_of(self.plan.k) * self.item
+        return (floordiv(ceildiv(size, 64), 2) * 2 + 1) * 64 if self.tile.is_matrix else size
 
     def _scratch(self) -> Scratch:
-        plan, item, k = self.plan, self.item, extent_of(self.plan.k)
+        plan, item = self.plan, self.item
         zeros = self.blocking.tile_bytes + aligned(extent_of(plan.taps) * (self.schedule.chunk * POINTER_BYTES))
-        rows = zeros + (aligned(extent_of(plan.depth) * item) if plan.rows is not None and plan.rows.where else 0)
-        panel = rows + (aligned(k * (self.schedule.chunk * item)) if plan.rows is None else 0)
+        rows = zeros + (aligned(extent_of(self._tap_depth) * item) if plan.rows is not None and plan.rows.where else 0)
+        panel = rows + (aligned(self.row_bytes * self.schedule.chunk) if self.has_packed_rows else 0)
         steps = extent_of(plan.taps) * self.panel_steps
         end = panel + (aligned(steps * self.panel_row) if plan.panels is None and not self._only_few() else 0)
         return Scratch(zeros, rows, panel, end)
@@ -190,8 +207,12 @@ class ContractEmitter:
         frame, begin, end, thread = self.function.args
         b = ir.IRBuilder(self.function.append_basic_block("entry"))
         with b.if_then(b.icmp_signed("<", begin, end)):
+            if self.tile.is_matrix:
+                configure(b)
             self._bind(b, frame, thread)
             self._jobs(b, begin, end)
+            if self.tile.is_matrix:
+                release(b)
         b.ret_void()
         total = product(e for _, e in self.plan.batch) * self.chunks * self.panels
         return KernelCode(self.function, total, grain_of(self.func, self.schedule), self.scratch.end)
@@ -209,7 +230,7 @@ class ContractEmitter:
         self.packed_rows = byte_offset(b, self.base, dim(self.scratch.rows))
         self.packed_panel = byte_offset(b, self.base, dim(self.scratch.panel))
         if self.plan.rows is not None and self.plan.rows.where:
-            size = b.mul(dim(extent_of(self.plan.depth)), constant(self.item))
+            size = dim(extent_of(self._tap_depth) * self.item)
             _memset(b, self.zeros, self.plan.rows.fill, size)
 
     def _dims(self, b: ir.IRBuilder, axes: Mapping[str, ir.Value] | None = None) -> DimEmitter:
@@ -217,7 +238,7 @@ class ContractEmitter:
 
     def _rank(self, name: str) -> int:
         """Order of loops, for sums of indices: batch and dims, then m, then taps."""
-        if name in dict(self.plan.taps):
+        if name in dict(self.plan.copied or self.plan.taps):
             return 2
         return 1 if name in dict(self.plan.m) else 0
 
@@ -246,16 +267,18 @@ class ContractEmitter:
         self.m0 = b.mul(index, dim(self.chunk_rows))
         m1 = least(b, b.add(self.m0, dim(self.chunk_rows)), dim(self.plan.height))
         n1 = least(b, b.mul(high, width), dim(self.plan.columns))
+        stride = self._row_stride if self.tile.is_matrix else None
         job = Job(
             self.m0, m1, b.mul(low, width), n1, self._extent(dim, self.plan.taps), self._extent(dim, self.plan.depth)
         )
-        row, pointer = (
-            (self._row, self._row_pointer) if self.plan.rows is not None else (self._pack_row, self._packed_row)
-        )
+        row: Callable[[ir.IRBuilder, ir.Value], Sequence[ir.Value]] = self._row
+        pointer = self._row_pointer
+        if self.has_packed_rows:
+            row, pointer = self._pack_row if self.plan.rows is None else self._copy_row, self._packed_row
         panel = self._panel if self.plan.panels is not None else self._pack_panel
         if self.plan.narrow is not None:
             panel = self._unpack_panel
-        many, few = (Holes(row, pointer, p, self._epilogue) for p in (panel, self._narrow_panel))
+        many, few = (Holes(row, pointer, p, self._epilogue, stride) for p in (panel, self._narrow_panel))
         if self.few is None:
             contraction(b, self.blocking, job, many, self.base)
         elif self._only_few():
@@ -278,10 +301,14 @@ class ContractEmitter:
         return list(decode(b, m, self.plan.m, self._dims(b)).values())
 
     def _row_pointer(self, b: ir.IRBuilder, values: Sequence[ir.Value], tap: ir.Value) -> ir.Value:
+        return self._tap_pointer(b, values, tap, self.plan.taps)
+
+    def _tap_pointer(self, b: ir.IRBuilder, values: Sequence[ir.Value], tap: ir.Value, taps: Axes) -> ir.Value:
+        """Where the elements of a row lie that belong to a position of `taps`."""
         rows = self.plan.rows
         assert rows is not None
         axes = dict(zip((n for n, _ in self.plan.m), values, strict=True))
-        dim = self._dims(b, {**axes, **decode(b, tap, self.plan.taps, self._dims(b))})
+        dim = self._dims(b, {**axes, **decode(b, tap, taps, self._dims(b))})
         pointer = byte_offset(b, self.memory[rows.memory], b.mul(dim(rows.index), constant(self.item)))
         inside: ir.Value | None = None
         for expr, low, high in rows.where:
@@ -292,10 +319,34 @@ class ContractEmitter:
     def _pack_row(self, b: ir.IRBuilder, m: ir.Value) -> Sequence[ir.Value]:
         """Packs row m of the chunk, which is asked for once."""
         assert self.row_part is not None
-        size = b.mul(self._dims(b)(extent_of(self.plan.k)), constant(self.item))
-        pointer = byte_offset(b, self.packed_rows, b.mul(b.sub(m, self.m0), size))
+        pointer = byte_offset(b, self.packed_rows, b.mul(b.sub(m, self.m0), self._dims(b)(self.row_bytes)))
         self._emit_part(b, self.row_part, pointer, decode(b, m, self.plan.m, self._dims(b)))
         return [pointer]
+
+    def _copy_row(self, b: ir.IRBuilder, m: ir.Value) -> Sequence[ir.Value]:
+        """Copies row m of the chunk, which is asked for once, a tap behind the other."""
+        dim, taps = self._dims(b), self.plan.copied
+        assert taps is not None
+        row = byte_offset(b, self.packed_rows, b.mul(b.sub(m, self.m0), dim(self.row_bytes)))
+        size = dim(extent_of(self._tap_depth) * self.item)
+        values = self._row(b, m)
+
+        def each_tap(b: ir.IRBuilder, tap: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            copy_bytes(b, byte_offset(b, row, b.mul(tap, size)), self._tap_pointer(b, values, tap, taps), size)
+            return []
+
+        counted_loop(b, "copy.tap", 0, dim(extent_of(taps)), 1, [], each_tap)
+        return [row]
+
+    def _row_stride(self, b: ir.IRBuilder) -> ir.Value:
+        """Bytes between rows of the left operand, for matrix units."""
+        dim = self._dims(b)
+        if self.has_packed_rows:
+            return dim(self.row_bytes)
+        assert self.plan.rows is not None
+        linear = linear_in(self.plan.rows.index, self.plan.m[0][0])
+        assert linear is not None
+        return b.mul(dim(linear.stride), constant(self.item))
 
     def _packed_row(self, b: ir.IRBuilder, values: Sequence[ir.Value], tap: ir.Value) -> ir.Value:
         return values[0]
@@ -315,7 +366,7 @@ class ContractEmitter:
         assert self.panel_part is not None
         stride, dim = constant(self.panel_row), self._dims(b)
         depth = extent_of(self.plan.depth)
-        if self.tile.dot and not (isinstance(depth, int) and depth % self.tile.group == 0):
+        if self.tile.dot and not (isinstance(depth, int) and depth % self.tile.steps == 0):
             _memset(b, self.packed_panel, 0, b.mul(dim(extent_of(self.plan.taps) * self.panel_steps), stride))
         self._emit_part(b, self.panel_part, self.packed_panel, {FIRST: n0, WIDTH: columns})
         return Panel(self.packed_panel, stride, b.mul(dim(self.panel_steps), stride))

@@ -19,6 +19,7 @@ from llvmlite import ir
 
 from onnxc.codegen.llvm.loops import I64, counted_loop, i64
 from onnxc.codegen.llvm.microkernel import ITEM_BYTES, Microkernel, byte_offset, microkernel
+from onnxc.codegen.llvm.microkernel_amx import amx_microkernel
 from onnxc.codegen.llvm.microkernel_bytes import byte_microkernel
 from onnxc.codegen.llvm.microkernel_narrow import narrow_microkernel
 
@@ -124,12 +125,14 @@ class Holes:
         the window positions that fall into padding point to a row of zeros.
     panel(builder, n0, columns): the `Panel` of columns [n0, n0 + columns), at most one panel wide.
     epilogue(builder, block): consumes a `Block`.
+    row_stride(builder): for matrix units, the bytes between rows of the left operand.
     """
 
     row: Callable[[ir.IRBuilder, ir.Value], Sequence[ir.Value]]
     row_pointer: Callable[[ir.IRBuilder, Sequence[ir.Value], ir.Value], ir.Value]
     panel: Callable[[ir.IRBuilder, ir.Value, ir.Value], Panel]
     epilogue: Callable[[ir.IRBuilder, Block], None]
+    row_stride: Callable[[ir.IRBuilder], ir.Value] | None = None
 
 
 def contraction(builder: ir.IRBuilder, blocking: Blocking, job: Job, holes: Holes, scratch: ir.Value) -> None:
@@ -143,21 +146,28 @@ def contraction(builder: ir.IRBuilder, blocking: Blocking, job: Job, holes: Hole
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows [m0, m0 + rows) in `tiles` tiles of `base` rows, the first `longer` of which have one row more."""
+    """Rows [m0, m0 + rows) in `tiles` tiles of `base` rows, the first `longer` of which have one row more; where it is
+    None, the last of which may have fewer."""
 
     m0: ir.Value
+    rows: ir.Value
     tiles: ir.Value
     base: ir.Value
-    longer: ir.Value
+    longer: ir.Value | None
 
     @staticmethod
-    def of(builder: ir.IRBuilder, m0: ir.Value, rows: ir.Value, tile_rows: int) -> Chunk:
-        """`rows` rows from `m0` on in tiles of at most `tile_rows`."""
-        tiles = _ceil_div(builder, rows, tile_rows)
-        return Chunk(m0, tiles, builder.sdiv(rows, tiles), builder.srem(rows, tiles))
+    def of(builder: ir.IRBuilder, m0: ir.Value, rows: ir.Value, tile: Microkernel) -> Chunk:
+        """`rows` rows from `m0` on in tiles of at most those of `tile`."""
+        tiles = _ceil_div(builder, rows, tile.rows)
+        if tile.is_matrix:
+            return Chunk(m0, rows, tiles, i64(tile.rows), None)
+        return Chunk(m0, rows, tiles, builder.sdiv(rows, tiles), builder.srem(rows, tiles))
 
     def tile(self, builder: ir.IRBuilder, index: ir.Value) -> tuple[ir.Value, ir.Value]:
         """First row, counted from m0, and number of rows of a tile."""
+        if self.longer is None:
+            first = builder.mul(index, self.base)
+            return first, _minimum(builder, self.base, builder.sub(self.rows, first))
         extra = _minimum(builder, index, self.longer)
         first = builder.add(builder.mul(index, self.base), extra)
         is_longer = builder.zext(builder.icmp_signed("<", index, self.longer), I64)
@@ -177,12 +187,16 @@ class _DepthBlock:
     is_only: ir.Value
 
 
-def rows_met(rows: int, chunk_rows: int, tile_rows: int) -> frozenset[int]:
+def rows_met(rows: int, chunk_rows: int, tile: Microkernel) -> frozenset[int]:
     """The sizes of tile, in rows, that a job of `rows` rows meets: what `Blocking.row_counts` has to hold."""
+    tile_rows = tile.rows
     chunks = max(1, _ceil(rows, chunk_rows))
     step = max(1, _ceil(_ceil(rows, chunks), tile_rows) * tile_rows)
     met: set[int] = set()
     for size in {min(step, rows - m0) for m0 in range(0, rows, step)}:
+        if tile.is_matrix:
+            met |= {_ceil(min(tile_rows, size - first), tile.block) * tile.block for first in range(0, size, tile_rows)}
+            continue
         tiles = _ceil(size, tile_rows)
         met.add(size // tiles)
         if size % tiles:
@@ -221,7 +235,7 @@ class _Contraction:
         counted_loop(builder, "m", begin, end, step, [], body)
 
     def _chunk(self, builder: ir.IRBuilder, m0: ir.Value, rows: ir.Value) -> None:
-        chunk = Chunk.of(builder, m0, rows, self.blocking.tile.rows)
+        chunk = Chunk.of(builder, m0, rows, self.blocking.tile)
         self._tabulate(builder, chunk)
         end = i64(self.job.n_end)
 
@@ -289,13 +303,14 @@ class _Contraction:
         """Taps and steps of depth in a block: several whole taps, or a part of one. Equal blocks; both positive.
 
         A chunk of one tile reads the panel once, so it takes everything at once."""
-        most = self.blocking.block_bytes // self.blocking.row_bytes * self.blocking.tile.group
+        tile = self.blocking.tile
+        most = self.blocking.block_bytes // self.blocking.row_bytes * tile.group
         depth, taps = _maximum(builder, self.depth, i64(1)), _maximum(builder, self.taps, i64(1))
         fitting = _maximum(builder, builder.sdiv(i64(most), depth), i64(1))
         tap_blocks = _ceil_div_by(builder, taps, fitting)
         depth_blocks = _ceil_div(builder, depth, most)
         tap_step = _ceil_div_by(builder, taps, tap_blocks)
-        depth_step = _round_up(builder, _ceil_div_by(builder, depth, depth_blocks), _STEP_MULTIPLE)
+        depth_step = _round_up(builder, _ceil_div_by(builder, depth, depth_blocks), max(_STEP_MULTIPLE, tile.steps))
         once = builder.icmp_signed("==", chunk.tiles, i64(1))
         return builder.select(once, taps, tap_step), builder.select(once, depth, depth_step)
 
@@ -325,7 +340,8 @@ class _Contraction:
             # With one block of depth a tile is consumed before the next is made: one stays in the first-level cache.
             place = b.select(block.is_only, i64(0), b.mul(first, stride))
             result = byte_offset(b, self.tiles, place)
-            arguments = [block.taps, block.steps, table, offset, start, panel.row_stride, panel.tap_stride]
+            further = panel.tap_stride if self.holes.row_stride is None else self.holes.row_stride(b)
+            arguments = [block.taps, block.steps, table, offset, start, panel.row_stride, further]
             call_microkernel(b, self.blocking, rows, vectors, [*arguments, result, stride, again, *panel.parameters])
             with b.if_then(block.is_last):
                 self.holes.epilogue(b, Block(b.add(chunk.m0, first), rows, n0, columns, result, stride))
@@ -339,10 +355,16 @@ def call_microkernel(
 ) -> None:
     """Call the micro-kernel for `rows` by `vectors`."""
     tile = blocking.tile
-    row_counts = sorted(blocking.row_counts or range(1, tile.rows + 1), reverse=True)
+    if tile.is_matrix:
+        rows = _round_up(builder, rows, tile.block)
+    row_counts = sorted(blocking.row_counts or range(tile.block, tile.rows + 1, tile.block), reverse=True)
     vector_counts = sorted(blocking.vector_counts or range(1, tile.vectors + 1), reverse=True)
     specs = [replace(tile, rows=r, vectors=v) for v in vector_counts for r in row_counts]
-    make = byte_microkernel if tile.dot else narrow_microkernel if tile.coding else microkernel
+    make = microkernel
+    if tile.dot:
+        make = amx_microkernel if tile.is_matrix else byte_microkernel
+    elif tile.coding:
+        make = narrow_microkernel
     if len(specs) == 1:
         builder.call(make(builder.module, specs[0]), arguments)
         return

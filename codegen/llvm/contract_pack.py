@@ -23,11 +23,11 @@ from onnxc.codegen.llvm.contract_form import (
     group_place,
     place_of,
 )
-from onnxc.codegen.llvm.microkernel_bytes import GROUP
+from onnxc.codegen.llvm.microkernel_bytes import GROUP, groups_of
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Attr, Block, Func, Op, Value
-from onnxc.ir.dims import DimLike, ceildiv, sym
+from onnxc.ir.dims import DimLike, sym
 from onnxc.ir.types import BOOL, DType, Mem, Scalar
 
 __all__ = [
@@ -64,11 +64,11 @@ Fill = Callable[[Block, Block, Value, dict[Value, Value]], None]
 """(loop body, region, buffer, values): copies the region into the body."""
 
 
-def row_part(func: Func, target: Target, bytewise: bool = False) -> Part:
+def row_part(func: Func, target: Target, dot: str = "") -> Part:
     """Packs the row at a position of batch and m: its elements in the order of k, as bytes where tiles multiply
     them."""
     op = contraction_of(func)
-    k, types = axes_of(op, "k"), bytes_of(op) if bytewise else None
+    k, types = axes_of(op, "k"), bytes_of(op) if dot else None
 
     def store(block: Block, region: Block, buffer: Value, values: dict[Value, Value]) -> None:
         element = _element_of(region, block, values, types is not None)
@@ -90,13 +90,13 @@ def _element_of(region: Block, block: Block, values: dict[Value, Value], uncast:
     return cast(Value, narrow)
 
 
-def byte_panel_part(func: Func, target: Target, columns: int, taps: Axes, depth: Axes) -> Part:
+def byte_panel_part(func: Func, target: Target, columns: int, taps: Axes, depth: Axes, dot: str) -> Part:
     """Packs the `WIDTH` columns from `FIRST` on, of bytes: [taps][groups][columns][4]; what is past the end of depth
     is left as it was."""
     op = contraction_of(func)
     n, types = axes_of(op, "n"), bytes_of(op)
     assert types is not None
-    groups = ceildiv(extent_of(depth), GROUP)
+    groups = groups_of(extent_of(depth), dot)
     place = group_place(place_of(taps), place_of(depth), groups, columns, sym(INSIDE))
 
     def store(block: Block, region: Block, buffer: Value, values: dict[Value, Value]) -> None:

@@ -21,10 +21,11 @@ from onnxc.codegen.llvm.contract_form import (
     place_of,
     rows_of,
 )
-from onnxc.codegen.llvm.microkernel_bytes import GROUP
+from onnxc.codegen.llvm.microkernel import BLOCK_ROWS, STEPS
+from onnxc.codegen.llvm.microkernel_bytes import GROUP, groups_of
 from onnxc.codegen.llvm.narrow import code_index, group_of, narrow_operand, parameter_index, stored_type
 from onnxc.ir.core import Block, Func, Op, Value
-from onnxc.ir.dims import Bounds, DimLike, ceildiv, floordiv, mod, simplify, substitute, sym, symbols_of
+from onnxc.ir.dims import Bounds, DimLike, floordiv, mod, simplify, substitute, sym, symbols_of
 from onnxc.ir.types import I8, U8, DType, Mem
 
 __all__ = ["COLUMN", "NarrowPanels", "Panels", "Plan", "Rows", "group_index", "plan_of", "single_load"]
@@ -69,7 +70,8 @@ COLUMN = "column."
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """A contraction's axes, with those of k split into taps and the depth of each, how its operands are read (None:
-    packed), and how many rows tiles are made of."""
+    packed), and how many rows tiles are made of. Where `copied` is given, rows are read in place only to be copied one
+    behind the other, a piece for each position of these axes."""
 
     batch: Axes
     m: Axes
@@ -81,28 +83,43 @@ class Plan:
     panels: Panels | None
     height: DimLike
     narrow: NarrowPanels | None = None
+    copied: Axes | None = None
 
     @property
     def columns(self) -> DimLike:
         return extent_of(self.n)
 
 
-def plan_of(func: Func, columns: int, lanes: int, bytewise: bool = False) -> Plan:
-    """The plan for a kernel in normal form and panels of `columns` columns in vectors of `lanes`; `bytewise` for tiles
-    that multiply bytes."""
+def plan_of(func: Func, columns: int, lanes: int, dot: str = "") -> Plan:
+    """The plan for a kernel in normal form and panels of `columns` columns in vectors of `lanes`; `dot` says how tiles
+    multiply bytes."""
     op = contraction_of(func)
     accesses = Accesses(func)
     batch, m, n, k = (axes_of(op, g) for g in ("batch", "m", "n", "k"))
     accumulate = cast(DType, op.attrs["accumulate"])
-    left, right = (bytes_of(op) if bytewise else None) or (accumulate, accumulate)
+    left, right = (bytes_of(op) if dot else None) or (accumulate, accumulate)
     rows, split = _rows_in_place(op, accesses, k, left)
     taps, depth = k[:split], k[split:]
-    if bytewise:
-        panels = _groups_in_place(op, n, taps, depth, columns, right)
+    copied: Axes | None = None
+    if dot == "amx":
+        if rows is not None and not _are_at_one_stride(rows, m, taps, depth):
+            copied = taps
+        taps, depth = [], k
+    if dot:
+        panels = _groups_in_place(op, n, taps, depth, columns, right, dot)
     else:
         panels = _panels_in_place(op, accesses, n, taps, depth, columns, lanes)
-    narrow = _narrow_in_place(func, n, k, columns) if panels is None and not bytewise else None
-    return Plan(batch, m, n, k, taps, depth, rows, panels, extent_of(rows_of(op)), narrow)
+    narrow = _narrow_in_place(func, n, k, columns) if panels is None and not dot else None
+    return Plan(batch, m, n, k, taps, depth, rows, panels, extent_of(rows_of(op)), narrow, copied)
+
+
+def _are_at_one_stride(rows: Rows, m: Axes, taps: Axes, depth: Axes) -> bool:
+    """Whether a matrix unit may read the rows in place: whole blocks of them, in whole steps, that are equally far
+    apart."""
+    height, steps = extent_of(m), extent_of(depth)
+    if taps or rows.where or len(m) != 1 or not isinstance(height, int) or not isinstance(steps, int):
+        return False
+    return height % BLOCK_ROWS == 0 and steps % STEPS["amx"] == 0 and linear_in(rows.index, m[0][0]) is not None
 
 
 def single_load(region: Block, dtype: DType) -> Op | None:
@@ -140,7 +157,9 @@ def _rows_in_place(op: Op, accesses: Accesses, k: Axes, dtype: DType) -> tuple[R
     return Rows(load.operand(0), first, tuple(where), fill), split
 
 
-def _groups_in_place(op: Op, n: Axes, taps: Axes, depth: Axes, columns: int, dtype: DType) -> Panels | None:
+def _groups_in_place(
+    op: Op, n: Axes, taps: Axes, depth: Axes, columns: int, dtype: DType, dot: str
+) -> Panels | None:
     """Panels of bytes, which nothing but the pass `pack` makes: [panels, taps, groups, columns, 4] behind the batch."""
     load = single_load(op.regions[1], dtype)
     if load is None:
@@ -148,7 +167,7 @@ def _groups_in_place(op: Op, n: Axes, taps: Axes, depth: Axes, columns: int, dty
     shape = cast(Mem, load.operand(0).type).shape
     index = cast("tuple[DimLike, ...]", load.attrs["index"])
     expected = group_index(place_of(n), taps, depth, columns)
-    groups = ceildiv(extent_of(depth), GROUP)
+    groups = groups_of(extent_of(depth), dot)
     if index[-len(expected) :] != expected or shape[-4:] != (extent_of(taps), groups, columns, GROUP):
         return None
     place: DimLike = 0

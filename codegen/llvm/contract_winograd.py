@@ -80,7 +80,7 @@ class WinogradEmitter(ContractEmitter):
         m0 = self.m0 = b.mul(index, dim(self.chunk_rows))
         rows = b.sub(least(b, b.add(m0, dim(self.chunk_rows)), dim(self.plan.height)), m0)
         end = least(b, b.mul(high, constant(width)), dim(self.plan.columns))
-        chunk = Chunk.of(b, m0, rows, self.tile.rows)
+        chunk = Chunk.of(b, m0, rows, self.tile)
 
         def each_input(b: ir.IRBuilder, r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             self._transform_inputs(b, r)

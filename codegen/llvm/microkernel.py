@@ -35,6 +35,12 @@ ACCUMULATORS: dict[str, ir.Type] = {
 
 ITEM_BYTES: dict[str, int] = {"f32": 4, "f64": 8, "i32": 4, "i64": 8}
 
+STEPS = {"vnni": 4, "pairs": 4, "amx": 64}
+"""How products of bytes may be summed -> the steps of depth that are taken at once."""
+
+BLOCK_ROWS = 16
+"""Rows that a matrix unit computes at once."""
+
 # Two FMAs start a cycle and take four (Zen 2-5, Skylake and later): with fewer accumulators than this a tile waits for
 # its own results.
 _FMAS_IN_FLIGHT = 8
@@ -84,9 +90,9 @@ class Microkernel:
     `pitch` is the number of pointers in one row of the pointer table: the tile of fewer rows at a problem's edge
     shares the table of the full tile.
 
-    With a `dot` the operands are bytes that are taken four steps at a time (`microkernel_bytes`); `signs` then says of
-    the left and the right one whether it is unsigned, "u", or signed, "s". With a `coding` the panel is of weights that
-    are widened on the way (`microkernel_narrow`).
+    With a `dot` the operands are bytes that are taken four steps at a time (`microkernel_bytes`, `microkernel_amx`);
+    `signs` then says of the left and the right one whether it is unsigned, "u", or signed, "s". With a `coding` the
+    panel is of weights that are widened on the way (`microkernel_narrow`).
     """
 
     dtype: str
@@ -105,8 +111,8 @@ class Microkernel:
             raise ValueError(f"{self.rows} rows do not fit a pointer table of {self.pitch} a row")
         if self.vectors < 1 or self.lanes < 1:
             raise ValueError(f"vectors and lanes must be positive in {self}")
-        if self.dot and (self.dot not in ("vnni", "pairs") or self.dtype != "i32" or len(self.signs) != 2):
-            raise ValueError(f"{self} sums products of bytes neither by vnni nor by pairs into i32")
+        if self.dot and (self.dot not in STEPS or self.dtype != "i32" or len(self.signs) != 2):
+            raise ValueError(f"{self} sums products of bytes by none of {', '.join(STEPS)} into i32")
 
     @property
     def name(self) -> str:
@@ -118,8 +124,23 @@ class Microkernel:
 
     @property
     def group(self) -> int:
-        """Steps of depth that lie together in the panel."""
+        """Steps of depth that lie together in a column of the panel."""
         return 4 if self.dot else 1
+
+    @property
+    def steps(self) -> int:
+        """Steps of depth that are read together, past its end too: panels have zeros there."""
+        return STEPS[self.dot] if self.dot else 1
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether a matrix unit computes the tile: its rows lie at one stride, in one tap, and are made in blocks."""
+        return self.dot == "amx"
+
+    @property
+    def block(self) -> int:
+        """Rows that are computed together, whatever the rows of a tile."""
+        return BLOCK_ROWS if self.is_matrix else 1
 
     @property
     def left_bytes(self) -> int:
@@ -129,7 +150,7 @@ class Microkernel:
     @property
     def flips(self) -> bool:
         """Whether both operands are bytes of one sign, so that the left one's is changed on the way."""
-        return bool(self.dot) and self.signs[0] == self.signs[1]
+        return bool(self.dot) and not self.is_matrix and self.signs[0] == self.signs[1]
 
     @property
     def item_type(self) -> ir.Type:

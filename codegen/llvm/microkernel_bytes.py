@@ -16,13 +16,20 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from onnxc.codegen.llvm.loops import counted_loop, i64
-from onnxc.codegen.llvm.microkernel import I8, I32, Emitter, Microkernel, byte_offset, declared, prefetch, splat
+from onnxc.codegen.llvm.microkernel import I8, I32, STEPS, Emitter, Microkernel, byte_offset, declared, prefetch, splat
 from onnxc.codegen.llvm.target import Target
+from onnxc.ir.dims import DimLike, ceildiv
 
-__all__ = ["GROUP", "byte_microkernel", "dot_for"]
+__all__ = ["GROUP", "byte_microkernel", "dot_for", "groups_of"]
 
 GROUP = 4
 """Steps of depth in a group."""
+
+
+def groups_of(depth: DimLike, dot: str) -> DimLike:
+    """How many groups a panel has of each tap of `depth` steps: those that `dot` reads."""
+    return ceildiv(depth, STEPS[dot]) * (STEPS[dot] // GROUP)
+
 
 _TOP_BITS = 0x80808080
 _PAIRS = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}

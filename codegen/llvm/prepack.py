@@ -90,7 +90,7 @@ class _Packer:
         if operand is None or _packed_already(contraction_of(func).regions[1], operand.own):
             return
         if schedule.dot:
-            self.right_bytes(func, launch, operand, columns, schedule.lanes)
+            self.right_bytes(func, launch, operand, columns, schedule)
             return
         if schedule.winograd:
             self.right_winograd(func, launch, operand, columns, schedule.winograd)
@@ -103,14 +103,15 @@ class _Packer:
         index = (floordiv(column, columns), place_of(operand.k), mod(column, columns))
         self.replace(func, launch, operand, ("panels", columns), index, lambda: in_panels(func, operand, columns))
 
-    def right_bytes(self, func: Func, launch: Op, operand: Operand, columns: int, lanes: int) -> None:
-        plan = plan_of(func, columns, lanes, True)
+    def right_bytes(self, func: Func, launch: Op, operand: Operand, columns: int, schedule: Schedule) -> None:
+        dot = schedule.dot
+        plan = plan_of(func, columns, schedule.lanes, dot)
         taps = extent_of(plan.taps)
         if plan.panels is not None or not isinstance(taps, int):
             return
         index = group_index(place_of(operand.own), plan.taps, plan.depth, columns)
-        layout = ("groups", columns, taps)
-        self.replace(func, launch, operand, layout, index, lambda: in_groups(func, operand, columns, taps))
+        layout = ("groups", columns, taps, dot)
+        self.replace(func, launch, operand, layout, index, lambda: in_groups(func, operand, columns, taps, dot))
 
     def right_narrow(self, func: Func, launch: Op, operand: Operand, narrow: Narrow, columns: int) -> None:
         """The region becomes (code - zero) * scale of three packed constants, as far as they differ from 0 and 1."""
@@ -146,7 +147,7 @@ class _Packer:
         self.replace(func, launch, operand, ("winograd", columns, size), index, lambda: panels)
 
     def left(self, func: Func, launch: Op, schedule: Schedule) -> None:
-        if plan_of(func, schedule.vectors * schedule.lanes, schedule.lanes, bool(schedule.dot)).rows is not None:
+        if plan_of(func, schedule.vectors * schedule.lanes, schedule.lanes, schedule.dot).rows is not None:
             return
         operand = self.operand(func, launch, 0)
         if operand is not None:

@@ -13,7 +13,7 @@ from onnxc.codegen.accesses import Accesses, linear_in, where_of
 from onnxc.codegen.interp import run_kernel
 from onnxc.codegen.llvm.contract_form import Axes, bytes_of, clone_region, contraction_of, place_of
 from onnxc.codegen.llvm.contract_plan import single_load
-from onnxc.codegen.llvm.microkernel_bytes import GROUP
+from onnxc.codegen.llvm.microkernel_bytes import GROUP, groups_of
 from onnxc.codegen.schedule import Schedule
 from onnxc.codegen.winograd import along, transforms
 from onnxc.ir.core import Block, Func, Op, Value
@@ -96,7 +96,7 @@ def _panels(plain: np.ndarray, columns: int) -> np.ndarray:
     return panels
 
 
-def in_groups(func: Func, operand: Operand, columns: int, taps: int) -> np.ndarray | None:
+def in_groups(func: Func, operand: Operand, columns: int, taps: int, dot: str) -> np.ndarray | None:
     """A right operand of bytes: [batch..., panels, taps, groups, columns, 4], zero past the last column and past the
     end of each tap's depth; None as for `in_rows`."""
     plain = _plain(func, operand)
@@ -104,7 +104,7 @@ def in_groups(func: Func, operand: Operand, columns: int, taps: int) -> np.ndarr
         return None
     *batch, k, n = plain.shape
     depth = k // taps if taps else 0
-    groups, width = -(-depth // GROUP), -(-n // columns)
+    groups, width = cast(int, groups_of(depth, dot)), -(-n // columns)
     padded = np.zeros((*batch, taps, groups * GROUP, width * columns), plain.dtype)
     padded[..., :depth, :n] = plain.reshape(*batch, taps, depth, n)
     cut = padded.reshape(*batch, taps, groups, GROUP, width, columns)

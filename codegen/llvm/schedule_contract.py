@@ -14,7 +14,8 @@ from typing import cast
 from onnxc.codegen.llvm.contract_form import axes_of, bytes_of, contraction_of, extent_of, rows_of, signs_of
 from onnxc.codegen.llvm.contract_loops import Blocking, rows_met
 from onnxc.codegen.llvm.contract_plan import Plan, plan_of
-from onnxc.codegen.llvm.microkernel import ITEM_BYTES, Coding, Microkernel
+from onnxc.codegen.llvm.microkernel import BLOCK_ROWS, ITEM_BYTES, STEPS, Coding, Microkernel
+from onnxc.codegen.llvm.microkernel_amx import has_amx
 from onnxc.codegen.llvm.microkernel_bytes import dot_for
 from onnxc.codegen.llvm.microkernel_narrow import STEPS_TOGETHER
 from onnxc.codegen.llvm.narrow import group_of
@@ -37,6 +38,7 @@ _PACKED_CHUNKS = 4
 # Waking a worker that sleeps costs about 10 us, so that less work than this many cycles of multiply-adds is not shared.
 _CYCLES_WORTH_SHARING = 16384
 _FMAS_A_CYCLE = 2
+_WORK_A_LANE = {"vnni": 2, "amx": 8}
 _ROWS_A_READ = 4
 
 
@@ -47,11 +49,14 @@ def schedule_contraction(func: Func, target: Target) -> Schedule:
     dtype = TILE_TYPES[accumulate.name]
     height, columns = extent_of(axes_of(op, "m")), extent_of(axes_of(op, "n"))
     width = columns if isinstance(columns, int) else None
-    dot, types = dot_for(target), bytes_of(op)
+    types = bytes_of(op)
+    dot = dot_for(target) if types else ""
+    if types and has_amx(target) and _fills_blocks(height, columns, extent_of(axes_of(op, "k"))):
+        dot = "amx"
     of_bytes = byte_tile_for(target, dot, signs_of(types), width) if dot and types else None
     blocking = blocking_for(target, dtype, n=width, tile=of_bytes)
     tile = blocking.tile
-    plan = plan_of(func, blocking.columns, tile.lanes, bool(tile.dot))
+    plan = plan_of(func, blocking.columns, tile.lanes, tile.dot)
     chunk = blocking.chunk_rows * (1 if plan.panels is not None else _PACKED_CHUNKS)
     if isinstance(height, int):
         chunk = min(chunk, max(1, -(-height // tile.rows)) * tile.rows)
@@ -65,6 +70,12 @@ def schedule_contraction(func: Func, target: Target) -> Schedule:
         depth=blocking.block_bytes // blocking.row_bytes * tile.group,
         dot=tile.dot,
     )
+
+
+def _fills_blocks(height: DimLike, columns: DimLike, depth: DimLike) -> bool:
+    """Whether a matrix unit's blocks of rows and columns, and its steps of depth, are mostly full."""
+    least = ((height, BLOCK_ROWS // 2), (columns, BLOCK_ROWS), (depth, STEPS["amx"] // 2))
+    return all(not isinstance(extent, int) or extent > limit for extent, limit in least)
 
 
 def blocking_of(func: Func, schedule: Schedule) -> Blocking:
@@ -81,7 +92,7 @@ def blocking_of(func: Func, schedule: Schedule) -> Blocking:
     height, columns = extent_of(rows_of(op)), extent_of(axes_of(op, "n"))
     row_counts, vector_counts = None, None
     if isinstance(height, int):
-        row_counts = _row_counts(height, schedule.chunk, tile.rows)
+        row_counts = _row_counts(height, schedule.chunk, tile)
     if isinstance(columns, int):
         vector_counts = frozenset(-(-min(width, columns - n0) // tile.lanes) for n0 in range(0, columns, width)) or None
     block_bytes = -(-schedule.depth // tile.group) * width * ITEM_BYTES[dtype]
@@ -111,12 +122,12 @@ def few_blocking(target: Target, plan: Plan, blocking: Blocking) -> Blocking | N
     return replace(blocking, tile=tile, chunk_rows=tile.rows, row_counts=counts)
 
 
-def _row_counts(height: int, chunk: int, rows: int) -> frozenset[int] | None:
+def _row_counts(height: int, chunk: int, tile: Microkernel) -> frozenset[int] | None:
     """The sizes of tile that chunks of equal size meet; see `chunks_of`."""
-    step = cast(int, chunks_of(height, chunk, rows)[1])
+    step = cast(int, chunks_of(height, chunk, tile.rows)[1])
     if not step:
         return None
-    return frozenset().union(*(rows_met(min(step, height - m0), chunk, rows) for m0 in range(0, height, step)))
+    return frozenset().union(*(rows_met(min(step, height - m0), chunk, tile) for m0 in range(0, height, step)))
 
 
 def chunks_of(height: DimLike, chunk: int, rows: int) -> tuple[DimLike, DimLike]:
@@ -136,5 +147,5 @@ def grain_of(func: Func, schedule: Schedule) -> DimLike:
     # A panel comes from the second-level cache or beyond, at some 32 bytes a cycle: one row takes as long as four.
     rows = dim_max(_ROWS_A_READ, dim_min(height, schedule.chunk))
     job = rows * dim_min(extent_of(axes_of(op, "n")), width) * dim_max(1, depth)
-    worth = _CYCLES_WORTH_SHARING * _FMAS_A_CYCLE * schedule.lanes * (2 if schedule.dot == "vnni" else 1)
+    worth = _CYCLES_WORTH_SHARING * _FMAS_A_CYCLE * schedule.lanes * _WORK_A_LANE.get(schedule.dot, 1)
     return dim_max(1, floordiv(worth, dim_max(1, job)))

@@ -248,6 +248,10 @@ def _host() -> Target:
                           f"supported are {', '.join(extensions.EXTENSIONS)}")
     enabled = frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
     features = enabled & extensions.EXTENSIONS[arch].keys()
+    if "amx-tile" in features:
+        from onnxc.runtime.cpu import may_use_tiles  # asked for where code that needs it is judged, too
+
+        features = features if may_use_tiles() else extensions.apply_flags(arch, features, [("-", "amx-tile")])
     cpu = llvm.get_host_cpu_name()
     return Target(triple, cpu if cpu in extensions.CPUS[arch] else extensions.closest_level(arch, features), features)
 

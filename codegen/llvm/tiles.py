@@ -19,6 +19,8 @@ _MOST_ROWS = 6
 # Powers of two divide the usual numbers of channels.
 _VECTOR_COUNTS = (4, 2, 1)
 _CHUNK_ROWS = 96
+# Two by two of a matrix unit's registers of sums: each of either operand's is multiplied twice.
+_AMX_ROWS, _AMX_VECTORS, _AMX_LANES = 32, 2, 16
 _NARROWEST_VECTOR_BYTES = 16
 
 
@@ -62,6 +64,8 @@ def byte_tile_for(target: Target, dot: str, signs: str, n: int | None = None) ->
     """The full tile for products of bytes, as `tile_for`. Beside the tile in registers: the panel's vectors (twice, as
     even and odd bytes, where products are made in pairs), one of the left operand alike, and where the left operand is
     flipped a sum for each vector and the bits to flip."""
+    if dot == "amx":
+        return Microkernel("i32", _AMX_ROWS, _AMX_VECTORS, _AMX_LANES, _AMX_ROWS, dot, signs)
     lanes = _narrowed(target.vector_bytes // 4, 4, n)
     most_vectors = _VECTOR_COUNTS[0] if n is None else max(1, -(-n // lanes))
     flips = signs[0] == signs[1]
@@ -108,7 +112,7 @@ def blocking_for(
     chunk_rows = _CHUNK_ROWS // tile.rows * tile.rows
     row_counts = None
     if job_rows is not None:
-        row_counts = frozenset().union(*(rows_met(rows, chunk_rows, tile.rows) for rows in job_rows))
+        row_counts = frozenset().union(*(rows_met(rows, chunk_rows, tile) for rows in job_rows))
     vector_counts = None
     if n is not None:
         columns = tile.vectors * tile.lanes

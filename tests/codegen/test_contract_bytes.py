@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 
 import numpy as np
 import pytest
 from llvmlite import ir
 
 from onnxc.codegen.interp import run_kernel
+from onnxc.codegen.llvm import target as target_module
 from onnxc.codegen.llvm.contract import prepare_contraction
+from onnxc.codegen.llvm.emit import emit_kernel
 from onnxc.codegen.llvm.microkernel import Microkernel
 from onnxc.codegen.llvm.microkernel_bytes import byte_microkernel
 from onnxc.codegen.llvm.target import Target
@@ -20,11 +23,13 @@ from onnxc.ir.core import Func
 from onnxc.ir.parser import parse_func
 from onnxc.ir.printer import print_func
 from onnxc.ops import load_all
-from tests.codegen.native import NativeKernel
+from onnxc.runtime import cpu
+from tests.codegen.native import NativeKernel, guarded
 from tests.codegen.test_contract import contraction, target_here
 
 load_all()
-TARGETS = ["host", "x86-64-v3", "x86-64"]
+VNNI = "x86_64-linux-gnu/x86-64-v4+avx512vnni"
+TARGETS = ["host", VNNI, "x86-64-v3", "x86-64"]
 SIGNS = ["".join(p) for p in itertools.product("us", "us")]
 NAMES = {"u": "u8", "s": "i8"}
 TYPES = {"u": np.uint8, "s": np.int8}
@@ -63,7 +68,7 @@ def extremes(kind: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("layout", ["kn", "nk"])
-@pytest.mark.parametrize("extents", [(7, 40, 37), (13, 130, 64), (5, 6, 5)], ids=str)
+@pytest.mark.parametrize("extents", [(7, 40, 37), (13, 130, 64), (5, 6, 5), (49, 70, 150), (48, 33, 192)], ids=str)
 @pytest.mark.parametrize("signs", SIGNS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_products_are_exact(target: str, signs: str, extents: tuple[int, int, int], layout: str) -> None:
@@ -89,7 +94,7 @@ def test_nothing_past_the_end_of_a_row_is_read(signs: str, rest: int) -> None:
 
 @pytest.mark.parametrize("channels", [3, 16, 18])
 @pytest.mark.parametrize("signs", ["us", "ss", "uu"])
-@pytest.mark.parametrize("target", ["host", "x86-64-v3"])
+@pytest.mark.parametrize("target", ["host", VNNI, "x86-64-v3"])
 def test_windows_padded_with_a_zero_point(target: str, signs: str, channels: int) -> None:
     size, outs, fill = 7, 24, {"u": 131, "s": -5}[signs[0]]
     line = size * channels
@@ -134,3 +139,49 @@ def test_one_instruction_makes_four_products(signs: str) -> None:
     byte_microkernel(module, Microkernel("i32", rows, 4, 16, rows, "vnni", signs)).linkage = "external"
     text = Target.parse("x86_64-linux-gnu/x86-64-v4+avx512vnni").assembly(module)
     assert text.count("vpdpbusd") >= rows * 4 and "zmmword ptr [rsp" not in text and "%rsp), %zmm" not in text
+
+
+AMX = VNNI + "+amx-int8"
+
+
+@pytest.mark.parametrize("signs", SIGNS)
+def test_a_matrix_unit_takes_what_fills_it(signs: str) -> None:
+    """Rows, columns and depth of a register's size each; the unit is configured and released around it."""
+    target = Target.parse(AMX)
+    for extents, unit in (((64, 64, 128), True), ((4, 64, 128), False), ((64, 8, 128), False), ((64, 64, 16), False)):
+        prepared = prepare_contraction(product(signs, *extents), target)
+        assert (Schedule.parse(str(prepared.attrs["schedule"])).dot == "amx") == unit
+    module = ir.Module()
+    emit_kernel(module, product(signs, 64, 64, 128), target, lambda message: 0, []).function.linkage = "external"
+    text = target.assembly(module)
+    assert text.count(f"tdpb{signs}d") >= 4 and "ldtilecfg" in text and "tilerelease" in text
+
+
+@pytest.mark.parametrize("rows", [1, 16, 31, 100])
+@pytest.mark.parametrize("depth", [3 * 64, 100, 33])
+def test_rows_of_a_matrix_unit_that_a_run_counts(rows: int, depth: int) -> None:
+    """Rows in blocks of 16 and depth in steps of 64: nothing past either's end counts, or is read of the operands."""
+    axes = "batch = [], m = [[<m>, <M>]], n = [[<n>, 48]], k = [[<k>, <K>]]"
+    func = contraction("%a: mem<u8[M, K]>, %b: mem<i8[K, 48]>, %o: mem<i32[M, 48]>", axes,
+                       wide_load("a", "u", "<m>, <k>"), wide_load("b", "s", "<k>, <n>"), STORE, "i32")
+    a, b, out = extremes("u", (rows, depth), 1), extremes("s", (depth, 48), 2), np.zeros((rows, 48), np.int32)
+    kernel = native(print_func(func), target_here(AMX) and AMX)
+    with guarded(a, True) as left, guarded(b, True) as right, guarded(out, True) as sums:
+        assert kernel.run([left, right, sums], {"M": rows, "K": depth}, lambda total: [total // 2], threads=2) is None
+        np.testing.assert_array_equal(sums, a.astype(np.int64) @ b.astype(np.int64))
+
+
+def test_a_forked_child_may_use_the_matrix_unit() -> None:
+    kernel = native(print_func(product("us", 64, 64, 128)), target_here(AMX) and AMX)
+    a, b, out = extremes("u", (64, 128), 1), extremes("s", (128, 64), 2), np.zeros((64, 64), np.int32)
+    child = os.fork()
+    if child == 0:
+        kernel.run([a, b.reshape(-1).copy(), out], {})
+        os._exit(not np.array_equal(out, a.astype(np.int64) @ b.astype(np.int64)))
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_matrix_unit_that_the_system_refuses_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "may_use_tiles", lambda: False)
+    assert not any(name.startswith("amx") for name in target_module._host.__wrapped__().features)
+    assert not any(name.startswith("amx") for name in cpu.host_extensions.__wrapped__())

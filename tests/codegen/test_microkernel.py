@@ -240,7 +240,7 @@ def test_rows_met_are_those_that_jobs_meet():
     for m_value in [*range(300), 1000, 3136]:
         met = np.zeros(64, np.uint8)
         call(met.ctypes.data, memory.ctypes.data, m_value)
-        expected = rows_met(m_value, blocking.chunk_rows, blocking.tile.rows)
+        expected = rows_met(m_value, blocking.chunk_rows, blocking.tile)
         assert set(np.flatnonzero(met)) == expected, m_value
         assert max(expected, default=0) <= blocking.tile.rows
 
