@@ -138,7 +138,7 @@ def _contraction(func: Func, attend: Op, groups: Sequence[str], regions: Sequenc
             block.append(clone_op(op, values))
         blocks.append(block)
     lists = {key: attend.attrs[group] for key, group in zip(("m", "n", "k"), groups, strict=True)}
-    attrs = {"batch": attend.attrs["batch"], **lists, "accumulate": F32}
+    attrs = {"batch": attend.attrs["batch"], **lists, "accumulate": F32, "winograd": ()}
     copy.body.append(Op("k.contract", (), (), attrs, blocks))
     return flat_form(copy)
 
