@@ -119,6 +119,12 @@ class Config:
         _integer(1),
         "Threads of a session that names no number itself; unset: the CPUs that this process may use.",
     )
+    compile_processes: int | None = _setting(
+        None,
+        _integer(1),
+        "Processes that compile the kernels of one model; 1 begins no others; unset: the CPUs that this process may "
+        "use, up to 4.",
+    )
     target: str = _setting(
         "host", _text, "What CPU kernels are compiled for: 'host', or a target such as x86-64-v3 or aarch64-neon."
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxc.compilers import Compilers
 from onnxc.config import config
 from onnxc.frontend import LoadedModel, import_model, load_model
 from onnxc.frontend.changes import Changes, changed
@@ -90,13 +91,15 @@ def _loaded(model: str | bytes | os.PathLike[str] | LoadedModel, options: Compil
     return load_model(model, options.folder, ort_format=options.ort_format)
 
 
-def pass_context(options: CompileOptions) -> Context:
+def pass_context(options: CompileOptions, compilers: Compilers | None = None) -> Context:
     """The context of one compilation: fuel, log, and the passes that the pipeline table leaves to the driver."""
-    return Context(Fuel(options.fuel), RewriteLog(), _supplied(options))
+    return Context(Fuel(options.fuel), RewriteLog(), _supplied(options, compilers))
 
 
-def _supplied(options: CompileOptions) -> Mapping[str, Callable[[Module], None]]:
+def _supplied(options: CompileOptions, compilers: Compilers | None) -> Mapping[str, Callable[[Module], None]]:
     def schedule(module: Module) -> None:
+        if compilers is not None:
+            compilers.prepare(len(module.funcs) - 1)
         from onnxc.codegen.llvm.schedule import schedule as attach
         from onnxc.codegen.llvm.target import Target
         attach(module, Target.parse(options.target))
@@ -146,9 +149,10 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     for hook in hooks:
         hook("import", module)
     imported = time.perf_counter()
-    report = lower_to_program(module, options, hooks)
-    lowered = time.perf_counter()
-    compiled = emit(module, options, report)
+    with Compilers(options.target) as compilers:
+        report = lower_to_program(module, options, hooks, pass_context(options, compilers))
+        lowered = time.perf_counter()
+        compiled = emit(module, options, report, compilers)
     report["seconds"] = {"import": imported - start, "passes": lowered - imported, "emit": time.perf_counter() -
     lowered}
     report["external_files"] = external
@@ -157,12 +161,19 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     return compiled
 
 
-def emit(module: Module, options: CompileOptions, report: dict[str, Any] | None = None) -> CompiledModel:
+def emit(module: Module, options: CompileOptions, report: dict[str, Any] | None = None,
+         compilers: Compilers | None = None) -> CompiledModel:
     """The native object of a program module, and what its runtime has to know."""
     from onnxc.codegen.llvm.program import emit_program
+    from onnxc.codegen.llvm.share import Functions
     from onnxc.codegen.llvm.target import Target
     target = Target.parse(options.target)
-    program = emit_program(module, target, give_up_on_interrupt, options.flush_denormals)
+    workers = compilers or Compilers(options.target)
+
+    def compile_functions(functions: Functions, linked: Sequence[str]) -> bytes:
+        return give_up_on_interrupt(lambda: workers.compile(functions, linked))
+
+    program = emit_program(module, target, compile_functions, options.flush_denormals)
     inputs, outputs = _argument_types(module)
     report = {} if report is None else report
     report.update(kernels=len(program.kernels), launches=len(program.steps), host_ops=[])

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
@@ -34,7 +34,10 @@ from onnxc.codegen.llvm.dims import CheckedDims, DimEmitter, constant
 from onnxc.codegen.llvm.emit import emit_kernel
 from onnxc.codegen.llvm.heap import give, heap_buffer, room, wrap
 from onnxc.codegen.llvm.intrinsics import intrinsic
+from onnxc.codegen.llvm.parts import parts_of
 from onnxc.codegen.llvm.pool import declare_pool, pool_ir
+from onnxc.codegen.llvm.prepare import is_contraction
+from onnxc.codegen.llvm.share import Functions, Sharing, functions_of
 from onnxc.codegen.llvm.target import Target
 from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.dims import DimLike, ceildiv, dim_max, product, provably_nonneg, sym
@@ -50,9 +53,10 @@ _STOPPABLE = 64         # chunks a thread gets in a run that may be stopped, whi
 
 @dataclasses.dataclass(frozen=True)
 class ProgramCode:
-    """A program as an LLVM module, and what its caller has to know. `steps` are the names that profiles speak of."""
+    """A program as LLVM functions, and what its caller has to know. `steps` are the names that profiles speak
+    of."""
 
-    module: ir.Module
+    functions: Functions
     symbols: tuple[str, ...]
     constants: tuple[str, ...]
     errors: tuple[str, ...]
@@ -76,13 +80,15 @@ class Program:
 
 
 def emit_program(module: Module, target: Target,
-                 waiting: Callable[[Callable[[], bytes]], bytes] = lambda work: work(),
+                 compiler: Callable[[Functions, Sequence[str]], bytes] | None = None,
                  flush_denormals: bool = False) -> Program:
-    """The program of `module` compiled for `target`, its thread pool linked in. LLVM's work, which can take seconds and
-    shares nothing with the caller, is done by `waiting`. `flush_denormals`: see `codegen.llvm.denormals`."""
+    """The program of `module` compiled for `target`, its thread pool linked in. LLVM's work, which can take seconds, is
+    done by `compiler`, given the functions and the texts of modules that become part of theirs; without one, here.
+    `flush_denormals`: see `codegen.llvm.denormals`."""
     code = build_program(module, target, flush_denormals)
-    text = str(code.module)
-    object_bytes = waiting(lambda: target.compile(text, linked=[pool_ir(target)]))
+    linked = [pool_ir(target)]
+    text = parts_of(code.functions, 1)[0]
+    object_bytes = compiler(code.functions, linked) if compiler is not None else target.compile(text, linked=linked)
     return Program(object_bytes, text, code.symbols, code.constants, code.errors, code.kernels, code.steps,
                    code.run_symbols)
 
@@ -137,7 +143,8 @@ class _ProgramEmitter:
         guards = self.emit_guards()
         self.emit_plan(guards)
         self.emit_run(guards)
-        return ProgramCode(self.module, self.symbols, tuple(self.constants), tuple(self.errors), tuple(kernels),
+        functions = functions_of(self.module, {name: self.sharing(name) for name in kernels})
+        return ProgramCode(functions, self.symbols, tuple(self.constants), tuple(self.errors), tuple(kernels),
                            tuple(_step_name(op) for op in self.steps), tuple(name for name, _ in self.bounds))
 
     def error(self, message: str) -> int:
@@ -167,6 +174,15 @@ class _ProgramEmitter:
                 emitted.append(func.name)
             self.codes[func.name] = by_structure[structure]
         return emitted
+
+    def sharing(self, kernel: str) -> Sharing:
+        """The inner loops of contractions are functions of their own, which take extents as arguments anyway; in other
+        kernels only what runs once an element is as fast with extents that are loaded."""
+        func = self.source.funcs[kernel]
+        if is_contraction(func):
+            return Sharing.NUMBERS
+        inner = {op.name for op in func.walk() if op.name in LOOPS} - {"k.parallel", "k.sweep"}
+        return Sharing.NOTHING if inner else Sharing.FACTORS
 
     # ---- onnxc_guards ------------------------------------------------------------------------------------------------
 
