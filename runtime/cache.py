@@ -268,20 +268,22 @@ def _key_with(model: Content, names: Sequence[str], source: str | bytes, folder:
     base = folder or (os.path.dirname(source) or "." if isinstance(source, str) else None)
     if base is None:
         return None
+    homes = [base, *([os.path.dirname(os.path.realpath(source))] if isinstance(source, str) else [])]
     contents: list[tuple[str, Content]] = []
     for name in names:
-        content = _external_content(base, name)
+        content = _external_content(homes, name)
         if content is None or (before is not None and _changed(content) > before - _SETTLED):
             return None
         contents.append((name, content))
     return key_of(model, request, contents)
 
 
-def _external_content(base: str, name: str) -> Content | None:
-    """The content of a file that lies below `base` and that no link leads to; others are for the compiler to refuse."""
-    path = os.path.join(base, name)
+def _external_content(homes: Sequence[str], name: str) -> Content | None:
+    """The content of a file that lies below one of `homes`, of which the first is where it is looked for; others are
+    for the compiler to refuse."""
     try:
-        if os.path.realpath(path) != os.path.join(os.path.realpath(base), os.path.normpath(name)):
+        path = os.path.realpath(os.path.join(homes[0], name))
+        if not any(os.path.commonpath([home, path]) == home for home in map(os.path.realpath, homes)):
             return None
         if os.lstat(path).st_nlink > 1:
             return None

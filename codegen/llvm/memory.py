@@ -53,10 +53,11 @@ def emit_load(scope: Scope, op: Op) -> Element:
     place = _place(scope, op, op.operands[1:])
     guard = _guard(scope, op, op.operands[1:])
     other = const(op.attrs["other"], place.dtype)  # type: ignore[arg-type]
-    conditional = bool(scope.kernel.accesses.conditions(op)) and not _all_known(scope, op)
+    # Conditions that are the same in all lanes stand around the load; lanes that are past the end may hold anything.
+    differs = guard.lanes is not scope.mask
 
     def read(inner: Scope) -> ir.Value:
-        return _read(inner, place, guard.lanes, other if conditional else None)
+        return _read(inner, place, guard.lanes, other if differs else None)
 
     if guard.uniform is None:
         return Element(read(scope), place.dtype)
@@ -112,10 +113,6 @@ def _place(scope: Scope, op: Op, operands: tuple[Value | None, ...]) -> _Place:
         first = scope.builder.add(scope.dim(linear.rest, env), position)
         return _Place("strided", first, base, dtype, linear.stride)
     return _Place("lanes", splat(scope.builder, scope.dim(flat, env), scope.lanes), base, dtype)
-
-
-def _all_known(scope: Scope, op: Op) -> bool:
-    return all(c in scope.known for c in scope.kernel.accesses.conditions(op))
 
 
 def _guard(scope: Scope, op: Op, operands: tuple[Value | None, ...]) -> _Guard:

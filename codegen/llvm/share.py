@@ -166,7 +166,8 @@ def _parametrised(text: str, name: str, shared: str, loads: Sequence[str]) -> st
     head, brace, rest = text.partition("\n{\n")
     entry, colon, code = rest.partition(":\n")
     head = head.replace(f'@"{name}"', f'@"{shared}"', 1).rstrip()
-    head = f'{head[:-1]}, ptr %"shared.numbers") noinline'
+    before, _, attributes = head.rpartition(")")
+    head = f'{before}, ptr %"shared.numbers"){attributes.replace("noinline", "")} noinline'
     return head + brace + entry + colon + "".join(f"  {line}\n" for line in loads) + code
 
 

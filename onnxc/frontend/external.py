@@ -3,10 +3,17 @@
 The location comes from an untrusted model. It has to be a relative path of plain components below the model's folder;
 every component is opened from its parent's descriptor without following links, and what counts is the descriptor
 that was opened, never the name. The bytes are read into memory: a mapping would turn a later truncation into SIGBUS.
+
+A symbolic link gives a model nothing that it could not name without one as long as what it leads to lies below the
+model's folder. The caches of model hubs keep files under their digests in one folder and links to them in another; a
+model that is opened through such a link has its data beside the file that it leads to, which counts as its folder, too.
+The target is opened by its own path below that folder, again without following links: one that is swapped in meanwhile
+leads nowhere.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -59,10 +66,13 @@ def external_locations(proto: ModelProto) -> list[str]:
 
 class ExternalFiles:
     """Reads external data of one model. `folder` None: the model came as bytes and there is none. `files` are the bytes
-    of files that are in memory, by location, and are not looked for on disk."""
+    of files that are in memory, by location, and are not looked for on disk. `model` is the model's path, if it has
+    one."""
 
-    def __init__(self, folder: str | None, files: Mapping[str, np.ndarray] | None = None) -> None:
+    def __init__(self, folder: str | None, files: Mapping[str, np.ndarray] | None = None,
+                 model: str | None = None) -> None:
         self.folder, self.files = folder, files or {}
+        self._homes = [os.path.realpath(p) for p in (folder, model and os.path.dirname(os.path.realpath(model))) if p]
         self._digests: dict[str, str] = {}
 
     def read(self, entries: Iterable[tuple[str, str]], nbytes: int, tensor: str) -> np.ndarray:
@@ -78,7 +88,7 @@ class ExternalFiles:
         if self.folder is None:
             raise Fail(f'{what} The model was given as bytes, so there is no folder in which "{printable(location)}" '
                        "could be: it does not exist. Load the model from its path, or name the folder.")
-        fd = _open_below(self.folder, _components(location, what), location, what)
+        fd = _open(self.folder, self._homes, _components(location, what), what)
         try:
             return self._read(fd, location, offset, nbytes, fields.get("checksum"), what)
         finally:
@@ -156,28 +166,42 @@ def _components(location: str, what: str) -> list[str]:
     return parts
 
 
-def _open_below(folder: str, parts: list[str], location: str, what: str) -> int:
-    """A descriptor of the file, opened component by component without following a link below `folder`."""
+def _open(folder: str, homes: list[str], parts: list[str], what: str) -> int:
+    """A descriptor of the file that `parts` name below `folder`, or that links there lead to below one of `homes`."""
     if os.open not in os.supports_dir_fd:
         raise Fail(f"{what} This platform cannot open a file relative to a folder, which reading external data needs.")
-    name = printable(location)
+    name = printable("/".join(parts))
     try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        for i, part in enumerate(parts):
-            # O_NONBLOCK: opening a pipe must not wait for its other end.
-            kind = os.O_NONBLOCK if i == len(parts) - 1 else os.O_DIRECTORY
-            try:
-                below = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | kind, dir_fd=fd)
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
+        try:
+            return _open_below(folder, parts)
+        except OSError as e:
+            if e.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            real = os.path.realpath(os.path.join(folder, *parts))
+            home = next((h for h in homes if os.path.commonpath([h, real]) == h != real), None)
+            if home is None:
+                raise
+            return _open_below(home, os.path.relpath(real, home).split(os.sep))
     except FileNotFoundError:
         raise Fail(f'{what} The external data file does not exist: "{name}" in "{printable(folder)}".') from None
     except (OSError, ValueError) as e:
         reason = getattr(e, "strerror", None) or str(e)
         raise Fail(f'{what} "{name}" cannot be opened below the model\'s folder ({reason}). '
-                   "Symbolic links are not followed: copy the file into the model's folder.") from None
+                   "Symbolic links are not followed out of it: copy the file into the model's folder.") from None
+
+
+def _open_below(folder: str, parts: list[str]) -> int:
+    """A descriptor of a file, opened component by component without following a link below `folder`."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for i, part in enumerate(parts):
+        # O_NONBLOCK: opening a pipe must not wait for its other end.
+        kind = os.O_NONBLOCK if i == len(parts) - 1 else os.O_DIRECTORY
+        try:
+            below = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | kind, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = below
+    return fd
 
 
 def _regular_size(fd: int, location: str, what: str) -> int:

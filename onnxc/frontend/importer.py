@@ -43,7 +43,7 @@ def import_model(model: LoadedModel, overridden: Collection[str] = ()) -> Module
     problems.raise_if_any()
     model.limits.require("nodes", functions.size_of(main), "The number of nodes after inlining functions")
     module = Module()
-    reader = TensorReader(ExternalFiles(model.folder, model.files), model.limits)
+    reader = TensorReader(ExternalFiles(model.folder, model.files, model.path), model.limits)
     _describe(module, model, opsets)
     importer = Importer(module, functions, reader, problems)
     _Main(importer, model, main, opsets, frozenset(overridden)).run()

@@ -330,6 +330,23 @@ def test_scan(dtype: str, kind: str, exclusive: bool, target: str) -> None:
         check(func, grid(A=[1, 3], L=[0, 1, 9], B=[1, 40]), target)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_fold_inside_a_scan_whose_condition_is_the_same_in_all_lanes(target: str) -> None:
+    """The windows' maximum does not depend on the lanes, though lanes past the end are masked where it is computed."""
+    func = parse_func("""func @f(%x: mem<f32[2, 2]>, %o: mem<f32[2, N, 2]>) kind "kernel" {
+      k.parallel() {axes = [<i>, <j>], extents = [2, <N>]} () {
+        k.scan() {axis = <l>, extent = 2, kind = "add", exclusive = false} () {
+          %m = k.reduce() {axes = [<r>], extents = [2], kinds = ["max"]} : f32 () {
+            %v = k.load(%x) {index = [<i + r>, <l>], where = [[<i + r>, 0, 2]], other = 0.0} : f32
+            yield(%v)
+          }
+          yield(%m)
+        } (%acc: f32) {
+          k.store(%o, %acc) {index = [<i>, <j>, <l>], where = [], combine = none}
+        } } }""")
+    check(func, grid(N=[1, 2, 37]), target)
+
+
 # ---- data-dependent places -------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("target", TARGETS)

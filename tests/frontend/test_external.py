@@ -115,16 +115,38 @@ def test_other_bad_locations(folder: pathlib.Path, location: str) -> None:
         load(folder, external(location))
 
 
+def test_a_link_may_lead_where_the_model_could_go_without_one(folder: pathlib.Path) -> None:
+    os.symlink("deep/er/w.bin", folder / "to_inside")
+    os.symlink("deep", folder / "shallow")
+    for location in ("to_inside", "shallow/er/w.bin"):
+        np.testing.assert_array_equal(load(folder, external(location)), DATA)
+
+
+def test_a_hubs_cache_of_links_to_files_named_by_their_digests(tmp_path: pathlib.Path) -> None:
+    snapshot, blobs = tmp_path / "models--x" / "snapshots" / "0a1b", tmp_path / "models--x" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "feed").write_bytes(with_tensor(external("model.onnx_data")).SerializeToString())
+    (blobs / "beef").write_bytes(DATA.tobytes())
+    os.symlink("../../blobs/feed", snapshot / "model.onnx")
+    os.symlink("../../blobs/beef", snapshot / "model.onnx_data")
+    found = import_model(load_model(snapshot / "model.onnx")).constants["w"]
+    np.testing.assert_array_equal(found, DATA)
+    (snapshot / "model.onnx").unlink()
+    (snapshot / "model.onnx").write_bytes((blobs / "feed").read_bytes())    # whose folder has nothing to do with blobs
+    with pytest.raises(errors.Fail, match="links are not followed"):
+        import_model(load_model(snapshot / "model.onnx"))
+
+
 def test_links_pipes_sockets_and_folders(folder: pathlib.Path) -> None:
     os.symlink(folder.parent / "secret", folder / "to_secret")
-    os.symlink("w.bin", folder / "to_inside")
     os.symlink(folder.parent, folder / "up")
     os.symlink("loop", folder / "loop")
     os.link(folder.parent / "secret", folder / "hard")
     os.mkfifo(folder / "pipe")
     with socket.socket(socket.AF_UNIX) as s:
         s.bind(str(folder / "s"))
-        for location, words in (("to_secret", "links are not followed"), ("to_inside", "links are not followed"),
+        for location, words in (("to_secret", "links are not followed"),
                                 ("up/secret", "below"), ("loop", "links are not followed"), ("hard", "2 hard links"),
                                 ("pipe", "not a regular file"), ("s", "below"), ("deep", "not a regular file")):
             with pytest.raises(errors.Fail, match=words):
