@@ -1,17 +1,22 @@
 """The pass `attention`: a softmax between two products becomes one `t.attend`, whose scores are never in memory.
 
 Whatever exporters write around it is seen through: scales and masks between the first product and the softmax become
-the region of scores, with reshapes that group heads; a replacement of NaN weights by zero becomes `missing` (weights of
-a row are all NaN or none is); conversions between floats on the way to the second product leave weights as they are.
+the region of scores, with reshapes that group heads, as do numbers that queries and keys are multiplied with; a
+replacement of NaN weights by zero becomes `missing` (weights of a row are all NaN or none is); conversions between
+floats on the way to the second product leave weights as they are.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from onnxc.ir.core import Block, Module, Op, Value
 from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite, rule
-from onnxc.ir.types import F32
+from onnxc.ir.types import F32, Tensor
 from onnxc.ops.fold import ContractSpec, parse_spec
 from onnxc.passes.canonicalize import scalar_constant
 from onnxc.passes.epilogues import is_elementwise
@@ -48,8 +53,9 @@ def _attention(m: Match) -> Value | None:
         return m.no(reason)
     if not _is_private(m.op, scores, weights):
         return m.no("scores or weights are needed by others")
-    region, extras = _region(scores)
-    attend = m.builder.op("t.attend", [*scores.product.inputs, m.op.operand(1), *extras],
+    (q, k), factors = _unscaled(m, scores.product.inputs)
+    region, extras = _region(scores, factors)
+    attend = m.builder.op("t.attend", [q, k, m.op.operand(1), *extras],
                           {"scores": _text(specs[0]), "out": _text(specs[1]), "missing": weights.missing},
                           [m.op.result.type], [region])
     try:
@@ -201,9 +207,32 @@ def _keeps_elements(op: Op, product: Op) -> bool:
     return is_elementwise(op) or op.name == "t.cast"
 
 
-def _region(scores: _Scores) -> tuple[Block, list[Value]]:
-    """The region of a t.attend, and what it reads beside the product. It works on the product's shape; ops on another
-    one stand between reshapes."""
+def _unscaled(m: Match, operands: Sequence[Value]) -> tuple[list[Value], list[float]]:
+    """Queries and keys without a number that they are multiplied with, which may as well be scores' (they are then
+    read where they lie), and these numbers."""
+    out, factors = [], []
+    for v in operands:
+        views: list[Op] = []
+        x = v
+        while x.op is not None and x.op.name in ("t.reshape", "t.transpose") and m.only_use(x):
+            views.insert(0, x.op)
+            x = x.op.operand(0)
+        factor = scalar_constant(m, x.op.operand(1)) if x.op is not None and x.op.name == "t.mul" else None
+        if x.op is None or factor is None or not m.only_use(x) or x.op.operand(0).type != x.type \
+                or x.tensor.dtype != F32:
+            out.append(v)
+            continue
+        x = x.op.operand(0)
+        for op in views:
+            x = m.builder.value(op.name, x, **op.attrs)
+        out.append(x)
+        factors.append(factor)
+    return out, factors
+
+
+def _region(scores: _Scores, factors: Sequence[float]) -> tuple[Block, list[Value]]:
+    """The region of a t.attend, and what it reads beside the product, which is multiplied with `factors`. It works on
+    the product's shape; ops on another one stand between reshapes."""
     inside = set(scores.ops)
     own = scores.product.result
     extras = [x for x in dict.fromkeys(x for op in scores.ops for x in op.inputs)
@@ -214,6 +243,10 @@ def _region(scores: _Scores) -> tuple[Block, list[Value]]:
     for x in extras:
         if _is_scalar(x) and x.op is not None:
             values[x] = block.append(Op("t.const", (), [x.type], dict(x.op.attrs), loc=x.op.loc)).result
+    if factors:
+        number = np.array(math.prod(factors), np.float32)
+        factor = block.append(Op("t.const", (), [Tensor(F32, ())], {"value": number, "ref": None})).result
+        values[own] = block.append(Op("t.mul", [values[own], factor], [own.type])).result
     for op in scores.ops:
         copy = block.append(Op(op.name, [None if x is None else values[x] for x in op.operands],
                                [op.result.type], dict(op.attrs), loc=op.loc, names=[op.result.name]))

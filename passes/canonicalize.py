@@ -132,10 +132,14 @@ def _unit(m: Match) -> Value | None:
     return x if x.type == m.op.result.type else m.no("the constant broadcasts the operand")
 
 
-@rule("square", root="t.pow")
-def _square(m: Match) -> Value | None:
+@rule("small-power", root="t.pow")
+def _small_power(m: Match) -> Value | None:
+    """x**2 and x**3 as products, which round once and twice and cost a fiftieth."""
     x, c = m.op.operand(0), scalar_constant(m, m.op.operand(1))
-    return m.builder.value("t.mul", x, x) if c == 2.0 and x.type == m.op.result.type else None
+    if c not in (2.0, 3.0) or x.type != m.op.result.type:
+        return None
+    square = m.builder.value("t.mul", x, x)
+    return square if c == 2.0 else m.builder.value("t.mul", square, x)
 
 
 @rule("divide-by-power-of-two", root="t.div")

@@ -64,7 +64,16 @@ class _Chains:
         # A pure reshape of a product costs nothing in memory; a transpose is done by its store.
         if keeps_shape(user, v) or (user.name == "t.transpose" and _is_better_stored(user)):
             return user.result
-        return None
+        return self.behind_reshape(user) if user.name == "t.reshape" else None
+
+    def behind_reshape(self, reshape: Op) -> Value | None:
+        """The next value of the chain behind a reshape, if elementwise ops follow: the rows of the product, which are
+        those of a matrix for a layer, count as batch and position for what comes behind it. Columns stay columns."""
+        v = reshape.result
+        same_columns = v.dims[-1:] == reshape.operand(0).dims[-1:]
+        if not same_columns or self.is_stored(v) or not v.uses or not all(keeps_shape(u, v) for u in v.users):
+            return None
+        return self.step(v)
 
     def join(self, v: Value) -> Value | None:
         """The first value through which all goes that is computed from `v` (x * sigmoid(x)), by elementwise ops

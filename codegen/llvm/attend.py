@@ -57,6 +57,10 @@ __all__ = ["emit_attention", "prepare_attention"]
 
 # A chunk's scores of a block (96 x 384 floats: 144 KiB) stay in the second-level cache beside a head's keys and values.
 _CHUNK, _KEYS = 96, 384
+# Rows whose weights are computed together: enough that none waits for the latencies of its maximum and exponentials.
+_ROWS_AT_ONCE = 4
+# A panel's copy costs as much as some two dozen rows of products.
+_ROWS_WORTH_PACKING = 24
 # Less work than this many multiply-adds is not shared between threads.
 _WORTH_SHARING = 1 << 19
 _LONGEST_STRAIGHT = 12
@@ -151,7 +155,17 @@ def _product(func: Func, target: Target, height: DimLike, chunk: int) -> _Produc
         rows = {min(step, height - m0) for m0 in range(0, height, max(step, 1))} or None
     blocking = blocking_for(target, "f32", n=columns if isinstance(columns, int) else None, job_rows=rows)
     plan = plan_of(func, blocking.columns, blocking.tile.lanes)
+    if plan.panels is not None and _scattered(plan, blocking):
+        plan = dataclasses.replace(plan, panels=None)
     return _Product(func, plan, blocking, panel_part(func, target, blocking.columns) if plan.panels is None else None)
+
+
+def _scattered(plan: Plan, blocking: Blocking) -> bool:
+    """Whether a panel's rows lie apart, so that most of them would share a few sets of the first-level cache, and
+    enough rows of the left operand pass over it to pay for a copy."""
+    assert plan.panels is not None
+    apart = plan.panels.row_stride != blocking.columns
+    return apart and not (isinstance(plan.height, int) and plan.height < _ROWS_WORTH_PACKING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -379,42 +393,73 @@ class _AttendEmitter:
 
     def _block_weights(self, b: ir.IRBuilder, rows: ir.Value, n0: ir.Value, count: ir.Value) -> None:
         """The block's scores become weights in their place, beside their rows' new greatest score and total; what the
-        rows have summed so far is scaled to it."""
-        scalars, width = Scalars(b, self.target), self.lanes
-        kind = ir.VectorType(_FLOAT, width)
-        lowest, zero = ir.Constant(_FLOAT, -math.inf), ir.Constant(_FLOAT, 0.0)
-        again = b.icmp_signed("!=", n0, i64(0))
+        rows have summed so far is scaled to it. Rows are taken a few at once, the last ones again where rows run out:
+        each waits for its own maximum, exponentials and sum."""
+        again, last = b.icmp_signed("!=", n0, i64(0)), b.sub(rows, i64(1))
 
-        def row(b: ir.IRBuilder, r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            line = byte_offset(b, self.block, b.mul(r, i64(self.score_stride)))
-            before = b.load(_at(b, self.most, r), typ=_FLOAT, align=_ITEM)
-
-            def greater(b: ir.IRBuilder, n: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
-                score = b.load(_at(b, line, n), typ=kind, align=_ITEM)
-                return [b.select(b.fcmp_ordered(">", score, carried[0]), score, carried[0])]
-
-            (most,) = counted_loop(b, "most", 0, count, width, [splat(b, before, width)], greater)
-            most = _folded(b, "fmax", most)
-            base = b.select(b.fcmp_ordered("==", most, lowest), zero, most)
-            spread = splat(b, base, width)
-
-            def weigh(b: ir.IRBuilder, n: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
-                place = _at(b, line, n)
-                difference = b.fsub(b.load(place, typ=kind, align=_ITEM), spread)
-                weights = scalars.apply("exp", [Element(difference, F32)]).value
-                b.store(weights, place, align=_ITEM)
-                return [b.fadd(carried[0], weights)]
-
-            (sums,) = counted_loop(b, "weigh", 0, count, width, [ir.Constant(kind, None)], weigh)
-            scale = scalars.apply("exp", [Element(b.fsub(before, base), F32)]).value
-            total = b.fmul(b.load(_at(b, self.total, r), typ=_FLOAT, align=_ITEM), scale)
-            b.store(b.fadd(total, _folded(b, "fadd", sums)), _at(b, self.total, r), align=_ITEM)
-            b.store(most, _at(b, self.most, r), align=_ITEM)
-            with b.if_then(again):
-                self._scale(b, r, scale)
+        def group(b: ir.IRBuilder, r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            places = [_least(b, b.add(r, i64(i)), last) for i in range(_ROWS_AT_ONCE)]
+            before = [b.load(_at(b, self.most, p), typ=_FLOAT, align=_ITEM) for p in places]
+            most, base = self._greatest(b, places, before, count)
+            totals = self._weigh(b, places, base, count)
+            for place, m in zip(places, most, strict=True):
+                b.store(m, _at(b, self.most, place), align=_ITEM)
+            with b.if_else(again) as (rescaled, first):
+                with rescaled:
+                    self._rescale(b, r, last, before, base, totals)
+                with first:
+                    for place, total in zip(places, totals, strict=True):
+                        b.store(total, _at(b, self.total, place), align=_ITEM)
             return []
 
-        counted_loop(b, "weights", 0, rows, 1, [], row)
+        counted_loop(b, "weights", 0, rows, _ROWS_AT_ONCE, [], group)
+
+    def _line(self, b: ir.IRBuilder, row: ir.Value) -> ir.Value:
+        return byte_offset(b, self.block, b.mul(row, i64(self.score_stride)))
+
+    def _greatest(self, b: ir.IRBuilder, places: Sequence[ir.Value], before: Sequence[ir.Value],
+                  count: ir.Value) -> tuple[list[ir.Value], list[ir.Value]]:
+        """Of each row the greatest score so far, and the number that its exponents are counted from: 0 where that is
+        -inf, so that scores of -inf weigh nothing and not NaN."""
+        kind, lines = ir.VectorType(_FLOAT, self.lanes), [self._line(b, p) for p in places]
+
+        def greater(b: ir.IRBuilder, n: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            scores = [b.load(_at(b, line, n), typ=kind, align=_ITEM) for line in lines]
+            return [b.select(b.fcmp_ordered(">", s, c), s, c) for s, c in zip(scores, carried, strict=True)]
+
+        vectors = counted_loop(b, "most", 0, count, self.lanes, [splat(b, v, self.lanes) for v in before], greater)
+        most = [_folded(b, "fmax", v) for v in vectors]
+        zero, lowest = ir.Constant(_FLOAT, 0.0), ir.Constant(_FLOAT, -math.inf)
+        return most, [b.select(b.fcmp_ordered("==", m, lowest), zero, m) for m in most]
+
+    def _weigh(self, b: ir.IRBuilder, places: Sequence[ir.Value], base: Sequence[ir.Value],
+               count: ir.Value) -> list[ir.Value]:
+        """Scores become weights; of each row their sum."""
+        kind, lines = ir.VectorType(_FLOAT, self.lanes), [self._line(b, p) for p in places]
+        bases, scalars = [splat(b, v, self.lanes) for v in base], Scalars(b, self.target)
+
+        def weigh(b: ir.IRBuilder, n: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            scores = [b.load(_at(b, line, n), typ=kind, align=_ITEM) for line in lines]
+            shifted = [b.fsub(s, m) for s, m in zip(scores, bases, strict=True)]
+            weights = [scalars.apply("exp", [Element(d, F32)]).value for d in shifted]
+            for line, w in zip(lines, weights, strict=True):
+                b.store(w, _at(b, line, n), align=_ITEM)
+            return [b.fadd(c, w) for c, w in zip(carried, weights, strict=True)]
+
+        sums = counted_loop(b, "weigh", 0, count, self.lanes, [ir.Constant(kind, None)] * len(lines), weigh)
+        return [_folded(b, "fadd", v) for v in sums]
+
+    def _rescale(self, b: ir.IRBuilder, r: ir.Value, last: ir.Value, before: Sequence[ir.Value],
+                 base: Sequence[ir.Value], totals: Sequence[ir.Value]) -> None:
+        """Bring the totals and sums of the rows from `r` on to their new base."""
+        scalars = Scalars(b, self.target)
+        for i, (old, new, total) in enumerate(zip(before, base, totals, strict=True)):
+            place = b.add(r, i64(i))
+            with b.if_then(b.icmp_signed("<=", place, last)):
+                scale = scalars.apply("exp", [Element(b.fsub(old, new), F32)]).value
+                earlier = b.load(_at(b, self.total, place), typ=_FLOAT, align=_ITEM)
+                b.store(b.fadd(b.fmul(earlier, scale), total), _at(b, self.total, place), align=_ITEM)
+                self._scale(b, place, scale)
 
     def _scale(self, b: ir.IRBuilder, r: ir.Value, scale: ir.Value, counts: ir.Value | None = None) -> None:
         """Multiply the sums of a row; where it does not count, they become 0."""
@@ -526,11 +571,11 @@ def _at(b: ir.IRBuilder, floats: ir.Value, index: ir.Value) -> ir.Value:
 
 
 def _folded(b: ir.IRBuilder, kind: str, vector: ir.Value) -> ir.Value:
-    """All lanes as one: their greatest ("fmax"), or their sum in any order ("fadd")."""
+    """All lanes as one: the greatest ("fmax") of lanes that are no NaN, or their sum in any order ("fadd")."""
     start = [ir.Constant(_FLOAT, -0.0)] if kind == "fadd" else []
     function = intrinsic(b.module, f"llvm.vector.reduce.{kind}", [vector.type], _FLOAT,
                          [*(s.type for s in start), vector.type])
-    return b.call(function, [*start, vector], fastmath=("reassoc",))
+    return b.call(function, [*start, vector], fastmath=("reassoc",) if kind == "fadd" else ("nnan", "nsz"))
 
 
 def _least(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
