@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from onnxc.runtime.providers import get_all_providers, get_available_providers, get_device
     from onnxc.runtime.session import InferenceSession
     from onnxc.runtime.sparse import SparseTensor
+    from onnxc.shim import install_as_onnxruntime
 
 __version__ = "0.1.0"
 __author__ = "the onnxc authors"
@@ -57,6 +58,7 @@ cuda_version = ""
 _HOMES = {
     "onnxc.compiling": ("compile",),
     "onnxc.custom": ("register_op", "unregister_op"),
+    "onnxc.shim": ("install_as_onnxruntime",),
     "onnxc.runtime.artifact": ("open_artifact",),
     "onnxc.runtime.enums": (
         "ExecutionMode", "ExecutionOrder", "GraphOptimizationLevel", "OrtAllocatorType", "OrtCompileApiFlags",
@@ -113,6 +115,7 @@ __all__ = [
     "get_device",
     "get_version_string",
     "has_collective_ops",
+    "install_as_onnxruntime",
     "open_artifact",
     "package_name",
     "preload_dlls",

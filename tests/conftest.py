@@ -19,6 +19,7 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require", action="append", default=[], choices=sorted(NEEDS), help="fail where this is missing")
     parser.addoption("--zoo", type=Path, help="folder of exported models, DIR/NAME/{model.onnx,inputs.npz,...}")
+    parser.addoption("--callers", help="a Python that has the libraries of tests/callers")
     parser.addoption("--bless", action="store_true", help="write what passes print now into the text cases")
 
 

@@ -43,6 +43,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 #: (importing module, imported module) that is allowed inside a function, where the reason stands.
 LAZILY: dict[tuple[str, str], str] = {
     ("onnxc.runtime", "onnxc.driver"): "a session that is opened from a model compiles it",
+    ("onnxc.shim.transformers", "torch"): "a map to torch's types, which whoever asks has loaded",
     ("onnxc.runtime.profiling", "onnxc.bench.trace"): "a profile that ends says what work its kernels did",
     ("onnxc.runtime.cache", "platformdirs"): "where the cache lies; running an artifact needs no cache",
     ("onnxc.runtime.cache", "filelock"): "two who compile the same; running an artifact needs no cache",
