@@ -181,7 +181,7 @@ def emit(module: Module, options: CompileOptions, report: dict[str, Any] | None 
         program.object_bytes, tuple(np.ascontiguousarray(module.constants[n]) for n in program.constants),
         program.symbols,
         inputs, outputs, program.errors, program.kernels, program.steps, _signature(module, outputs), str(target),
-        tuple(sorted(target.features)), print_module(module), report, _run_symbols(module))
+        tuple(sorted(target.features)), print_module(module, hashes=False), report, _run_symbols(module))
 
 
 def _nodes_of(module: Module) -> list[list[str]]:

@@ -10,7 +10,7 @@ and the time LLVM takes.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 from onnxc.errors import RuntimeException
 from onnxc.ir.core import Block, Module, Op, Value
@@ -19,14 +19,13 @@ from onnxc.ir.printer import op_line
 from onnxc.ops.control import is_step
 from onnxc.passes.epilogues import PRODUCTS, epilogue_ends, is_elementwise, narrow_source
 from onnxc.passes.kernel_builder import VIEWS, NotFusable
-from onnxc.passes.kernels import MOST_FOLDS, Group, build_kernels
+from onnxc.passes.kernels import MOST_FOLDS, SCATTERS, Group, build_kernels
 from onnxc.passes.widening import widening_ops
 
 __all__ = ["Grouping"]
 
 _FOLDS = ("t.reduce", "t.argreduce")
-_SCATTERS = ("t.scatter_elements", "t.scatter_nd")
-_ALWAYS = ("t.scan", "t.topk", "t.concat", "t.compact", "t.nms", *_SCATTERS)         # kernels of their own shape
+_ALWAYS = ("t.scan", "t.topk", "t.concat", "t.compact", "t.nms", *SCATTERS)         # kernels of their own shape
 _REPEATING = ("t.window", "t.gather", "t.gather_nd", "t.gather_elements", "t.topk", "t.concat", "t.pad",
               "t.nms")                  # read their operand anywhere
 _CONDITIONAL = ("t.window", "t.pad")    # contractions read through them: an access with a condition
@@ -48,6 +47,7 @@ class Grouping:
         self.depth: dict[Value, int] = {}                 # ops from a value to the root that is furthest,
         self.folds: dict[Value, int] = {}                 # and folds among them
         self.size: Counter[Value] = Counter()             # ops in the group of a root
+        self.fitting: set[Hashable] = set()               # groups that are known to be kernels: layers repeat
         self.roots = set(self._demanded())
         self.ends = epilogue_ends(self.ops, self.roots.__contains__)
         self.roots.update(self.ends.values())
@@ -169,7 +169,7 @@ class Grouping:
             return True
         if user.name == "t.contract":
             return not (op.name in _CONDITIONAL and self._keep_operand(op))
-        if user.name == "t.concat" or user.name in _SCATTERS:
+        if user.name == "t.concat" or user.name in SCATTERS:
             return op.name in _FOLDS
         if user.name in _REPEATING:
             return user.operand(0) is v and not (user.name == "t.pad" and is_elementwise(op))
@@ -203,8 +203,13 @@ class Grouping:
 
     def _obstacle(self, root: Value) -> Value | None:
         """A value that has to be in memory before a kernel can compute `root`; None if one can."""
+        group = self.group(root)
+        key = group.key()
+        if key in self.fitting:
+            return None
         try:
-            build_kernels(self.group(root))
+            build_kernels(group)
+            self.fitting.add(key)
         except NotFusable as e:
             if e.value is root or self.in_memory(e.value) or e.value.op is None:
                 where = op_line(root.op) if root.op is not None else repr(root)

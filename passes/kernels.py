@@ -7,7 +7,7 @@ after their maximum and sum). A contraction is its own loop nest and the rest of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -17,15 +17,17 @@ from onnxc.ir.registry import lookup
 from onnxc.ir.types import F32, I64, DType, Mem, Scalar
 from onnxc.ops.attention import KERNEL_AXES
 from onnxc.ops.fold import parse_spec
+from onnxc.passes.clean import attr_key
 from onnxc.passes.epilogues import PRODUCTS
 from onnxc.passes.forms import scattered
 from onnxc.passes.indexing import Index, reshape_index
 from onnxc.passes.kernel_builder import Demand, NotFusable, element_type
 from onnxc.passes.selection import compact_body, nms_body
 
-__all__ = ["MOST_FOLDS", "Group", "build_kernels"]
+__all__ = ["MOST_FOLDS", "SCATTERS", "Group", "build_kernels"]
 
 
+SCATTERS = ("t.scatter_elements", "t.scatter_nd")
 _SELECTIONS = {"t.compact": compact_body, "t.nms": nms_body}
 
 
@@ -55,6 +57,18 @@ class Group:
         return out
 
 
+    def key(self) -> Hashable:
+        """Equal for groups whose kernels are the same but for names."""
+        number: dict[Value | None, int] = {v: i for i, v in enumerate([None, *self.inputs])}
+        rows = []
+        for op in self.ops():
+            attrs = tuple((k, attr_key(a)) for k, a in op.attrs.items())
+            rows.append((op.name, tuple(number[v] for v in op.operands), attrs, tuple(r.type for r in op.results)))
+            for r in op.results:
+                number.setdefault(r, len(number))
+        return tuple(v.type for v in self.inputs), number[self.root], tuple(rows)
+
+
 def build_kernels(g: Group) -> list[Func]:
     """The kernels of a group; each takes the memory of `g.inputs` in order and then that of the result. NotFusable
     names a value that has to be in memory first."""
@@ -74,7 +88,7 @@ def build_kernels(g: Group) -> list[Func]:
         return [frame.finish(_SELECTIONS[root.name](frame.demand, root, frame.out))]
     if root is not None and root.name == "t.concat":
         return _concat_kernels(g, root)
-    if root is not None and root.name in ("t.scatter_elements", "t.scatter_nd"):
+    if root is not None and root.name in SCATTERS:
         return _scatter_kernels(g, root)
     return [_point_kernel(g, g.root, None)]
 

@@ -17,7 +17,7 @@ from onnxc.ops.control import defined_symbols, is_step
 from onnxc.ops.program import most_elements
 from onnxc.passes.fuse import symbols_in
 from onnxc.passes.kernel_builder import VIEWS
-from onnxc.passes.kernels import Group, build_kernels
+from onnxc.passes.kernels import SCATTERS, Group, build_kernels
 from onnxc.passes.program_steps import emit_step, writes_to_target
 
 __all__ = ["to_kernel"]
@@ -130,12 +130,32 @@ class _Program:
         name = self.name_of(op)
         group = Group(self.module, region.terminator.operand(0), region.args, self.taken, name)
         inputs = [self.buffer(v) for v in op.inputs]
-        out = self.result_buffer(op.result)
-        for kernel in build_kernels(group):
+        kernels = build_kernels(group)
+        updated = self.updated_in_place(op)
+        if updated is not None:
+            self.buffers[op.result] = self.buffers[updated]
+            kernels = kernels[1:]                        # the first copies the data
+        out = self.buffers[op.result] if updated is not None else self.result_buffer(op.result)
+        for kernel in kernels:
             self.kernels[kernel.name] = kernel
             read = _drop_unread(kernel, len(inputs))
             self.emit("p.launch", [*(inputs[i] for i in read), out], [],
                       {"kernel": Ref(kernel.name), "writes": (len(read),)}, op.loc)
+
+    def updated_in_place(self, op: Op) -> Value | None:
+        """The data of a scatter whose memory its result may take: a buffer of this block that nothing else reads."""
+        root = op.regions[0].terminator.operand(0).op
+        arguments = op.regions[0].args
+        if root is None or root.name not in SCATTERS or root.operand(0) not in arguments:
+            return None
+        data = root.operand(0)
+        v = op.operand(arguments.index(data))
+        made_here = v.op is not None and v.op.name == "t.fused" and v.op.block is op.block
+        if not made_here or len(data.uses) > 1 or len(v.uses) > 1:
+            return None
+        buffer = self.buffers[v]
+        is_free = buffer.op is not None and buffer.op.name == "p.alloc" and buffer.type == mem_of(op.result)
+        return v if is_free and op.result not in self.targets else None
 
     def result_buffer(self, v: Value) -> Value:
         if v in self.targets:

@@ -47,6 +47,8 @@ from onnxc.ops.program import STEPS, at_most
 
 __all__ = ["Program", "ProgramCode", "build_program", "emit_program", "structure_of"]
 
+_LONG = 64              # launches: LLVM's time for a function grows faster than its length, and what it gains here is
+                        # nanoseconds a launch
 _SLICES = 4             # chunks a thread gets where there is enough work: what one thread loses, another picks up
 _STOPPABLE = 64         # chunks a thread gets in a run that may be stopped, which is noticed between chunks
 
@@ -129,12 +131,13 @@ class _ProgramEmitter:
         self.table = (*self.symbols, *(name for name, _ in self.bounds))      # the order of the table of symbols
         self.inputs = int(main.attrs.get("inputs") or 0)  # type: ignore[arg-type]
         self.guards: list[tuple] = list(main.attrs.get("guards") or ())  # type: ignore[arg-type]
-        self.errors: list[str] = []
+        self.errors: dict[str, int] = {}            # messages, and their codes
         self.codes: dict[str, KernelCode] = {}      # by kernel; kernels of one structure share theirs
         self.steps = [op for op in main.body.ops if op.name in STEPS]
         self.heaps = [op for op in main.walk() if op.name == "p.heap"]
         self.launches = [op for op in main.walk() if op.name == "p.launch"]
-        self.constants = list(dict.fromkeys(_const_name(op) for op in main.walk() if op.name == "p.const"))
+        names = dict.fromkeys(_const_name(op) for op in main.walk() if op.name == "p.const")
+        self.constants = {name: i for i, name in enumerate(names)}      # and their places in the table of constants
 
     def build(self) -> ProgramCode:
         for *_, message in self.guards:
@@ -149,9 +152,7 @@ class _ProgramEmitter:
 
     def error(self, message: str) -> int:
         """The code of an error message; equal messages share one."""
-        if message not in self.errors:
-            self.errors.append(message)
-        return self.errors.index(message)
+        return self.errors.setdefault(message, len(self.errors))
 
     # ---- kernels -----------------------------------------------------------------------------------------------------
 
@@ -268,6 +269,8 @@ class _ProgramEmitter:
         unbounded = any(not self.is_bounded(code.scratch) for code in self.codes.values())
         if self.heaps or unbounded:
             function = wrap(self.module, function, len(self.heaps) + 1)
+        if len(self.launches) > _LONG:
+            function.attributes.update(("noinline", "optnone"))
         context, table = function.args[0], function.args[1]
         b = ir.IRBuilder(function.append_basic_block("entry"))
         frame = abi.stack_slots(b, self.frame_slots())
@@ -359,7 +362,7 @@ class _RunEmitter:
             self.buffers[argument] = abi.load_slot(self.b, table, slot)
 
     def bind_const(self, op: Op) -> None:
-        self.buffers[op.result] = abi.load_slot(self.b, self.constants, self.program.constants.index(_const_name(op)))
+        self.buffers[op.result] = abi.load_slot(self.b, self.constants, self.program.constants[_const_name(op)])
 
     def bind_alloc(self, op: Op) -> None:
         offset = op.attrs.get("offset")

@@ -39,8 +39,8 @@ class Sharing(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Definition:
-    """The text that defines a function. One that `moves` is called, never copied into its callers, so that it may be
-    compiled apart from them."""
+    """The text that defines a function or a constant. A function that `moves` is called, never copied into its callers,
+    so that it may be compiled apart from them."""
 
     name: str
     text: str
@@ -65,7 +65,7 @@ def functions_of(module: ir.Module, kernels: Mapping[str, Sharing]) -> Functions
 
 
 def _definitions(module: ir.Module, kernels: Mapping[str, Sharing]) -> list[Definition]:
-    found: list[Definition] = []
+    found = [Definition(v.name, f"{v}\n", False) for v in module.global_values if _is_constant(v)]
     groups: dict[str, list[tuple[str, _Body]]] = {}
     for function in module.functions:
         if function.is_declaration:
@@ -82,6 +82,12 @@ def _definitions(module: ir.Module, kernels: Mapping[str, Sharing]) -> list[Defi
                      [Definition(name, body.filled([h.constant() for h in body.holes]), True)
                       for name, body in members])
     return found
+
+
+def _is_constant(value: ir.GlobalValue) -> bool:
+    if isinstance(value, ir.GlobalVariable) and not value.global_constant:
+        raise ValueError(f"@{value.name} can change, and would be several variables in several parts")
+    return isinstance(value, ir.GlobalVariable)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -170,12 +170,11 @@ class _Parser(LiteralParser):
             return name, self.dense()
         self.expect(":", " and a type, or '=' and the elements")
         declared = self.type()
-        self.expect("sha256")
-        digest = self.string("the hash as a string")
+        digest = self.string("the hash as a string") if self.take("sha256") else None
         have = self.given.get(name)
         if have is None:
-            raise self.fail(f"constant @{quote_name(name)} stands here by its hash; its content was not given", start)
-        if tensor_of(have) != declared or constant_hash(have) != digest:
+            raise self.fail(f"constant @{quote_name(name)} stands here without its content, which was not given", start)
+        if tensor_of(have) != declared or (digest is not None and constant_hash(have) != digest):
             raise self.fail(f"the content given for constant @{quote_name(name)}, {tensor_of(have)} of hash "
                             f"{constant_hash(have)}, is not what this text was printed with", start)
         return name, have

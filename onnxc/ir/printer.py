@@ -10,7 +10,7 @@
 Absent operands print as `_`; regions follow the types: `(%arg: type) {...}`. In attributes dims stand in `<>`, types
 and element types after `!` (`!scalar<f32>` is the type of a scalar), names after `@`, small arrays as
 `dense<f32[2]: 1.0, 2.0>`. Names that are not plain stand in quotes. Constants of the module print by name with the hash
-of their content; `inline=True` writes their elements out.
+of their content, or without it; `inline=True` writes their elements out.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def constant_hash(array: np.ndarray) -> str:
     if array.dtype.kind in _STRING_KINDS:
         h.update(json.dumps([str(v) for v in array.ravel()]).encode())
     else:
-        h.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+        h.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1)
+                 .view(np.uint8).data)
     return h.hexdigest()[:32]
 
 
@@ -196,11 +197,12 @@ def print_place(func: Func, op: Op | None, around: int = 3) -> str:
     return "\n".join(f"{'>' if i == at else ' '} {lines[i]}" for i in shown)
 
 
-def print_module(module: Module, inline: bool = False) -> str:
-    """The whole module: constants, then functions, in their order."""
+def print_module(module: Module, inline: bool = False, hashes: bool = True) -> str:
+    """The whole module: constants, then functions, in their order. Hashes read every byte of every constant."""
     parts = []
     for name, array in module.constants.items():
-        content = dense_text(array) if inline else f"{tensor_of(array)} sha256 {json.dumps(constant_hash(array))}"
+        digest = f" sha256 {json.dumps(constant_hash(array))}" if hashes and not inline else ""
+        content = dense_text(array) if inline else f"{tensor_of(array)}{digest}"
         parts.append(f"const @{quote_name(name)} {'=' if inline else ':'} {content}")
     text = "\n".join(parts) + ("\n\n" if parts else "")
     return text + "\n\n".join(print_func(f) for f in module.funcs.values()) + "\n"

@@ -8,9 +8,11 @@ import re
 import numpy as np
 import onnx
 import pytest
+from llvmlite import ir
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxc
+from onnxc.codegen.llvm import share
 from onnxc.codegen.llvm.parts import parts_of
 from onnxc.codegen.llvm.pool import pool_ir
 from onnxc.codegen.llvm.program import build_program
@@ -70,3 +72,21 @@ def test_parts_link_to_one_object_that_shows_what_it_is_asked_to(count: int):
     objects = [target.compile(t, linked=[pool_ir(target)] if i == 0 else []) for i, t in enumerate(texts)]
     with NativeModule(link_objects(objects, ["onnxc_plan", "onnxc_run"])) as native:
         assert set(native.symbols) == {"onnxc_plan", "onnxc_run"}
+
+
+def test_tables_go_where_they_are_used():
+    module = ir.Module("m")
+    table = ir.GlobalVariable(module, ir.ArrayType(ir.IntType(8), 64), "table")
+    table.global_constant, table.linkage = True, "internal"
+    table.initializer = ir.Constant(table.value_type, bytearray(64))
+    for name in ("k0", "k1"):
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.PointerType()]), name)
+        b = ir.IRBuilder(function.append_basic_block("entry"))
+        b.store(b.bitcast(table, ir.PointerType()), function.args[0])
+        b.ret_void()
+    functions = share.functions_of(module, dict.fromkeys(("k0", "k1"), share.Sharing.NOTHING))
+    texts = parts_of(functions, 3)
+    assert [t.count('@"table" = ') for t in texts] == [1, 1, 1]
+    objects = [Target.host().compile(t) for t in texts]
+    with NativeModule(link_objects(objects, ["k0", "k1"])) as native:
+        assert set(native.symbols) == {"k0", "k1"}
