@@ -33,7 +33,8 @@ from onnxc.passes.pipeline import PIPELINE, Context, Pass, run
 from onnxc.runtime.compiled import CompiledModel, Signature
 from onnxc.runtime.interrupt import give_up_on_interrupt
 
-__all__ = ["Changes", "CompileOptions", "Hook", "compile_model", "import_to_ir", "lower_to_program", "pass_context"]
+__all__ = ["Changes", "CompileOptions", "Hook", "compile_model", "import_to_ir", "load_changed", "lower_to_program",
+           "pass_context"]
 
 Hook = Callable[[str, Module], None]
 
@@ -91,6 +92,11 @@ def _loaded(model: str | bytes | os.PathLike[str] | LoadedModel, options: Compil
     return load_model(model, options.folder, ort_format=options.ort_format)
 
 
+def load_changed(model: str | bytes | os.PathLike[str] | LoadedModel, options: CompileOptions) -> LoadedModel:
+    """The model with the changes of `options`."""
+    return changed(_loaded(model, options), options.changes)
+
+
 def pass_context(options: CompileOptions, compilers: Compilers | None = None) -> Context:
     """The context of one compilation: fuel, log, and the passes that the pipeline table leaves to the driver."""
     return Context(Fuel(options.fuel), RewriteLog(), _supplied(options, compilers))
@@ -142,7 +148,7 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     """
     options = options or CompileOptions.from_config()
     start = time.perf_counter()
-    loaded = changed(_loaded(model, options), options.changes)
+    loaded = load_changed(model, options)
     external = external_locations(loaded.proto)
     module = import_to_ir(loaded, options)
     nodes = _nodes_of(module)

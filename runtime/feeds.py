@@ -203,6 +203,8 @@ def _array(spec: _Input, value: Any) -> Array:
         return _from_list(spec, value)
     if hasattr(value, "__dlpack__"):
         return _from_dlpack(spec, value)
+    if hasattr(value, "__array__") and not isinstance(value, np.generic):
+        return np.asarray(value)
     if isinstance(value, _CONTAINERS):
         raise RuntimeError("Input must be a list of dictionaries or a single numpy array for input "
                            f"'{spec.name}'; got {type(value)}.")

@@ -128,7 +128,7 @@ class SessionOptions:
     profile_file_prefix = _Option(_text, "onnxruntime_profile_", "Path and start of the profile's name; the time and "
                                                                  "'.json' follow.")
     use_deterministic_compute = _Option(_flag, False, "Accepted: results do not depend on the run.")
-    optimized_model_filepath = _Option(_text, "", "Where the session writes its model: see `runtime/optimized.py`.")
+    optimized_model_filepath = _Option(_text, "", "Where the session writes its model: see `onnxc.optimized`.")
     use_per_session_threads = _Option(_flag, True, "Accepted: each session has its own threads.")
 
     def __init__(self) -> None:
@@ -231,6 +231,10 @@ class SessionOptions:
     def entry(self, key: str, default: str = "") -> str:
         """The entry's value, or `default`."""
         return self._entries.values.get(key, default)
+
+    def entries(self) -> dict[str, str]:
+        """All configuration entries."""
+        return self._entries.values
 
     @property
     def providers(self) -> list[tuple[str, dict[str, str]]]:

@@ -48,6 +48,7 @@ _PURPOSE = "the model's intermediate tensors"
 _NO_MEMORY = "there is no memory for "      # how native code words that the heap gave none
 _LONG = 0.05                # seconds from which on a run in the main thread leaves that thread open to signals
 
+_empty = np.empty
 _LIVE: weakref.WeakSet[NativeProgram] = weakref.WeakSet()
 
 
@@ -110,7 +111,7 @@ class NativeProgram:
             shapes = tuple([a.shape for a in inputs])
         binding = self._bindings.get(shapes) or self._bind(shapes)
         try:
-            outputs = [np.empty(*room) for room in binding.rooms]
+            outputs = [_empty(shape, dtype) for shape, dtype in binding.rooms]
         except (MemoryError, ValueError):
             outputs = [self._empty(i, shape) for i, shape in enumerate(binding.shapes)]
         native = [pack(a, dtype) for a, dtype in zip(inputs, self._inputs, strict=True)] if self._packs else inputs
@@ -312,6 +313,9 @@ class NativeProgram:
 
     def _give_back(self, state: _State) -> None:
         """Idle states with memory stand last, where they are taken first, and there are only so many of them."""
+        if not state.arena_bytes:
+            self._idle.insert(0, state)
+            return
         last = self._idle[-self._arenas_kept:] if self._arenas_kept else []
         if len(last) == self._arenas_kept and all(other.arena_bytes for other in last):
             state.set_arena(None)

@@ -62,6 +62,18 @@ class Programs:
         """The program of a variant. Raises InvalidArgument for values that the model does not have."""
         return self._all.get(variant) or self._make(variant)
 
+    def write_optimized(self) -> None:
+        """Writes the model where the options say."""
+        path = self._options.optimized_model_filepath
+        if not path:
+            return
+        if self.is_artifact:
+            raise ModelRequiresCompilation(f"This artifact cannot be written to {path} as a model: it was compiled. "
+                                           "Copy its file.")
+        from onnxc.optimized import write_optimized
+        write_optimized(self.plain.compiled, self._source.value, self._compile_options(PLAIN), path,
+                        self._options.entries())
+
     def _make(self, variant: Variant) -> NativeProgram:
         with self._lock:
             if variant not in self._all:
@@ -105,22 +117,26 @@ class Programs:
         cache = None if CUSTOM_OPS else open_cache()
         if cache is None:
             self._cache = "off"
-            return self._build(variant, folder)
+            return self._build(variant)
         request = {**self._request, "overridden": variant.overridden, "outputs": variant.outputs,
                    "changes": _digests(self._options.model_changes())}
         compiled, hit = compile_through(cache, self._source.value, folder, request,
-                                        lambda: self._build(variant, folder))
+                                        lambda: self._build(variant))
         self._cache = "hit" if hit else "miss"
         if hit:
             self._options.log(logging.INFO, "taken from the cache: %d kernels", len(compiled.kernels))
         return compiled
 
-    def _build(self, variant: Variant, folder: str | None) -> CompiledModel:
-        from onnxc.driver import Changes, CompileOptions, compile_model
-        start = time.perf_counter()
+    def _compile_options(self, variant: Variant) -> Any:
+        from onnxc.driver import Changes, CompileOptions
         changes = Changes(**self._options.model_changes(), outputs=variant.outputs)
-        options = CompileOptions.from_config(**self._request, overridden=variant.overridden, folder=folder,
-                                             changes=changes)
+        return CompileOptions.from_config(**self._request, overridden=variant.overridden, changes=changes,
+                                          folder=self._options.entry(_FOLDER) or None)
+
+    def _build(self, variant: Variant) -> CompiledModel:
+        from onnxc.driver import compile_model
+        start = time.perf_counter()
+        options = self._compile_options(variant)
         try:
             hooks: list[Callable[[str, Any], None]] = [lambda *_: self._options.check_load()]
             if self._profile is not None:

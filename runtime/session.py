@@ -30,6 +30,7 @@ from onnxc.runtime.worker import Callback, Worker
 __all__ = ["InferenceSession"]
 
 _CPU = "CPUExecutionProvider"
+_MOST_CHOICES = 64          # lists of output names that are remembered
 
 
 class InferenceSession:
@@ -60,6 +61,7 @@ class InferenceSession:
         self._worker = Worker()
         self._profile = start_profile(self, self._sess_options)
         self._open(source)
+        self._programs.write_optimized()
         if self._profile is not None:
             self._profile.opened("uri" if source.data is None else "array")
 
@@ -78,6 +80,7 @@ class InferenceSession:
         signature, overrides = self._programs.signature, self._sess_options.dimension_overrides
         self._feeds = Feeds(signature.inputs, signature.overridable, overrides)
         self._positions = {info.name: i for i, info in reversed(list(enumerate(signature.outputs)))}
+        self._choices: dict[tuple[str, ...], list[int] | None] = {}
         self._inputs_meta = [describe(i, overrides) for i in signature.inputs]
         self._outputs_meta = [describe(o, overrides) for o in signature.outputs]
         self._overridable_meta = [describe(i, overrides) for i in signature.overridable]
@@ -126,11 +129,23 @@ class InferenceSession:
         if run_options is not None:
             _stop_address(run_options)
         arrays, overridden, shapes = self._feeds.prepare(input_feed)
-        wanted = None if output_names is None else wanted_outputs(output_names, self._positions)
+        wanted = None if output_names is None else self._wanted(output_names)
         if overridden or taps or run_options is not None or self._profile is not None:
             return self._run_variant(arrays, overridden, shapes, wanted, run_options, tuple(taps))
         outputs = self._plain.run(arrays, 0, None, shapes)
         return outputs if wanted is None else [outputs[i] for i in wanted]
+
+    def _wanted(self, names: Any) -> list[int] | None:
+        """`wanted_outputs`, remembered for lists of names."""
+        if type(names) is not list:
+            return wanted_outputs(names, self._positions)
+        try:
+            return self._choices[tuple(names)]
+        except (KeyError, TypeError):
+            found = wanted_outputs(names, self._positions)
+        if len(self._choices) < _MOST_CHOICES:
+            self._choices[tuple(names)] = found
+        return found
 
     def _run_variant(self, arrays: list[npt.NDArray[Any]], overridden: tuple[str, ...], shapes: Any,
                      wanted: list[int] | None, options: RunOptions | None, taps: tuple[str, ...]) -> list[Any]:

@@ -42,6 +42,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 }
 #: (importing module, imported module) that is allowed inside a function, where the reason stands.
 LAZILY: dict[tuple[str, str], str] = {
+    ("onnxc.runtime.programs", "onnxc.optimized"): "a session whose options say so writes its model",
     ("onnxc.runtime", "onnxc.driver"): "a session that is opened from a model compiles it",
     ("onnxc.shim.transformers", "torch"): "a map to torch's types, which whoever asks has loaded",
     ("onnxc.runtime.profiling", "onnxc.bench.trace"): "a profile that ends says what work its kernels did",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import gc
+import time
 import types
 
 import numpy as np
@@ -271,3 +272,75 @@ def test_terminate_stops_runs_until_it_is_set_back(engine, sums):
 def test_run_options_of_another_type_are_refused(sums):
     with pytest.raises(TypeError):
         sums.run(None, feed(), {"terminate": True})
+
+
+# ---- outputs that are something else as well -------------------------------------------------------------------------
+
+def test_an_output_listed_twice_gives_two_results(engine):
+    model = models.model([models.node("Neg", "x", "y")], [models.value("x", ["N"])],
+                         [models.value("y", ["N"]), models.value("y", ["N"])])
+    session = engine.session(model)
+    assert [o.name for o in session.get_outputs()] == ["y", "y"]
+    first, second = session.run(None, {"x": X[0]})
+    np.testing.assert_array_equal(first, second)
+
+
+def test_outputs_that_are_inputs_or_initializers(engine):
+    model = models.model([models.node("Neg", "x", "y")], [models.value("x", [3])],
+                         [models.value("x", [3]), models.value("w", [2]), models.value("y", [3])],
+                         [models.constant("w", np.array([4, 5], np.float32))])
+    x, w, y = engine.session(model).run(None, {"x": X[0]})
+    np.testing.assert_array_equal(x, X[0])
+    np.testing.assert_array_equal(w, [4, 5])
+    np.testing.assert_array_equal(y, -X[0])
+    assert not np.shares_memory(x, X)
+
+
+def test_a_declared_output_shape_that_is_wrong_is_a_hint(engine):
+    model = models.model([models.node("Neg", "x", "y")], [models.value("x", ["N", 3])], [models.value("y", [7, 7])])
+    np.testing.assert_array_equal(engine.session(model).run(None, {"x": X})[0], -X)
+
+
+def test_nodes_in_any_order(engine):
+    model = models.model([models.node("Neg", "h", "y"), models.node("Abs", "x", "h")], [models.value("x", ["N", 3])],
+                         [models.value("y", ["N", 3])])
+    np.testing.assert_array_equal(engine.session(model).run(None, {"x": X})[0], -X)
+
+
+# ---- constructor -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("nothing", [None, {}, 0, ""])
+def test_falsy_options_are_none(engine, nothing):
+    session = engine.api.InferenceSession(models.sums().SerializeToString(), nothing)
+    assert session.get_session_options().intra_op_num_threads == 0
+
+
+def test_all_available_providers_may_be_passed_back(engine):
+    session = engine.session(models.sums(), providers=engine.api.get_available_providers())
+    assert session.get_providers()[-1] == "CPUExecutionProvider"
+    np.testing.assert_array_equal(session.run(["z"], feed())[0], X + Y)
+
+
+def test_options_of_providers_in_a_list_of_their_own(engine):
+    session = engine.session(models.sums(), providers=["CPUExecutionProvider"], provider_options=[{}])
+    assert session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_objects_that_numpy_makes_arrays_of(ours):
+    """Beyond ONNX Runtime, which refuses them."""
+    class Table:
+        def __array__(self, dtype=None, copy=None):
+            return X
+
+    np.testing.assert_array_equal(ours.session(models.sums()).run(["z"], feed(x=Table()))[0], X + Y)
+
+
+def test_idle_threads_sleep_when_asked_to(ours):
+    options = ours.api.SessionOptions()
+    options.intra_op_num_threads = 2
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = ours.session(models.chain(4), options)
+    session.run(None, {"x": np.ones((2000, 32), np.float32)})
+    before = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - before < 0.05
