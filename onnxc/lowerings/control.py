@@ -36,10 +36,33 @@ def If(b: Lowering, cond: Value, *, else_branch: int, then_branch: int) -> tuple
         yields.append(adopt(inner, b.node.regions[i], enter(inner, block, values)))
         inner.op("yield", yields[-1], types=())
         blocks.append(block)
+    asked = _asked_of_dims(b, cond)
+    if asked is not None and any(b.rank(v) < b.rank(w) for v, w in zip(*yields, strict=True)):
+        return _assumed(b, asked, blocks[0], passed)
     types, sizes = _merged_types(b, *yields)
     attrs = {"defines": tuple(str(d) for d, _, _ in sizes), "bounds": tuple(bound for _, bound, _ in sizes),
              "sizes": tuple(place for _, _, place in sizes)}
     return tuple(b.op("t.if", [b.reshape(cond, ()), *passed], attrs, types, blocks).results)
+
+
+def _asked_of_dims(b: Lowering, cond: Value) -> tuple[DimLike, DimLike] | None:
+    """The two sizes that a condition compares; None for other conditions."""
+    while cond.op is not None and cond.op.name == "t.reshape":
+        cond = cond.op.operand(0)
+    if cond.op is None or cond.op.name != "t.eq":
+        return None
+    sides = [b.known(v) for v in cond.op.inputs]
+    if any(side is None or side.size != 1 for side in sides):
+        return None
+    left, right = (side.reshape(()).item() for side in sides if side is not None)
+    return left, right
+
+
+def _assumed(b: Lowering, asked: tuple[DimLike, DimLike], block: Block, passed: Sequence[Value]) -> tuple[Value, ...]:
+    """The branch for equal sizes, which are demanded. Exporters write "drop this axis if its size is 1" where a program
+    drops an axis: the other branch, with one axis more, is for sizes that the program is not meant for."""
+    b.guard("eq", *asked, "an axis is dropped whose size has to be 1")
+    return b.inline(block, passed)
 
 
 def _merged_types(b: Lowering, then: Sequence[Value], other: Sequence[Value],

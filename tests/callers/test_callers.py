@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = {"optimum_bert": "optimum.onnxruntime", "optimum_gpt2": "optimum.onnxruntime",
-             "fastembed_custom": "fastembed", "rembg_custom": "rembg",
+             "silero_vad_real": "silero_vad", "fastembed_custom": "fastembed", "rembg_custom": "rembg",
              "insightface_custom": "insightface", "piper_custom": "piper",
              "kokoro_custom": "kokoro_onnx"}
 PROBE = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"

@@ -1,0 +1,40 @@
+"""An axis that a program drops, as exporters write it: `If size == 1: Squeeze, else: as it is`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper
+
+import onnxc
+from onnxc.errors import InvalidArgument, UnsupportedModel
+from tests.session import models
+
+
+def dropping(then: str = "Squeeze", otherwise: str = "Identity"):
+    """y = x without its last axis if that has one element."""
+    one, last = models.constant("one", np.array(1)), models.constant("last", np.array([-1]))
+
+    def branch(op, out):
+        inputs = ["x", "last"] if op in ("Squeeze", "Unsqueeze") else ["x"]
+        return helper.make_graph([helper.make_node(op, inputs, [out])], out, [], [models.value(out, None)])
+
+    nodes = [models.node("Shape", "x", "s"), models.node("Gather", "s last", "d"), models.node("Equal", "d one", "c"),
+             helper.make_node("If", ["c"], ["y"], "drop", then_branch=branch(then, "t"),
+                              else_branch=branch(otherwise, "e")),
+             models.node("Relu", "y", "z")]
+    return models.model(nodes, [models.value("x", ["N", "M"])], [models.value("z", None)], [one, last])
+
+
+def test_the_size_is_demanded_and_the_axis_dropped():
+    session = onnxc.InferenceSession(dropping().SerializeToString())
+    x = np.array([[-1], [2], [3]], np.float32)
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], [0, 2, 3])
+    with pytest.raises(InvalidArgument, match="drop.*an axis is dropped whose size has to be 1"):
+        session.run(None, {"x": np.ones((3, 2), np.float32)})
+
+
+@pytest.mark.parametrize(("then", "otherwise"), [("Unsqueeze", "Identity"), ("Identity", "Squeeze")])
+def test_other_branches_of_unlike_ranks_are_refused(then, otherwise):
+    with pytest.raises(UnsupportedModel, match="element type and rank have to be equal"):
+        onnxc.InferenceSession(dropping(then, otherwise).SerializeToString())
