@@ -21,7 +21,7 @@ from onnxc.frontend import LoadedModel, import_model, load_model
 from onnxc.frontend.changes import Changes, changed
 from onnxc.frontend.external import external_locations
 from onnxc.ir.core import Module
-from onnxc.ir.dims import DimLike
+from onnxc.ir.dims import DimLike, substitute
 from onnxc.ir.printer import print_module
 from onnxc.ir.rewrite import Fuel, RewriteLog
 from onnxc.ir.signature import ValueInfo, type_text
@@ -30,7 +30,7 @@ from onnxc.ir.verify import verify
 from onnxc.lowerings.lower import lower
 from onnxc.ops import load_all
 from onnxc.passes.pipeline import PIPELINE, Context, Pass, run
-from onnxc.runtime.compiled import CompiledModel, Signature
+from onnxc.runtime.compiled import Cache, CompiledModel, Signature
 from onnxc.runtime.interrupt import give_up_on_interrupt
 
 __all__ = ["Changes", "CompileOptions", "Hook", "compile_model", "import_to_ir", "load_changed", "lower_to_program",
@@ -187,7 +187,8 @@ def emit(module: Module, options: CompileOptions, report: dict[str, Any] | None 
         program.object_bytes, tuple(np.ascontiguousarray(module.constants[n]) for n in program.constants),
         program.symbols,
         inputs, outputs, program.errors, program.kernels, program.steps, _signature(module, outputs), str(target),
-        tuple(sorted(target.features)), print_module(module, hashes=False), report, _run_symbols(module))
+        tuple(sorted(target.features)), print_module(module, hashes=False), report, _run_symbols(module),
+        _caches(module))
 
 
 def _nodes_of(module: Module) -> list[list[str]]:
@@ -204,9 +205,15 @@ def _run_symbols(module: Module) -> tuple[tuple[str, DimLike | None], ...]:
     return tuple((name, bound) for name, bound in module.main.attrs.get("run_symbols") or ())  # type: ignore
 
 
+def _caches(module: Module) -> tuple[Cache, ...]:
+    return tuple(Cache(*cache) for cache in module.main.attrs.get("caches") or ())  # type: ignore
+
+
 def _argument_types(module: Module) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The types of inputs and outputs, without the room that their memory may have."""
     main = module.main
-    types = [Tensor(a.type.dtype, a.type.shape) for a in main.args]  # type: ignore[attr-defined]
+    rooms: dict[str, DimLike] = dict(main.attrs.get("rooms") or ())  # type: ignore[arg-type]
+    types = [Tensor(a.mem.dtype, tuple(substitute(d, rooms) for d in a.mem.shape)) for a in main.args]
     n = int(main.attrs["inputs"])  # type: ignore[arg-type]
     return tuple(types[:n]), tuple(types[n:])
 

@@ -14,6 +14,7 @@ from typing import Any
 from onnxc.errors import InvalidArgument
 from onnxc.ir.core import Module
 from onnxc.ir.rewrite import Fuel, RewriteLog
+from onnxc.passes.append_in_place import append_in_place
 from onnxc.passes.attention import fuse_attention
 from onnxc.passes.byte_flow import keep_bytes
 from onnxc.passes.canonicalize import canonicalize
@@ -83,6 +84,8 @@ PIPELINE: tuple[Pass, ...] = (
          "when scales have joined weights and users are counted; products and softmax are still ops of their own"),
     Pass("fuse", _plain(fuse), "t", True, "last on tensors: later passes see groups, not ops"),
     Pass("to-kernel", _plain(to_kernel), "k", True, "a kernel and a launch a group"),
+    Pass("append-in-place", _plain(append_in_place), "k", False,
+         "kernels still index their memory by its dims, so that one of them can become room"),
     Pass("schedule", None, "k", True, "how each kernel runs on the target; packing needs the tile"),
     Pass("pack", None, "k", False,
          "weights in the order the tiles read them, before memory is planned for what is packed at run time"),
@@ -110,6 +113,8 @@ BEFORE: tuple[tuple[str, str, str], ...] = (
     ("attention", "fuse", "fusion wraps what it is made of"),
     ("dce-2", "fuse", "users are counted"),
     ("fuse", "to-kernel", "a kernel is made of a group"),
+    ("to-kernel", "append-in-place", "launches show who writes what"),
+    ("append-in-place", "schedule", "schedules join the axes of memory"),
     ("to-kernel", "schedule", "schedules stand on kernels"),
     ("schedule", "pack", "the panel width is the schedule's"),
     ("pack", "plan-memory", "packing may allocate"),

@@ -16,6 +16,7 @@ typed errors.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import mmap
 import os
@@ -31,7 +32,7 @@ from onnxc.ir.dims import Dim, DimLike, parse_dim
 from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import Tensor, dtype_named, dtype_of
 from onnxc.runtime import cpu
-from onnxc.runtime.compiled import CompiledModel, Signature
+from onnxc.runtime.compiled import Cache, CompiledModel, Signature
 from onnxc.runtime.digest import BLOCK, TreeDigest, tree_digest
 from onnxc.runtime.packing import pack
 
@@ -39,7 +40,7 @@ __all__ = ["MAGIC", "ArtifactError", "ArtifactTargetError", "beside", "is_artifa
            "save"]
 
 MAGIC = b"\x89ONNXC\r\n"
-FORMAT = 2
+FORMAT = 3
 
 _HEADER = struct.Struct("<8sII3Q")
 _DIGEST_AT, _BODY_AT, _ALIGN = _HEADER.size, 128, 64
@@ -143,6 +144,7 @@ def _described(compiled: CompiledModel) -> dict[str, Any]:
     return {
         "target": compiled.target, "features": sorted(compiled.features), "symbols": list(compiled.symbols),
         "run_symbols": [[name, str(most) if isinstance(most, Dim) else most] for name, most in compiled.run_symbols],
+        "caches": [dataclasses.astuple(cache) for cache in compiled.caches],
         "inputs": [_type_to_json(t) for t in compiled.input_types],
         "outputs": [_type_to_json(t) for t in compiled.output_types],
         "errors": list(compiled.errors), "kernels": list(compiled.kernels), "steps": list(compiled.steps),
@@ -264,7 +266,8 @@ class _Reader:
             errors=_texts(manifest["errors"]), kernels=_texts(manifest["kernels"]), steps=_texts(manifest["steps"]),
             signature=_signature(manifest["signature"]), target=manifest["target"],
             features=_texts(manifest["features"]), text=bytes(self._part(parts["program"], "the program")).decode(),
-            report=dict(manifest["report"]), run_symbols=tuple(map(_run_symbol, manifest["run_symbols"])))
+            report=dict(manifest["report"]), run_symbols=tuple(map(_run_symbol, manifest["run_symbols"])),
+            caches=tuple(map(_cache, manifest["caches"])))
 
     def _check_numbers(self, compiled: CompiledModel, key: str | None) -> None:
         """A program takes the inputs of its signature; in the cache, where the key says which, also initializers."""
@@ -282,6 +285,12 @@ class _Reader:
             raise self._damage(f"{what} of type {entry['dtype']} and shape {list(shape)} does not have {len(data)} "
                                "bytes")
         return np.frombuffer(data, np.uint8).view(dtype).reshape(shape) if data else np.empty(shape, dtype)
+
+
+def _cache(entry: Any) -> Cache:
+    if not isinstance(entry, list) or [type(x) for x in entry] != [int, int, int, str, str] or min(entry[:3]) < 0:
+        raise ValueError(f"{entry!r} does not describe a cache")
+    return Cache(*entry)
 
 
 def _signature(entry: Mapping[str, Any]) -> Signature:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from onnxc.errors import InvalidArgument
 from onnxc.ir.types import DType
 from onnxc.runtime.buffers import Dense
+from onnxc.runtime.growing import grow
 from onnxc.runtime.program import NativeProgram
 
 __all__ = ["BoundRun"]
@@ -28,8 +29,12 @@ class BoundRun:
     def __init__(self, program: NativeProgram, inputs: Sequence[Dense], outputs: Sequence[Dense | None],
                  old: Sequence[Dense | None]) -> None:
         self.program, self._given = program, list(outputs)
-        self._inputs = [_readable(tensor) for tensor in inputs]
-        self._binding = program.binding(tuple([tensor.shape for tensor in self._inputs]))
+        growth = grow(program, inputs, outputs)
+        self._grown = growth.places
+        kept = {c.input for c in program.compiled.caches if c.output in growth.places}
+        self._inputs = [t if i in kept and not _is_astray(t.address, t.dtype) else _readable(t)
+                        for i, t in enumerate(growth.inputs)]
+        self._binding = program.binding(tuple([tensor.shape for tensor in self._inputs]), growth.rooms)
         self._copies: list[tuple[Dense, Dense]] = []
         if any(self._given):
             self._check_given()
@@ -94,10 +99,10 @@ class BoundRun:
         """Where the outputs go."""
         occupied = _Ranges(self._inputs) if any(old) else None
         places = []
-        for given, before, shape, (name, dtype) in zip(self._given, old, self._binding.shapes, self.program.outputs,
-                                                       strict=True):
-            if given is not None:
-                places.append(given)
+        for i, (given, before, shape, (name, dtype)) in enumerate(zip(
+                self._given, old, self._binding.shapes, self.program.outputs, strict=True)):
+            if given is not None or i in self._grown:
+                places.append(given or self._grown[i])
             elif occupied is not None and before is not None and (before.shape, before.dtype) == (shape, dtype) \
                     and not occupied.meets(before):
                 places.append(before)

@@ -26,6 +26,19 @@ class Signature:
     model: dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cache:
+    """Output number `output` begins with input number `input` and goes on behind it along `axis`. The memory of either
+    has room along the axis for as many elements as the value of its symbol says; where both are the same memory, what
+    is there already is not written again."""
+
+    input: int
+    output: int
+    axis: int
+    past_room: str
+    present_room: str
+
+
 @dataclasses.dataclass(frozen=True)
 class CompiledModel:
     """A program for one target.
@@ -40,7 +53,8 @@ class CompiledModel:
     what the code is for, `features` every instruction-set extension, by LLVM's names, that it may use.
     `run_symbols` are dims that get their value during a run, each with the most that it can be (None: not known); the
     code
-    writes them behind the values of `symbols`, and output types may hold them.
+    writes them behind the values of `symbols`, and output types may hold them. `caches` are outputs that may grow in
+    the memory of an input; their symbols are among `symbols`.
     """
 
     object_bytes: bytes
@@ -57,3 +71,4 @@ class CompiledModel:
     text: str
     report: dict[str, Any]
     run_symbols: tuple[tuple[str, DimLike | None], ...] = ()
+    caches: tuple[Cache, ...] = ()

@@ -67,7 +67,9 @@ class NativeProgram:
         self.threads = threads or config().threads or default_threads()
         self._spin_ns, self._arenas_kept = spin_ns, 2 if keep_memory else 0
         names = [*(info.name for info in compiled.signature.inputs), *overridden]
-        self._binder = DimBinder(compiled.symbols, compiled.input_types, names)
+        own = {name for cache in compiled.caches for name in (cache.past_room, cache.present_room)}
+        given = [s for s in compiled.symbols if s not in own]
+        self._binder = DimBinder(given, compiled.input_types, names)
         self._shapes_of = shape_function(_largest(compiled))
         self._run_names = [name for name, _ in compiled.run_symbols]
         # Data decides how often a loop runs, and nothing bounds it: a short run says nothing about the next one.
@@ -86,7 +88,7 @@ class NativeProgram:
         self._plan = self._module.function("onnxc_plan", _I64, _POINTER, _POINTER, _I64)
         run = self._module.function("onnxc_run", _I64, *[_POINTER] * 6, _I64)
         self._run = run if profile is None else profile.watch(compiled, _PROFILE, self.threads, run)
-        self._bindings: dict[tuple[Shape, ...], Binding] = {}
+        self._bindings: dict[Any, Binding] = {}       # by the inputs' shapes, and rooms where there are any
         self._states: list[_State] = []         # all of them; those that no run has are idle
         self._pool: ThreadPool | None = None
         self._peak = 0
@@ -144,9 +146,21 @@ class NativeProgram:
         """Whether only a run tells how large the outputs are."""
         return self._real_shapes is not None
 
-    def binding(self, shapes: tuple[Shape, ...]) -> Binding:
-        """What follows from the inputs' shapes. Raises InvalidArgument for shapes that the model refuses."""
-        return self._bindings.get(shapes) or self._bind(shapes)
+    def binding(self, shapes: tuple[Shape, ...], rooms: tuple[tuple[str, int], ...] = ()) -> Binding:
+        """What follows from the inputs' shapes, and from the `rooms` of caches where they are not their extents. Raises
+        InvalidArgument for shapes that the model refuses."""
+        return self._bindings.get((shapes, rooms) if rooms else shapes) or self._bind(shapes, rooms)
+
+    def rooms(self, shapes: tuple[Shape, ...]) -> dict[str, int]:
+        """The symbols of caches' rooms, with the extents that there have to be room for."""
+        return self._extents(shapes, self._shapes_of(self._binder.bind(shapes)))
+
+    def _extents(self, shapes: Sequence[Shape], results: Sequence[Shape]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for cache in self.compiled.caches:
+            found[cache.past_room] = shapes[cache.input][cache.axis]
+            found[cache.present_room] = results[cache.output][cache.axis]
+        return found
 
     def run_at(self, binding: Binding, addresses: list[int], cancel: int = 0) -> None:
         """A run on memory of the caller's: the addresses of inputs and then of outputs, where elements lie as native
@@ -209,9 +223,11 @@ class NativeProgram:
 
     # ---- what is prepared once a shape -------------------------------------------------------------------------------
 
-    def _bind(self, shapes: tuple[Shape, ...]) -> Binding:
+    def _bind(self, shapes: tuple[Shape, ...], rooms: tuple[tuple[str, int], ...] = ()) -> Binding:
         compiled = self.compiled
         values = self._binder.bind(shapes)
+        if compiled.caches:
+            values |= {**self._extents(shapes, self._shapes_of(values)), **dict(rooms)}
         sizes = (_I64 * (len(shapes) + len(self._outputs)))()
         slots = len(compiled.symbols) + len(compiled.run_symbols)
         table = (_I64 * max(1, slots))(*[values[s] for s in compiled.symbols])
@@ -220,17 +236,26 @@ class NativeProgram:
             self._refuse(arena, values)
         output_shapes = self._shapes_of(values)
         types = (*compiled.input_types, *compiled.output_types)
-        expected = [t.dtype.nbytes(product(s)) for t, s in zip(types, (*shapes, *output_shapes), strict=True)]
+        whole = self._with_rooms(shapes, output_shapes, values)
+        expected = [t.dtype.nbytes(product(s)) for t, s in zip(types, whole, strict=True)]
         if list(sizes) != expected:
             raise RuntimeException(f"the program plans {list(sizes)} bytes for its inputs and outputs, where their "
                                    f"types take {expected}: the compiled model contradicts itself")
-        rooms = [_room(dtype, shape) for (_, dtype), shape in zip(self._outputs, output_shapes, strict=True)]
-        binding = Binding(table, values, int(arena), output_shapes, rooms)
+        arrays = [_room(dtype, shape) for (_, dtype), shape in zip(self._outputs, output_shapes, strict=True)]
+        binding = Binding(table, values, int(arena), output_shapes, arrays)
         with self._lock:
             while len(self._bindings) >= _MOST_BINDINGS:
                 del self._bindings[next(iter(self._bindings))]
-            self._bindings[shapes] = binding
+            self._bindings[(shapes, rooms) if rooms else shapes] = binding
         return binding
+
+    def _with_rooms(self, shapes: Sequence[Shape], results: Sequence[Shape], values: dict[str, int]) -> list[Shape]:
+        """The shapes of inputs and outputs as they lie in memory."""
+        whole = [*shapes, *results]
+        for cache in self.compiled.caches:
+            for i, name in ((cache.input, cache.past_room), (len(shapes) + cache.output, cache.present_room)):
+                whole[i] = (*whole[i][:cache.axis], values[name], *whole[i][cache.axis + 1:])
+        return whole
 
     def _refuse(self, code: int, values: dict[str, int]) -> NoReturn:
         dims = ", ".join(f"{name} = {value}" for name, value in values.items())

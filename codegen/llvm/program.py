@@ -3,12 +3,12 @@
     i64 onnxc_plan(ptr symbols, ptr sizes, i64 threads)
     i64 onnxc_run(ptr context, ptr symbols, ptr inputs, ptr outputs, ptr arena, ptr constants, i64 threads)
 
-`symbols` holds the i64 values of `Program.symbols`. `onnxc_plan` writes the bytes of all inputs and outputs into
-`sizes` (i64 each, inputs first) and gives the bytes of the arena, scratch for `threads` threads included; -1 when a
-size does not fit 63 bits or is negative, or -2 - i when the guard with message i fails. `onnxc_run` gives 0, 1 + i for
-the error with message i, or -1 when the cancel word was set. `inputs`, `outputs` and `constants` are arrays of
-pointers, the last in the order of `Program.constants`; the arena is aligned to 64 bytes. Slots of the context are in
-`abi`.
+`symbols` holds the i64 values of `Program.symbols`, those of rooms last. `onnxc_plan` writes the bytes of all inputs
+and outputs into `sizes` (i64 each, inputs first) and gives the bytes of the arena, scratch for `threads` threads
+included; -1 when a size does not fit 63 bits or is negative, or -2 - i when the guard with message i fails. `onnxc_run`
+gives 0, 1 + i for the error with message i, or -1 when the cancel word was set. `inputs`, `outputs` and `constants` are
+arrays of pointers, the last in the order of `Program.constants`; the arena is aligned to 64 bytes. Slots of the context
+are in `abi`.
 
 Where the program has run symbols, the table of symbols goes on with a slot for each of them, which `onnxc_run` writes:
 it then belongs to one run, and tells the real sizes of outputs afterwards. `onnxc_plan` takes their bounds instead; the
@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from llvmlite import ir
 
@@ -43,7 +44,7 @@ from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.dims import DimLike, ceildiv, dim_max, product, provably_nonneg, sym
 from onnxc.ir.printer import print_func
 from onnxc.ir.types import Mem
-from onnxc.ops.program import STEPS, at_most
+from onnxc.ops.program import STEPS, at_most, copies_of_inputs
 
 __all__ = ["Program", "ProgramCode", "build_program", "emit_program", "structure_of"]
 
@@ -126,7 +127,9 @@ class _ProgramEmitter:
         self.source, self.main, self.target = module, main, target
         self.module = ir.Module("onnxc")
         self.pool = declare_pool(self.module)
-        self.symbols = tuple(str(s) for s in main.attrs.get("symbols") or ())  # type: ignore[union-attr]
+        rooms = cast("tuple[tuple[str, DimLike], ...]", main.attrs.get("rooms") or ())
+        given = cast("tuple[str, ...]", main.attrs.get("symbols") or ())
+        self.symbols = (*given, *(name for name, _ in rooms))
         self.bounds: list[tuple[str, DimLike | None]] = list(main.attrs.get("run_symbols") or ())  # type: ignore[arg-type]
         self.table = (*self.symbols, *(name for name, _ in self.bounds))      # the order of the table of symbols
         self.inputs = int(main.attrs.get("inputs") or 0)  # type: ignore[arg-type]
@@ -136,6 +139,7 @@ class _ProgramEmitter:
         self.steps = [op for op in main.body.ops if op.name in STEPS]
         self.heaps = [op for op in main.walk() if op.name == "p.heap"]
         self.launches = [op for op in main.walk() if op.name == "p.launch"]
+        self.copies = copies_of_inputs(main)
         names = dict.fromkeys(_const_name(op) for op in main.walk() if op.name == "p.const")
         self.constants = {name: i for i, name in enumerate(names)}      # and their places in the table of constants
 
@@ -390,6 +394,9 @@ class _RunEmitter:
             need = code.scratch * sym(_THREADS)
             self.fill_frame(abi.FRAME_SCRATCH, room(self, None, (need,), len(self.program.heaps), "a kernel's scratch"))
         total = self.dim(code.total)
+        if op in self.program.copies:
+            same = self.b.icmp_unsigned("==", self.buffers[op.operand(0)], self.buffers[op.operand(1)])
+            total = self.b.select(same, constant(0), total)
         grain = self.larger(self.dim(code.grain), self.share(total))
         self.b.call(self.program.pool.parallel_for, [self.pool, code.function, self.frame, total, grain, self.cancel])
         if not bounded:

@@ -278,7 +278,7 @@ def _shape_symbols(func: Func) -> frozenset[str]:
 def _passed_symbols(module: Module, kernel: Func) -> frozenset[str]:
     """The dim symbols whose values every kernel is passed: those that the program lists, or the kernel itself."""
     owners = [f for f in module.funcs.values() if f is kernel or f.kind == "program"]
-    lists = [f.attrs.get(key) for f in owners for key in ("symbols", "run_symbols")]
+    lists = [f.attrs.get(key) for f in owners for key in ("symbols", "rooms", "run_symbols")]
     names = [s[0] if isinstance(s, tuple) and s else s for listed in lists if isinstance(listed, tuple) for s in listed]
     return frozenset(s for s in names if isinstance(s, str))
 

@@ -11,6 +11,11 @@ left is 1 or right); `arena`, the bytes of the arena once memory is planned.
 - `p.launch(%mem...) {kernel, writes}`: run a kernel; `writes` lists the operand positions that it stores to.
 - `p.copy(%from, %to)`: copy all bytes of one buffer to another of the same size.
 
+`caches` lists, as [input, output, axis, symbol, symbol], outputs that begin with an input and grow along an axis; the
+two memories have room along it, which is the value of the one and the other symbol. The launch that takes these two
+buffers alone copies the input; it is left out where both are the same memory. `rooms` lists the symbols with the dim
+that is their value unless the caller says otherwise.
+
 Run symbols get their value during the run; from then on everything reads them like other symbols. `run_symbols` of
 `@main` lists them as [name, bound], the bound a dim over symbols before it (none: not known). Buffers have the real
 dims; memory is planned for the bounds, and where there is none it comes from the heap as the run goes.
@@ -36,12 +41,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from onnxc.ir.core import Op
+from onnxc.ir.core import Func, Op
 from onnxc.ir.dims import Bounds, DimLike, Shape, product, sym, symbols_of
 from onnxc.ir.registry import REQUIRED, TypeInferenceError, register
 from onnxc.ir.types import BOOL, I32, I64, Mem, Type
 
-__all__ = ["STEPS", "at_most", "most_elements"]
+__all__ = ["STEPS", "at_most", "copies_of_inputs", "most_elements"]
 
 STEPS = ("p.launch", "p.copy", "p.give", "p.loop", "p.if", "p.set", "p.read", "p.require")
 """What a program does, as opposed to what it names."""
@@ -62,6 +67,14 @@ def most_elements(shape: Shape, run_symbols: Sequence[tuple[str, DimLike | None]
     known."""
     dims = [at_most(d, run_symbols) for d in shape]
     return None if None in dims else product(d for d in dims if d is not None)
+
+
+def copies_of_inputs(main: Func) -> set[Op]:
+    """The launches that copy an input to the output that continues it (`caches`)."""
+    caches: Any = main.attrs.get("caches") or ()
+    inputs: Any = main.attrs.get("inputs") or 0
+    pairs = [(main.args[c[0]], main.args[inputs + c[1]]) for c in caches]
+    return {op for op in main.body.ops if op.name == "p.launch" and op.inputs in pairs}
 
 
 def _row(types: Sequence[Any], attrs: dict[str, Any]) -> list[Type]:
