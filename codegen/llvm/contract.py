@@ -51,6 +51,7 @@ from onnxc.codegen.llvm.schedule_contract import (
     coding_of,
     few_blocking,
     grain_of,
+    reads_ahead,
     schedule_contraction,
 )
 from onnxc.codegen.llvm.schedule_winograd import with_winograd
@@ -133,6 +134,9 @@ class ContractEmitter:
         self.blocking: Blocking = blocking_of(func, schedule)
         self.tile = self.blocking.tile
         self.plan: Plan = plan_of(func, self.blocking.columns, self.tile.lanes, self.tile.dot)
+        if reads_ahead(self.plan, self.tile):
+            self.tile = dataclasses.replace(self.tile, ahead=True)
+            self.blocking = dataclasses.replace(self.blocking, tile=self.tile)
         self.row_part = row_part(func, target, self.tile.dot) if self.plan.rows is None else None
         coding = coding_of(target, self.plan)
         self.unpacked = None if coding is None else dataclasses.replace(self.tile, coding=coding)

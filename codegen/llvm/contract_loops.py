@@ -25,6 +25,8 @@ from onnxc.codegen.llvm.microkernel_narrow import narrow_microkernel
 
 POINTER_BYTES = 8
 _ALIGNMENT = 64
+# Cache lines of the widest panel's row: so many tiles bring the next block near, with a line a step.
+_SHARES = 4
 # Blocks of a part of depth begin at multiples of this, so that no micro-kernel has a remainder but the last.
 _STEP_MULTIPLE = 8
 
@@ -342,12 +344,24 @@ class _Contraction:
             result = byte_offset(b, self.tiles, place)
             further = panel.tap_stride if self.holes.row_stride is None else self.holes.row_stride(b)
             arguments = [block.taps, block.steps, table, offset, start, panel.row_stride, further]
-            call_microkernel(b, self.blocking, rows, vectors, [*arguments, result, stride, again, *panel.parameters])
+            arguments += [result, stride, again, *panel.parameters]
+            if tile.ahead:
+                lines = b.mul(block.taps, block.steps)
+                following = byte_offset(b, start, b.mul(lines, panel.row_stride))
+                arguments.append(ahead_of(b, following, lines, index))
+            call_microkernel(b, self.blocking, rows, vectors, arguments)
             with b.if_then(block.is_last):
                 self.holes.epilogue(b, Block(b.add(chunk.m0, first), rows, n0, columns, result, stride))
             return []
 
         counted_loop(builder, "tile", 0, chunk.tiles, 1, [], each_tile)
+
+
+def ahead_of(builder: ir.IRBuilder, block: ir.Value, lines: ir.Value, tile: ir.Value) -> ir.Value:
+    """What tile number `tile` asks for of the next block, one line for each of its own steps: the first tiles the
+    block's first, second ... as many lines, later ones the same again, which are near by then."""
+    share = builder.and_(tile, i64(_SHARES - 1))
+    return byte_offset(builder, block, builder.mul(builder.mul(share, lines), i64(_ALIGNMENT)))
 
 
 def call_microkernel(

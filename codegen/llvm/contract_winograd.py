@@ -16,7 +16,7 @@ from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import KernelError
 from onnxc.codegen.llvm.contract import ContractEmitter, Scratch, aligned, decode, least
 from onnxc.codegen.llvm.contract_form import axes_of, extent_of, place_of, rows_of, winograd_of
-from onnxc.codegen.llvm.contract_loops import POINTER_BYTES, Block, Chunk, call_microkernel
+from onnxc.codegen.llvm.contract_loops import POINTER_BYTES, Block, Chunk, ahead_of, call_microkernel
 from onnxc.codegen.llvm.dims import constant
 from onnxc.codegen.llvm.loops import counted_loop, i64
 from onnxc.codegen.llvm.microkernel import byte_offset
@@ -152,9 +152,10 @@ class WinogradEmitter(ContractEmitter):
                 offset = b.add(inputs, b.mul(first, i64(self.channels * self.item)))
                 result = byte_offset(b, sums, b.mul(first, i64(stride)))
                 arguments = [i64(1), i64(self.channels), self.base, offset, weights, panel.row_stride, i64(0), result]
-                call_microkernel(
-                    b, self.blocking, rows, vectors, [*arguments, i64(stride), ir.Constant(abi.I1, 0)]
-                )
+                arguments += [i64(stride), ir.Constant(abi.I1, 0)]
+                if self.tile.ahead:
+                    arguments.append(ahead_of(b, byte_offset(b, weights, step), i64(self.channels), index))
+                call_microkernel(b, self.blocking, rows, vectors, arguments)
                 return []
 
             counted_loop(b, "tile", 0, chunk.tiles, 1, [], each_tile)

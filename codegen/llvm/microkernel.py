@@ -92,7 +92,8 @@ class Microkernel:
 
     With a `dot` the operands are bytes that are taken four steps at a time (`microkernel_bytes`, `microkernel_amx`);
     `signs` then says of the left and the right one whether it is unsigned, "u", or signed, "s". With a `coding` the
-    panel is of weights that are widened on the way (`microkernel_narrow`).
+    panel is of weights that are widened on the way (`microkernel_narrow`). With `ahead` each step asks for one line of
+    what another argument points to, the panel's next block, to be brought near while this one is multiplied.
     """
 
     dtype: str
@@ -103,6 +104,7 @@ class Microkernel:
     dot: str = ""
     signs: str = ""
     coding: Coding | None = None
+    ahead: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in ACCUMULATORS:
@@ -120,7 +122,7 @@ class Microkernel:
         kind = f"{self.signs}_{self.dot}" if self.dot else self.dtype
         if self.coding is not None:
             kind = f"{kind}_{self.coding.name}"
-        return f"mk_{kind}_{self.rows}x{self.vectors}x{self.lanes}_p{self.pitch}"
+        return f"mk_{kind}_{self.rows}x{self.vectors}x{self.lanes}_p{self.pitch}{'_ahead' if self.ahead else ''}"
 
     @property
     def group(self) -> int:
@@ -191,9 +193,9 @@ def function_type(spec: Microkernel) -> ir.FunctionType:
     (taps, depth, table, offset, panel, row_stride, tap_stride, tile, tile_stride, accumulate): `table` is
     ptr[taps][pitch]; `offset` bytes are added to every row pointer; step k of tap t of the panel is at
     `panel + t * tap_stride + k * row_stride` and row r of the tile at `tile + r * tile_stride`, all in bytes.
-    The tile is added to when `accumulate` is set, else written.
+    The tile is added to when `accumulate` is set, else written. `ahead` comes last, if there is one.
     """
-    parameters = [POINTER, POINTER] if spec.coding is not None else []
+    parameters = ([POINTER, POINTER] if spec.coding is not None else []) + [POINTER] * spec.ahead
     return ir.FunctionType(ir.VoidType(), [I64, I64, POINTER, I64, POINTER, I64, I64, POINTER, I64, I1, *parameters])
 
 
@@ -215,6 +217,7 @@ def declared(module: ir.Module, spec: Microkernel) -> ir.Function:
     function.attributes.add("noinline")
     names = "taps depth table offset panel row_stride tap_stride tile tile_stride accumulate".split()
     names += ["scales", "zeros"] if spec.coding is not None else []
+    names += ["ahead"] * spec.ahead
     for argument, name in zip(function.args, names, strict=True):
         argument.name = name
     return function
@@ -278,6 +281,9 @@ class Emitter:
     ) -> list[ir.Value]:
         """All of depth for one tap. `carried` ends with the tap's panel pointer."""
         rows = self.row_pointers(builder, tap)
+        if self.spec.ahead:
+            done = builder.mul(builder.mul(tap, self.depth), i64(_CACHE_LINE))
+            self.next = byte_offset(builder, self.function.args[-1], done)
 
         def steps(count: int) -> Body:
             return lambda b, k, values: self._steps(b, count, k, rows, values[:-1], values[-1])
@@ -313,6 +319,9 @@ class Emitter:
             base = cells * step
             if spec.prefetches:
                 prefetch(builder, panel)
+            if spec.ahead:
+                line = builder.mul(builder.add(k, i64(step)), i64(_CACHE_LINE))
+                _prefetch(builder, byte_offset(builder, self.next, line), 2)
             right = [
                 builder.load(
                     byte_offset(builder, panel, i64(v * spec.vector_bytes)), typ=spec.vector_type, align=self._align
@@ -369,14 +378,18 @@ def splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
 
 def prefetch(builder: ir.IRBuilder, panel: ir.Value) -> None:
     """Ask for the line `_PREFETCH_BYTES` behind `panel` to be read into every level of cache; it need not be mapped."""
-    pointer = byte_offset(builder, panel, i64(_PREFETCH_BYTES))
+    _prefetch(builder, byte_offset(builder, panel, i64(_PREFETCH_BYTES)), 3)
+
+
+def _prefetch(builder: ir.IRBuilder, pointer: ir.Value, locality: int) -> None:
+    """`locality` is 3 for every level of cache, 2 for all but the first."""
     name = "llvm.prefetch.p0"
     intrinsic = builder.module.globals.get(name)
     if intrinsic is None:
         signature = ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32])
         intrinsic = ir.Function(builder.module, signature, name)
-    read, every_level, data = I32(0), I32(3), I32(1)
-    builder.call(intrinsic, [pointer, read, every_level, data])
+    read, data = I32(0), I32(1)
+    builder.call(intrinsic, [pointer, read, I32(locality), data])
 
 
 def byte_offset(builder: ir.IRBuilder, pointer: ir.Value, nbytes: ir.Value) -> ir.Value:

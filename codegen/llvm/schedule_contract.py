@@ -38,6 +38,7 @@ _PACKED_CHUNKS = 4
 # Waking a worker that sleeps costs about 10 us, so that less work than this many cycles of multiply-adds is not shared.
 _CYCLES_WORTH_SHARING = 16384
 _FMAS_A_CYCLE = 2
+_BYTES_READ_AHEAD = 1 << 17
 _WORK_A_LANE = {"vnni": 2, "amx": 8}
 _ROWS_A_READ = 4
 
@@ -97,6 +98,15 @@ def blocking_of(func: Func, schedule: Schedule) -> Blocking:
         vector_counts = frozenset(-(-min(width, columns - n0) // tile.lanes) for n0 in range(0, columns, width)) or None
     block_bytes = -(-schedule.depth // tile.group) * width * ITEM_BYTES[dtype]
     return Blocking(tile, schedule.chunk, block_bytes, row_counts, vector_counts)
+
+
+def reads_ahead(plan: Plan, tile: Microkernel) -> bool:
+    """Whether tiles ask for the panel's next block while they multiply: panels of floats, packed one behind the other,
+    of too many bytes to be near still since the last run."""
+    size = extent_of(plan.k) * plan.columns * ITEM_BYTES[tile.dtype]
+    packed = plan.panels is not None and plan.panels.row_stride == tile.vectors * tile.lanes
+    plain = tile.dtype == "f32" and not tile.dot and not tile.prefetches
+    return packed and plain and isinstance(size, int) and size >= _BYTES_READ_AHEAD
 
 
 def coding_of(target: Target, plan: Plan) -> Coding | None:

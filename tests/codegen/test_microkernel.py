@@ -192,6 +192,18 @@ def test_jobs_together_make_the_whole():
     check(run(a, b, jobs), a, b)
 
 
+def test_reading_ahead_changes_no_bit_and_nothing_but_a_line_a_step():
+    target = target_here("host")
+    blocking = blocking_for(target, "f32")
+    plain = replace(blocking, block_bytes=40 * blocking.row_bytes)
+    tile = replace(blocking.tile, ahead=True)
+    a, b = operands(103, 3 * blocking.columns + 5, 100, "f32")
+    ahead, expected = (Product(target, how)(a, b) for how in (replace(plain, tile=tile), plain))
+    np.testing.assert_array_equal(ahead, expected)
+    (loop,) = inner_loops(assembly_of(Target.parse("x86-64-v4"), tile))
+    assert loop.count("prefetch") == 1 and not SPILL.search(loop)
+
+
 @pytest.mark.parametrize("steps", [1, 3, 8, 20, 64])
 def test_blocks_of_depth_change_no_bit(steps):
     """A full tile goes on with one sum where the block before stopped, so blocking cannot change the result."""
