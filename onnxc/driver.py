@@ -20,6 +20,7 @@ from onnxc.config import config
 from onnxc.frontend import LoadedModel, import_model, load_model
 from onnxc.frontend.changes import Changes, changed
 from onnxc.frontend.external import external_locations
+from onnxc.hosting import compile_hosted
 from onnxc.ir.core import Module
 from onnxc.ir.dims import DimLike, substitute
 from onnxc.ir.printer import print_module
@@ -30,7 +31,9 @@ from onnxc.ir.verify import verify
 from onnxc.lowerings.lower import lower
 from onnxc.ops import load_all
 from onnxc.passes.pipeline import PIPELINE, Context, Pass, run
+from onnxc.passes.split_host import split_host
 from onnxc.runtime.compiled import Cache, CompiledModel, Signature
+from onnxc.runtime.host_ops import CONTAINER_OPS, HOST_OPS
 from onnxc.runtime.interrupt import give_up_on_interrupt
 
 __all__ = ["Changes", "CompileOptions", "Hook", "compile_model", "import_to_ir", "load_changed", "lower_to_program",
@@ -155,6 +158,13 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     for hook in hooks:
         hook("import", module)
     imported = time.perf_counter()
+    result_types = [type_text(v.type) for v in module.main.body.terminator.inputs]
+    split = split_host(module, HOST_OPS, CONTAINER_OPS)
+    if split is not None:
+        compiled = compile_hosted(module, split, result_types, lambda part: _compile_segment(part, options, hooks),
+                                  options.target)
+        compiled.report.update(external_files=external, nodes=nodes, compile_seconds=time.perf_counter() - start)
+        return compiled
     with Compilers(options.target) as compilers:
         report = lower_to_program(module, options, hooks, pass_context(options, compilers))
         lowered = time.perf_counter()
@@ -165,6 +175,12 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     report["nodes"] = nodes
     report["compile_seconds"] = time.perf_counter() - start
     return compiled
+
+
+def _compile_segment(module: Module, options: CompileOptions, hooks: Sequence[Hook]) -> CompiledModel:
+    with Compilers(options.target) as compilers:
+        report = lower_to_program(module, options, hooks, pass_context(options, compilers))
+        return emit(module, options, report, compilers)
 
 
 def emit(module: Module, options: CompileOptions, report: dict[str, Any] | None = None,

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from onnxc import errors
 from onnxc.errors import Fail, InvalidProtobuf, NoSuchFile, NotImplemented
 from onnxc.ir.dims import Dim, DimLike, parse_dim
 from onnxc.ir.signature import ValueInfo
@@ -72,6 +73,10 @@ def save(compiled: CompiledModel, path: str | os.PathLike[str], *, key: str | No
 
     With a `key`, the text that `open_artifact` has to be given as well, the file is for its owner only.
     """
+    if compiled.host is not None:
+        steps = ", ".join(compiled.report["host_ops"][:5])
+        raise errors.NotImplemented(f"The model has host steps ({steps}), which artifacts do not hold. Open the model "
+                                    "itself.")
     with beside(os.fspath(path), private=key is not None) as file:
         _write(file, compiled, key)
 

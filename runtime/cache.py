@@ -126,7 +126,10 @@ class CompileCache:
         return compiled
 
     def store(self, key: CacheKey, compiled: CompiledModel) -> bool:
-        """Keeps a compiled model; whether that was possible. The longest unused entries make room."""
+        """Keeps a compiled model, unless it has host steps; whether that was possible. The longest unused entries make
+        room."""
+        if compiled.host is not None:
+            return False
         size = len(compiled.object_bytes) + len(compiled.text) + sum(c.nbytes for c in compiled.constants)
         if not self.writable or size > self.most_bytes or not all(c.is_current() for c in key.contents):
             return False

@@ -4,6 +4,7 @@ artifact."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from onnxc.ir.dims import DimLike
 from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import Tensor
 
-__all__ = ["CompiledModel", "Signature"]
+__all__ = ["CompiledModel", "HostPlan", "HostStep", "NativeStep", "Signature"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,7 @@ class CompiledModel:
     of each error code; `kernels` and `steps` the names in reports; `text` the program and its kernels as IR. `target`
     names
     what the code is for, `features` every instruction-set extension, by LLVM's names, that it may use.
+    `host` is the plan of a program with host steps, which has no code of its own but that of its native steps.
     `run_symbols` are dims that get their value during a run, each with the most that it can be (None: not known); the
     code
     writes them behind the values of `symbols`, and output types may hold them. `caches` are outputs that may grow in
@@ -72,3 +74,40 @@ class CompiledModel:
     report: dict[str, Any]
     run_symbols: tuple[tuple[str, DimLike | None], ...] = ()
     caches: tuple[Cache, ...] = ()
+    host: HostPlan | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NativeStep:
+    """A native part of a program with host steps: from values to values, by number. `compile` makes it for inputs of
+    given ranks; `compiled` has it for those that were known when the model was compiled."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    compile: Callable[[tuple[int, ...]], CompiledModel]
+    compiled: dict[tuple[int, ...], CompiledModel]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HostStep:
+    """An operator of `runtime.host_ops` on values by number; None stands for an input that is left out."""
+
+    op: str
+    attrs: dict[str, Any]
+    inputs: tuple[int | None, ...]
+    outputs: tuple[int, ...]
+    loc: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HostPlan:
+    """The steps of a program in order, on `values` numbered values; those of the inputs come first."""
+
+    steps: tuple[NativeStep | HostStep, ...]
+    constants: dict[int, np.ndarray]
+    outputs: tuple[int, ...]
+    values: int
+
+    def compiled(self) -> list[CompiledModel]:
+        """What the native steps were compiled to so far."""
+        return [part for step in self.steps if isinstance(step, NativeStep) for part in step.compiled.values()]

@@ -18,6 +18,7 @@ from onnxc.errors import InvalidArgument
 from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import ALL_DTYPES, STR, DType, dtype_of
 from onnxc.runtime.addresses import in_plain_order
+from onnxc.runtime.containers import is_optional, is_readable, value_of
 from onnxc.runtime.ortvalue import OrtValue
 
 __all__ = ["Feeds", "wanted_outputs"]
@@ -43,6 +44,7 @@ class _Input:
     dtype: DType
     rank: int | None
     fixed: tuple[tuple[int, int], ...]
+    is_number: bool = True
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Whether an array of this shape has the declared rank and sizes."""
@@ -57,6 +59,7 @@ class Feeds:
         self._inputs = {i.name: _input(i, overrides or {}) for i in (*inputs, *overridable)}
         self._required = tuple(self._inputs[i.name] for i in inputs)
         self._plain = tuple((i.name, i.dtype.numpy) for i in self._required)
+        self._only_numbers = all(i.is_number for i in self._required)
         self._taken: set[tuple[tuple[int, ...], ...]] = set()
 
     def prepare(self, feed: Mapping[str, Any]) -> Prepared:
@@ -69,7 +72,7 @@ class Feeds:
 
     def _as_they_are(self, feed: Mapping[str, Any]) -> Prepared | None:
         """The arrays themselves when there is one for each required input and nothing else, all in the right form."""
-        if type(feed) is not dict or len(feed) != len(self._plain):
+        if type(feed) is not dict or len(feed) != len(self._plain) or not self._only_numbers:
             return None
         arrays: list[Array] = []
         shapes = []
@@ -90,9 +93,10 @@ class Feeds:
         return arrays, (), key
 
     def check_names(self, feed: Mapping[str, Any]) -> None:
-        """Raises ValueError when a required input is missing."""
+        """Raises ValueError when a required input is missing; an optional one may be."""
         names = list(feed.keys())
-        missing = [i.name for i in self._required if i.name not in names or feed[i.name] is None]
+        missing = [i.name for i in self._required if (i.name not in names or feed[i.name] is None)
+                   and not is_optional(i.type_text)]
         if missing:
             raise ValueError(f"Required inputs ({missing}) are missing from input feed ({names}).")
 
@@ -107,24 +111,24 @@ class Feeds:
             if value is not None:
                 arrays[name] = self._check(self._known(name, value), value)
         ordered, overridden = self.arrange(arrays)
-        return ordered, overridden, tuple([a.shape for a in ordered])
+        return ordered, overridden, tuple([getattr(a, "shape", ()) for a in ordered])
 
     def knows(self, name: str) -> bool:
         """Whether there is such an input, or an initializer that may be overridden."""
         return name in self._inputs
 
     def arrange(self, values: Mapping[str, T]) -> tuple[list[T], tuple[str, ...]]:
-        """The values of the required inputs and then of the overridden initializers, whose names come second; in order.
-        InvalidArgument for a missing or an unknown one."""
+        """The values of the required inputs, None for an optional one that is missing, and then of the overridden
+        initializers, whose names come second; in order. InvalidArgument for a missing or an unknown one."""
         for name in values:
             if name not in self._inputs:
                 raise InvalidArgument(f"Invalid input name: {name}")
         required = [i.name for i in self._required]
         for name in required:
-            if name not in values:
+            if name not in values and not is_optional(self._inputs[name].type_text):
                 raise InvalidArgument(f"Missing Input: {name}")
         overridden = tuple(name for name in self._inputs if name in values and name not in required)
-        return [values[name] for name in (*required, *overridden)], overridden
+        return [values.get(name) for name in (*required, *overridden)], overridden  # type: ignore[misc]
 
     def check(self, name: str, type_text: str, shape: Sequence[int]) -> None:
         """InvalidArgument for an element type, rank or size that an input does not have."""
@@ -137,7 +141,12 @@ class Feeds:
             raise InvalidArgument(f"Invalid input name: {name}")
         return self._inputs[name]
 
-    def _check(self, spec: _Input, value: Any) -> Array:
+    def _check(self, spec: _Input, value: Any) -> Any:
+        if not spec.is_number:
+            found = value_of(spec.name, spec.type_text, value.content() if isinstance(value, OrtValue) else value)
+            if isinstance(found, np.ndarray):
+                _check_form(spec, spec.type_text, found.shape)
+            return found
         array = _array(spec, value)
         actual = spec.type_text if _same_type(array, spec) else f"tensor({_named(array, spec).onnx_text})"
         _check_form(spec, actual, array.shape)
@@ -179,14 +188,14 @@ def wanted_outputs(names: Any, outputs: Mapping[str, int]) -> list[int] | None:
 
 def _input(info: ValueInfo, overrides: Mapping[str, int]) -> _Input:
     dtype = _BY_TEXT.get(info.type_text)
-    if dtype is None:
-        raise errors.NotImplemented(f"Input '{info.name}' is of type {info.type_text or 'none that the model says'}; "
-                                    "compiled programs take tensors of numbers.")
+    if dtype is None and not is_readable(info.type_text):
+        raise errors.NotImplemented(f"Input '{info.name}' is of type {info.type_text or 'none that the model says'}, "
+                                    "which cannot be fed.")
     if info.shape is None:
-        return _Input(info.name, info.type_text, dtype, None, ())
+        return _Input(info.name, info.type_text, dtype or STR, None, (), dtype is not None)
     sizes = [overrides.get(d, d) if isinstance(d, str) else d for d in info.shape]
     fixed = tuple((axis, d) for axis, d in enumerate(sizes) if isinstance(d, int))
-    return _Input(info.name, info.type_text, dtype, len(sizes), fixed)
+    return _Input(info.name, info.type_text, dtype or STR, len(sizes), fixed, dtype is not None)
 
 
 def _same_type(array: Array, spec: _Input) -> bool:

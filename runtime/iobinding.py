@@ -15,7 +15,9 @@ from onnxc.runtime.bound import BoundRun
 from onnxc.runtime.buffers import Buffer, Dense, nbytes_of
 from onnxc.runtime.devices import require_cpu
 from onnxc.runtime.feeds import wanted_outputs
+from onnxc.runtime.hosted import HostedProgram
 from onnxc.runtime.ortvalue import OrtValue, OrtValueVector, element_type_of, shape_of
+from onnxc.runtime.program import NativeProgram
 from onnxc.runtime.programs import Variant
 
 if TYPE_CHECKING:
@@ -122,12 +124,30 @@ class IOBinding:
     def run(self, cancel: int = 0) -> None:
         """One run of the session; for `InferenceSession.run_with_iobinding`."""
         try:
+            if self._bound is None and isinstance(self._session._programs.plain, HostedProgram):
+                self._results = self._run_hosted(cancel)
+                return
             bound = self._bound or self._prepare()
             results = bound.run(cancel)
         except InvalidArgument as error:
             raise BindingError(f"Error in execution: {error.message}") from error
         if results is not self._last:
             self._take(results)
+
+    def _run_hosted(self, cancel: int) -> list[OrtValue]:
+        """A run of a program with host steps, whose results have no memory before it; bound memory gets copies."""
+        self._require_outputs()
+        results = run_with_ort_values(self._session, list(self._outputs), self._inputs, cancel)
+        for (name, place), value in zip(self._outputs.items(), results, strict=True):
+            if place is not None and (place.data_type(), place.shape()) != (value.data_type(), value.shape()):
+                raise InvalidArgument(f"output '{name}' is bound to {place!r}, but the result is {value!r}")
+            if place is not None:
+                place.update_inplace(value)
+        return [place or value for place, value in zip(self._outputs.values(), results, strict=True)]
+
+    def _require_outputs(self) -> None:
+        if not self._outputs:
+            raise InvalidArgument("At least one output should be requested.")
 
     def _take(self, results: list[Dense]) -> None:
         self._last, self._results = results, []
@@ -139,11 +159,11 @@ class IOBinding:
 
     def _prepare(self) -> BoundRun:
         session = self._session
-        if not self._outputs:
-            raise InvalidArgument("At least one output should be requested.")
+        self._require_outputs()
         self._wanted = wanted_outputs(list(self._outputs), session._positions) or []
         inputs, overridden = _checked(session, self._inputs)
         program = session._programs.get(Variant(overridden, None))
+        assert isinstance(program, NativeProgram)
         places: list[Dense | None] = [None] * len(program.compiled.output_types)
         old: list[Dense | None] = [*places]
         for (name, place), i in zip(self._outputs.items(), self._wanted, strict=True):
@@ -157,12 +177,26 @@ def run_with_ort_values(session: InferenceSession, output_names: Any, feed: Mapp
                         cancel: int = 0) -> list[OrtValue]:
     """The outputs called `output_names`, for inputs that are OrtValues; AttributeError for others."""
     session._feeds.check_names(feed)
-    inputs, overridden = _checked(session, {name: value._get_c_value() for name, value in feed.items()})
+    values = {name: value._get_c_value() for name, value in feed.items()}
+    if isinstance(session._programs.plain, HostedProgram):
+        return _run_hosted(session, output_names, values, cancel)
+    inputs, overridden = _checked(session, values)
     wanted = wanted_outputs(output_names, session._positions)
     program = session._programs.get(Variant(overridden, None))
+    assert isinstance(program, NativeProgram)
     nowhere: list[Dense | None] = [None] * len(program.compiled.output_types)
     results = BoundRun(program, inputs, nowhere, nowhere).run(cancel)
     return [OrtValue.of_tensor(results[i]) for i in (range(len(results)) if wanted is None else wanted)]
+
+
+def _run_hosted(session: InferenceSession, output_names: Any, values: Mapping[str, OrtValue],
+                cancel: int) -> list[OrtValue]:
+    """A run of a program with host steps."""
+    inputs, overridden, _ = session._feeds.prepare({name: value.content() for name, value in values.items()})
+    infos = session.get_outputs()
+    chosen = wanted_outputs(output_names, session._positions) or range(len(infos))
+    found = session._programs.get(Variant(overridden, None)).run(inputs, cancel)
+    return [OrtValue.of_content(found[i], infos[i].type) for i in chosen]
 
 
 def _checked(session: InferenceSession, values: Mapping[str, OrtValue]) -> tuple[list[Dense], tuple[str, ...]]:

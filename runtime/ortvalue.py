@@ -168,6 +168,17 @@ class OrtValue:
         """The elements: a view of the memory, or a copy where they are packed. RuntimeError where it is no tensor."""
         return self._content if isinstance(self._content, np.ndarray) else self._tensor.array()
 
+    def content(self) -> Any:
+        """The value as `run` takes and gives it."""
+        return self._content.array() if isinstance(self._content, Dense) else self._content
+
+    @classmethod
+    def of_content(cls, content: Any, type_text: str) -> OrtValue:
+        """An OrtValue of what `run` gives for an output of the ONNX type `type_text`."""
+        if isinstance(content, np.ndarray) and content.dtype != object:
+            return cls.of_tensor(Dense.of(content, dtype_of(content.dtype)))
+        return cls.of(content, type_text)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.numpy(), dtype, copy=copy)
 

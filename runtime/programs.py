@@ -20,6 +20,7 @@ from onnxc.runtime.cache import compile_through, open_cache
 from onnxc.runtime.compiled import CompiledModel, Signature
 from onnxc.runtime.custom import CUSTOM_OPS
 from onnxc.runtime.digest import BLOCK, tree_digest
+from onnxc.runtime.hosted import HostedProgram
 from onnxc.runtime.options import GraphOptimizationLevel, SessionOptions
 from onnxc.runtime.profiling import Profile
 from onnxc.runtime.program import NativeProgram
@@ -56,9 +57,9 @@ class Programs:
         compiled = open_artifact(source.value) if self.is_artifact else self._compile(PLAIN)
         self.signature: Signature = compiled.signature
         self.plain = self._load(compiled, PLAIN)
-        self._all: dict[Variant, NativeProgram] = {PLAIN: self.plain}
+        self._all: dict[Variant, NativeProgram | HostedProgram] = {PLAIN: self.plain}
 
-    def get(self, variant: Variant) -> NativeProgram:
+    def get(self, variant: Variant) -> NativeProgram | HostedProgram:
         """The program of a variant. Raises InvalidArgument for values that the model does not have."""
         return self._all.get(variant) or self._make(variant)
 
@@ -74,7 +75,7 @@ class Programs:
         write_optimized(self.plain.compiled, self._source.value, self._compile_options(PLAIN), path,
                         self._options.entries())
 
-    def _make(self, variant: Variant) -> NativeProgram:
+    def _make(self, variant: Variant) -> NativeProgram | HostedProgram:
         with self._lock:
             if variant not in self._all:
                 if self.is_artifact:
@@ -106,10 +107,10 @@ class Programs:
         with self._lock:
             return sum(p.release_memory() for p in self._all.values())
 
-    def _load(self, compiled: CompiledModel, variant: Variant) -> NativeProgram:
-        o = self._options
-        return NativeProgram(compiled, variant.overridden, threads=max(o.intra_op_num_threads, 0) or None,
-                             spin_ns=o.spin_ns(), keep_memory=o.enable_cpu_mem_arena, profile=self._profile)
+    def _load(self, compiled: CompiledModel, variant: Variant) -> NativeProgram | HostedProgram:
+        o, kind = self._options, NativeProgram if compiled.host is None else HostedProgram
+        return kind(compiled, variant.overridden, threads=max(o.intra_op_num_threads, 0) or None,
+                    spin_ns=o.spin_ns(), keep_memory=o.enable_cpu_mem_arena, profile=self._profile)
 
     def _compile(self, variant: Variant) -> CompiledModel:
         """A variant of the model compiled, or the same out of the cache."""

@@ -27,7 +27,8 @@ def report_of(compiled: CompiledModel) -> dict[str, Any]:
     nodes: dict[str, dict[str, None]] = defaultdict(dict)
     launches: dict[str, int] = defaultdict(int)
     copies = 0
-    for op in program_of(compiled).main.walk():
+    parts = [compiled] if compiled.host is None else compiled.host.compiled()
+    for op in (op for part in parts for op in program_of(part).main.walk()):
         if op.name == "p.launch":
             ref = op.attrs["kernel"]
             name = ref.name if isinstance(ref, Ref) else str(ref)

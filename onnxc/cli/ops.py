@@ -17,7 +17,7 @@ def command(coverage: bool) -> None:
     """List the operators that can be compiled.
 
     An operator has a lowering of its own ("lowering"), or ONNX defines it by others, which are compiled in its place
-    ("function").
+    ("function"). Some on texts, sequences and maps run in Python between native segments of a program ("host").
     """
     rows = [(domain or "ai.onnx", name, how) for (domain, name), how in sorted(_operators().items())]
     shown = rows if coverage else [row for row in rows if row[2] != "none"]
@@ -33,13 +33,15 @@ def _operators() -> dict[tuple[str, str], str]:
     from onnx import defs
 
     from onnxc.lowerings.table import LOWERINGS, lowering_of
+    from onnxc.runtime.host_ops import HOST_OPS
     lowering_of("")         # loads the families
     found = {_key(name): "lowering" for name in LOWERINGS}
     schemas: Any = defs.get_all_schemas()       # the type stub lacks the functions
     for schema in schemas:
         if schema.domain in _DOMAINS and not schema.deprecated:
             body = schema.has_function or schema.has_context_dependent_function
-            found.setdefault((schema.domain, schema.name), "function" if body else "none")
+            host = f"{schema.domain}.{schema.name}".lstrip(".") in HOST_OPS
+            found.setdefault((schema.domain, schema.name), "host" if host else "function" if body else "none")
     return found
 
 

@@ -17,7 +17,7 @@ from onnxc.ir.core import Block, Func, Module, Op, Value
 from onnxc.ir.dims import symbols_of
 from onnxc.ir.printer import quote_name
 from onnxc.ir.registry import TypeInferenceError
-from onnxc.ir.types import Tensor, Type
+from onnxc.ir.types import Seq, Tensor, Type
 from onnxc.lowerings.context import Contradiction, Guard, Lowering, Poisoned, Refused, RunSymbols
 from onnxc.lowerings.table import LowerFn, lowering_of
 from onnxc.ops import load_all
@@ -65,6 +65,7 @@ class _Pass:
 
     def run(self) -> None:
         self.block(self.func.body)
+        self.drop_bundles(self.func.body)
         self.func.attrs["guards"] = tuple(dict.fromkeys(self.guards))
         if not self.bad:
             self.func.result_types = [v.type for v in self.func.body.terminator.inputs]
@@ -76,6 +77,17 @@ class _Pass:
             if op.name.startswith("onnx."):
                 following = self.node(op) or following
             op = following
+
+    def drop_bundles(self, block: Block) -> None:
+        """Erase the containers that were taken apart; one that is still used cannot be in a program."""
+        for op in block.reversed_ops():
+            if op.name == "t.bundle" and not op.result.uses:
+                op.erase()
+            elif op.name == "t.bundle" and not self.bad:
+                kind = "sequence" if isinstance(op.result.type, Seq) else "optional"
+                self.bad.append(UnsupportedNode(op.loc, kind, "", "it leaves the compiled part of the model"))
+            for region in op.regions:
+                self.drop_bundles(region)
 
     def inner_block(self, block: Block) -> None:
         """Lower a region for the node that has it."""

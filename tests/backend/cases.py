@@ -18,6 +18,7 @@ import onnxc.backend
 from tests.lowerings.test_onnx_nodes import expected_refusals
 
 EXPECTED = Path(__file__).with_name("expected_failures.txt")
+HOSTED = Path(__file__).with_name("host_passes.txt")
 CATEGORIES = ("Node", "Simple", "PyTorchConverted", "PyTorchOperator")
 
 
@@ -35,8 +36,11 @@ def items() -> dict[str, Callable[[unittest.TestCase], None]]:
 
 def expected_failures() -> frozenset[str]:
     """Names of tests that fail."""
-    lines = [line for line in EXPECTED.read_text().splitlines() if line and not line.startswith("#")]
-    return frozenset([*lines, *(f"{name}_cpu" for name in expected_refusals())])
+    return frozenset([*_names(EXPECTED), *(f"{name}_cpu" for name in expected_refusals())]).difference(_names(HOSTED))
+
+
+def _names(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
 
 
 def failure(name: str) -> str | None:

@@ -1,0 +1,344 @@
+"""Models whose inputs and outputs are texts, sequences, maps and optionals: native segments with host steps between
+them. Rows with `engine` also hold for ONNX Runtime itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from onnxc.errors import NotImplemented as Unsupported
+from onnxc.errors import OnnxcError
+from tests.session import models
+from tests.session.models import FLOAT, INT64, node, value
+
+A, B = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((1, 3), np.float32)
+STRING = TensorProto.STRING
+
+
+def sequence(name, element=FLOAT, shape=("N", 3)):
+    return helper.make_tensor_sequence_value_info(name, element, shape)
+
+
+def optional(name, of_sequence=False):
+    kind = helper.make_tensor_type_proto(FLOAT, ["N", 3])
+    kind = helper.make_sequence_type_proto(kind) if of_sequence else kind
+    return helper.make_value_info(name, helper.make_optional_type_proto(kind))
+
+
+def model(nodes, inputs, outputs, constants=(), opset=18):
+    made = models.model(nodes, inputs, outputs, constants)
+    made.opset_import[0].version = opset
+    made.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    return made
+
+
+def same(got, want):
+    assert type(got) is type(want)
+    if isinstance(want, list):
+        assert len(got) == len(want)
+        for g, w in zip(got, want, strict=True):
+            same(g, w)
+    elif isinstance(want, np.ndarray):
+        assert (got.dtype, got.shape) == (want.dtype, want.shape)
+        np.testing.assert_array_equal(got, want)
+    else:
+        assert got == want
+
+
+# ---- texts -----------------------------------------------------------------------------------------------------------
+
+TEXTS = np.array([["a", "bc"], ["", "öß"]])
+
+
+@pytest.fixture(scope="module")
+def texts(engine):
+    return engine.session(models.copies(STRING, ["N", 2]))
+
+
+@pytest.mark.parametrize("given", [TEXTS, TEXTS.astype(object), TEXTS.tolist()], ids=["U", "object", "list"])
+def test_texts_go_in_and_come_out(texts, given):
+    assert (texts.get_inputs()[0].type, texts.get_inputs()[0].shape) == ("tensor(string)", ["N", 2])
+    (y,) = texts.run(None, {"x": given})
+    same(y, TEXTS.astype(object))
+    assert all(type(text) is str for text in y.ravel())
+
+
+def test_texts_are_not_numbers(engine, texts):
+    with pytest.raises(engine.errors.InvalidArgument, match=r"Actual: \(tensor\(float\)\) , expected: \(tensor\(str"):
+        texts.run(None, {"x": A})
+    with pytest.raises(engine.errors.InvalidArgument, match="Invalid rank for input: x Got: 1 Expected: 2"):
+        texts.run(None, {"x": TEXTS[0]})
+    numbers = engine.session(models.copies(FLOAT, ["N", 2]))
+    with pytest.raises(engine.errors.InvalidArgument, match=r"Actual: \(tensor\(string\)\) , expected: \(tensor\(flo"):
+        numbers.run(None, {"x": TEXTS})
+
+
+def test_bytes_are_texts_and_objects_are_not(ours):
+    """ONNX Runtime reads stray memory for the former, and makes texts of the latter."""
+    session = ours.session(models.copies(STRING))
+    same(session.run(None, {"x": np.array([b"a", "ö".encode()])})[0], np.array(["a", "ö"], object))
+    with pytest.raises(RuntimeError, match="takes texts; its array holds 1 of type int"):
+        session.run(None, {"x": np.array(["a", 1], object)})
+
+
+def test_what_comes_out_is_nobody_elses(ours):
+    session = ours.session(models.copies(STRING))
+    x = np.array(["a", "b"], object)
+    (y,) = session.run(None, {"x": x})
+    y[0] = "changed"
+    assert x[0] == "a"
+
+
+def test_texts_between_numbers(engine):
+    """Which words are equal, as numbers that native code goes on with."""
+    nodes = [node("Equal", "x y", "same"), node("Cast", "same", "one", to=FLOAT), node("Mul", "one a", "z")]
+    session = engine.session(model(nodes, [value("x", ["N"], STRING), value("y", ["N"], STRING), value("a", ["N"])],
+                                   [value("z", ["N"])], opset=19))
+    z, = session.run(None, {"x": np.array(["a", "b", "c"]), "y": np.array(["a", "x", "c"]),
+                            "a": np.array([1, 2, 3], np.float32)})
+    same(z, np.array([1, 0, 3], np.float32))
+
+
+@pytest.mark.parametrize(("op", "attributes", "inputs", "elements"), [
+    ("StringConcat", {}, [np.array([["a"], ["b"]]), np.array(["x", "y"])], [STRING]),
+    ("StringSplit", {"delimiter": "."}, [np.array(["a.b.c", "d", "."])], [STRING, INT64]),
+    ("StringSplit", {}, [np.array([" a  b ", "c d e"])], [STRING, INT64]),
+    ("StringSplit", {"delimiter": ".", "maxsplit": 1}, [np.array(["a.b.c", "d"])], [STRING, INT64]),
+    ("RegexFullMatch", {"pattern": r"[a-z]+\d?"}, [np.array([["abc1", "ab12"], ["", "x"]])], [TensorProto.BOOL]),
+    ("Cast", {"to": STRING}, [np.array([1, -2, 300])], [STRING]),
+    ("Cast", {"to": FLOAT}, [np.array(["1.5", "-2", "1e3"])], [FLOAT]),
+    ("Gather", {"axis": 0}, [np.array(["a", "b", "c"]), np.array([2, -3])], [STRING]),
+    ("Concat", {"axis": 0}, [np.array(["a", "b"]), np.array(["c"])], [STRING]),
+], ids=lambda v: v if isinstance(v, str) else "")
+def test_operators_on_texts(engine, op, attributes, inputs, elements):
+    from onnx.reference import ReferenceEvaluator
+    names = [f"x{i}" for i in range(len(inputs))]
+    outputs = [f"y{i}" for i in range(len(elements))]
+    kinds = [STRING if a.dtype.kind == "U" else INT64 for a in inputs]
+    made = model([node(op, " ".join(names), " ".join(outputs), **attributes)],
+                 [value(n, [None] * a.ndim, k) for n, a, k in zip(names, inputs, kinds, strict=True)],
+                 [value(o, None, e) for o, e in zip(outputs, elements, strict=True)], opset=20)
+    feed = {n: a.astype(object) if a.dtype.kind == "U" else a for n, a in zip(names, inputs, strict=True)}
+    for got, want in zip(engine.session(made).run(None, feed), ReferenceEvaluator(made).run(None, feed), strict=True):
+        same(got, want.astype(object) if want.dtype.kind == "U" else want)
+
+
+@pytest.mark.parametrize(("attributes", "given", "want"), [
+    ({"case_change_action": "UPPER", "stopwords": ["the"], "is_case_sensitive": 0}, ["The", "cat", "THE"], ["CAT"]),
+    ({"case_change_action": "LOWER", "stopwords": ["A"], "is_case_sensitive": 1}, [["A", "a", "Bc"]], [["a", "bc"]]),
+    ({"stopwords": ["a"], "is_case_sensitive": 1}, ["a"], [""]),
+    ({}, ["b", "A"], ["b", "A"]),
+], ids=["upper", "lower", "nothing", "as it is"])
+def test_normalised_texts(ours, attributes, given, want):
+    """Alone: ONNX Runtime needs a locale that machines may lack."""
+    x = np.array(given, object)
+    session = ours.session(model([node("StringNormalizer", "x", "y", **attributes)],
+                                 [value("x", list(x.shape), STRING)], [value("y", None, STRING)]))
+    same(session.run(None, {"x": x})[0], np.array(want, object))
+
+
+# ---- sequences -------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def joined(engine):
+    """y = -(all of a sequence, one behind the other), and how many there are."""
+    nodes = [node("ConcatFromSequence", "s", "j", axis=0), node("Neg", "j", "y"), node("SequenceLength", "s", "n")]
+    return engine.session(model(nodes, [sequence("s")], [value("y", [None, 3]), value("n", [], INT64)]))
+
+
+def test_a_list_is_a_sequence(joined):
+    argument = joined.get_inputs()[0]
+    assert (argument.type, argument.shape) == ("seq(tensor(float))", [])
+    for parts in ([A], [A, B], [B, A, B]):
+        y, n = joined.run(None, {"s": parts})
+        same(y, -np.concatenate(parts))
+        same(n, np.array(len(parts)))
+
+
+@pytest.mark.parametrize("bad", [(A, B), [A.tolist()], [1.0, 2.0], [A.astype(np.float64)]],
+                         ids=["tuple", "lists", "numbers", "type"])
+def test_what_is_no_sequence(joined, bad):
+    with pytest.raises(RuntimeError):
+        joined.run(None, {"s": bad})
+
+
+def test_an_array_is_no_sequence(engine, joined):
+    with pytest.raises(engine.errors.InvalidArgument, match="input with name: '?s'? expected to be"):
+        joined.run(None, {"s": A})
+
+
+@pytest.mark.parametrize("element", [FLOAT, STRING], ids=["numbers", "texts"])
+def test_a_sequence_comes_out(engine, element):
+    session = engine.session(model([node("SequenceInsert", "s x", "t"), node("Identity", "t", "u")],
+                                   [sequence("s", element, None), value("x", [None], element)],
+                                   [sequence("u", element, None)]))
+    x = np.array(["a", "b"], object) if element == STRING else np.array([1, 2], np.float32)
+    for before in ([], [x], [x, x[:1]]):
+        (u,) = session.run(None, {"s": before, "x": x})
+        same(u, [*before, x])
+
+
+def test_parts_that_native_code_made_come_out_as_a_sequence(engine):
+    nodes = [node("Exp", "x", "e"), node("Neg", "e", "m"), node("SequenceConstruct", "e m", "s")]
+    session = engine.session(model(nodes, [value("x", ["N"])], [sequence("s", FLOAT, ["N"])]))
+    (s,) = session.run(None, {"x": np.zeros(4, np.float32)})
+    same(s, [np.ones(4, np.float32), -np.ones(4, np.float32)])
+
+
+def test_a_place_that_data_decides(engine):
+    nodes = [node("Neg", "a", "m"), node("SequenceConstruct", "a m", "s"), node("SequenceAt", "s i", "p"),
+             node("Add", "p a", "y")]
+    session = engine.session(model(nodes, [value("a", ["N", 3]), value("i", [], INT64)], [value("y", ["N", 3])]))
+    same(session.run(None, {"a": A, "i": np.array(0)})[0], A + A)
+    same(session.run(None, {"a": A, "i": np.array(-1)})[0], A - A)
+    with pytest.raises((engine.errors.InvalidArgument, engine.errors.Fail)):
+        session.run(None, {"a": A, "i": np.array(2)})
+    same(session.run(None, {"a": A, "i": np.array(1)})[0], A - A)
+
+
+def test_a_split_of_an_open_dimension(engine):
+    nodes = [node("SplitToSequence", "a", "s", axis=0, keepdims=0), node("SequenceAt", "s i", "p"),
+             node("Neg", "p", "y")]
+    session = engine.session(model(nodes, [value("a", ["N", 3]), value("i", [], INT64)], [value("y", [3])]))
+    same(session.run(None, {"a": A, "i": np.array(1)})[0], -A[1])
+    same(session.run(None, {"a": np.tile(A, (4, 1)), "i": np.array(-2)})[0], -A[0])
+
+
+# ---- maps ------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("labels", [{"classlabels_int64s": [3, 5, 7]}, {"classlabels_strings": ["a", "b", "c"]}],
+                         ids=["int64", "string"])
+def test_scores_by_label(engine, labels):
+    kind = next(iter(labels)).removeprefix("classlabels_").rstrip("s")
+    key = INT64 if kind == "int64" else STRING
+    nodes = [node("Softmax", "x", "p", axis=1), helper.make_node("ZipMap", ["p"], ["z"], domain="ai.onnx.ml", **labels)]
+    maps = helper.make_sequence_type_proto(helper.make_map_type_proto(key, helper.make_tensor_type_proto(FLOAT, None)))
+    session = engine.session(model(nodes, [value("x", ["N", 3])], [helper.make_value_info("z", maps)]))
+    assert session.get_outputs()[0].type == f"seq(map({kind},tensor(float)))"
+    (z,) = session.run(None, {"x": A})
+    assert [list(row) for row in z] == [next(iter(labels.values()))] * 2
+    want = np.exp(A.astype(np.float64))
+    np.testing.assert_allclose([list(row.values()) for row in z], want / want.sum(1, keepdims=True), rtol=1e-6)
+
+
+def test_a_dict_is_a_map(engine):
+    kind = helper.make_map_type_proto(STRING, helper.make_tensor_type_proto(FLOAT, None))
+    nodes = [helper.make_node("DictVectorizer", ["m"], ["v"], domain="ai.onnx.ml", string_vocabulary=["a", "b", "c"]),
+             node("Neg", "v", "y")]
+    session = engine.session(model(nodes, [helper.make_value_info("m", kind)], [value("y", [1, 3])]))
+    assert session.get_inputs()[0].type == "map(string,tensor(float))"
+    same(session.run(None, {"m": {"c": 3.0, "a": 1, "zz": 9.0}})[0], -np.array([[1, 0, 3]], np.float32))
+    with pytest.raises(engine.errors.InvalidArgument):
+        session.run(None, {"m": {1: 2.0}})
+
+
+@pytest.mark.parametrize(("keys", "values", "x", "want"), [
+    ({"keys_strings": ["a", "b"]}, {"values_int64s": [1, 2], "default_int64": 9}, ["b", "?", "a"], [2, 9, 1]),
+    ({"keys_int64s": [1, 2]}, {"values_strings": ["one", "two"]}, [2, 5, 1], ["two", "_Unused", "one"]),
+    ({"keys_strings": ["a"]}, {"values_floats": [0.5], "default_float": 2.5}, ["a", "b"], [0.5, 2.5]),
+], ids=["int64", "string", "float"])
+def test_labels(engine, keys, values, x, want):
+    made = [helper.make_node("LabelEncoder", ["x"], ["y"], domain="ai.onnx.ml", **keys, **values)]
+    kinds = {int: INT64, str: STRING, float: FLOAT}
+    session = engine.session(model(made, [value("x", ["N"], kinds[type(x[0])])],
+                                   [value("y", ["N"], kinds[type(want[0])])]))
+    kind = {int: np.int64, str: object, float: np.float32}[type(want[0])]
+    same(session.run(None, {"x": np.array(x)})[0], np.array(want, kind))
+
+
+# ---- optionals -------------------------------------------------------------------------------------------------------
+
+def test_an_optional_input_may_be_left_out(engine):
+    session = engine.session(model([node("OptionalHasElement", "o", "y")], [optional("o")],
+                                   [value("y", [], TensorProto.BOOL)]))
+    assert session.get_inputs()[0].type == "optional(tensor(float))"
+    for feed, there in [({"o": A}, True), ({"o": None}, False), ({}, False)]:
+        same(session.run(None, feed)[0], np.array(there))
+
+
+def test_an_optional_goes_through(ours):
+    session = ours.session(model([node("Identity", "o", "y")], [optional("o", True)], [optional("y", True)]))
+    same(session.run(None, {"o": [A, B]})[0], [A, B])
+    assert session.run(None, {"o": None}) == [None]
+    (nothing,) = session.run_with_ort_values(None, {})
+    assert not nothing.has_value()
+    with pytest.raises(RuntimeError):
+        nothing.numpy()
+
+
+def test_what_an_optional_holds(engine):
+    session = engine.session(model([node("OptionalGetElement", "o", "e"), node("Neg", "e", "y")], [optional("o")],
+                                   [value("y", ["N", 3])]))
+    same(session.run(None, {"o": A})[0], -A)
+
+
+# ---- values, bindings, reports ---------------------------------------------------------------------------------------
+
+def test_texts_and_sequences_as_values(ours):
+    session = ours.session(model([node("SequenceConstruct", "x x", "s")], [value("x", ["N"], STRING)],
+                                 [sequence("s", STRING, ["N"])]))
+    x = ours.api.OrtValue.ortvalue_from_numpy(np.array(["a", "b"]))
+    (s,) = session.run_with_ort_values(None, {"x": x})
+    assert (s.data_type(), s.is_tensor_sequence(), s.is_tensor(), s.element_type()) == ("seq(tensor(string))", True,
+                                                                                       False, 8)
+    with pytest.raises(RuntimeError):
+        s.shape()
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", x)
+    binding.bind_output("s")
+    session.run_with_iobinding(binding)
+    assert [a.tolist() for a in binding.get_outputs()[0].content()] == [["a", "b"]] * 2
+
+
+def test_a_binding_of_a_program_with_host_steps(ours):
+    session = ours.session(model([node("ConcatFromSequence", "s", "j", axis=0), node("Neg", "j", "y")],
+                                 [sequence("s")], [value("y", [None, 3])]))
+    binding, y = session.io_binding(), np.zeros((3, 3), np.float32)
+    binding.bind_ortvalue_input("s", ours.api.OrtValue.of([A, B], "seq(tensor(float))"))
+    binding.bind_output("y", "cpu", 0, np.float32, (3, 3), y.ctypes.data)
+    session.run_with_iobinding(binding)
+    same(y, -np.concatenate([A, B]))
+    binding.bind_output("y", "cpu", 0, np.float32, (2, 3), y.ctypes.data)
+    with pytest.raises(RuntimeError, match="output 'y' is bound to"):
+        session.run_with_iobinding(binding)
+
+
+def test_host_steps_are_listed(ours, tmp_path):
+    from onnxc.driver import compile_model
+    from onnxc.runtime.artifact import save
+    made = model([node("SequenceAt", "s i", "p", "pick"), node("Neg", "p", "y")],
+                 [sequence("s"), value("i", [], INT64)], [value("y", ["N", 3])])
+    compiled = compile_model(made.SerializeToString())
+    assert compiled.report["host_ops"] == ["SequenceAt (pick)"]
+    assert "host SequenceAt(%0, %1) of 'pick'" in compiled.text
+    session = ours.session(made)
+    assert session.statistics()["host_ops"] == 1
+    assert session.report()["host_ops"] == ["SequenceAt (pick)"]
+    with pytest.raises(Unsupported, match="host steps"):
+        save(compiled, tmp_path / "m.onnxc")
+
+
+def test_host_steps_may_be_cancelled(ours):
+    session = ours.session(models.copies(STRING))
+    options = ours.api.RunOptions()
+    options.terminate = True
+    with pytest.raises(ours.errors.Fail, match="terminate"):
+        session.run(None, {"x": np.array(["a"])}, options)
+
+
+def test_a_sequence_that_would_enter_native_code(ours):
+    body = helper.make_graph([node("Add", "e f", "g")], "body", [value("e", None), value("f", None)],
+                             [value("g", None)])
+    made = model([node("SequenceMap", "s a", "y", "each", body=body)], [sequence("s"), value("a", [1])],
+                 [sequence("y")])
+    with pytest.raises(OnnxcError, match=r"SequenceMap node 'each': its input %s of type seq"):
+        ours.session(made)
+
+
+def test_an_operator_that_no_host_has(ours):
+    made = model([helper.make_node("TfIdfVectorizer", ["x"], ["y"], mode="TF", min_gram_length=1, max_gram_length=1,
+                                   max_skip_count=0, ngram_counts=[0], ngram_indexes=[0], pool_strings=["a"])],
+                 [value("x", ["N"], STRING)], [value("y", [1])])
+    with pytest.raises(OnnxcError, match="TfIdfVectorizer"):
+        ours.session(made)
