@@ -171,6 +171,16 @@ def test_rows_of_a_matrix_unit_that_a_run_counts(rows: int, depth: int) -> None:
         np.testing.assert_array_equal(sums, a.astype(np.int64) @ b.astype(np.int64))
 
 
+def test_a_matrix_unit_takes_every_image_of_a_batch() -> None:
+    axes = "batch = [[<b>, 3]], m = [[<m>, 40]], n = [[<n>, 33]], k = [[<k>, 70]]"
+    func = contraction("%a: mem<u8[3, 40, 70]>, %b: mem<i8[3, 70, 33]>, %o: mem<i32[3, 40, 33]>", axes,
+                       wide_load("a", "u", "<b>, <m>, <k>"), wide_load("b", "s", "<b>, <k>, <n>"),
+                       "k.store(%o, %sum) {index = [<b>, <m>, <n>], where = [], combine = none}", "i32")
+    a, b, out = extremes("u", (3, 40, 70), 1), extremes("s", (3, 70, 33), 2), np.zeros((3, 40, 33), np.int32)
+    run(func, target_here(AMX) and AMX, [a, b, out])
+    np.testing.assert_array_equal(out, a.astype(np.int64) @ b.astype(np.int64))
+
+
 def test_a_forked_child_may_use_the_matrix_unit() -> None:
     kernel = native(print_func(product("us", 64, 64, 128)), target_here(AMX) and AMX)
     a, b, out = extremes("u", (64, 128), 1), extremes("s", (128, 64), 2), np.zeros((64, 64), np.int32)
