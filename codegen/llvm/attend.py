@@ -1,7 +1,8 @@
 """k.attend kernels as LLVM functions: attention with an online softmax, on the engine of contractions.
 
 A job is one chunk of rows (queries) of one batch position. Keys and values that cannot be read in place are packed once
-for all chunks of a position that a thread takes. For a chunk the keys are gone through a block at a time:
+for all chunks of a position that a thread takes; where there are a few rows alone, keys are read along their channels
+instead. For a chunk the keys are gone through a block at a time:
 
     scores  = region(queries * keys)                  a block of the engine's tiles, kept in scratch
     most'   = max(most, scores)                       of each row
@@ -24,22 +25,22 @@ from typing import cast
 
 from llvmlite import ir
 
-from onnxc.codegen.accesses import kernel_symbols
+from onnxc.codegen.accesses import Accesses, kernel_symbols, linear_in
 from onnxc.codegen.clone import clone_op
 from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import I64, KernelCode
 from onnxc.codegen.llvm.body import emit_block
 from onnxc.codegen.llvm.contract import decode
-from onnxc.codegen.llvm.contract_epilogue import sweep
+from onnxc.codegen.llvm.contract_epilogue import lane_mask, sweep
 from onnxc.codegen.llvm.contract_form import axes_of, contraction_of, extent_of, flat_form
 from onnxc.codegen.llvm.contract_loops import POINTER_BYTES, Block, Blocking, Holes, Job, Panel, contraction
 from onnxc.codegen.llvm.contract_pack import FIRST, WIDTH, Part, epilogue_part, panel_part, row_part, score_part
-from onnxc.codegen.llvm.contract_plan import COLUMN, Plan, plan_of
+from onnxc.codegen.llvm.contract_plan import COLUMN, Panels, Plan, plan_of, single_load
 from onnxc.codegen.llvm.contract_transpose import emit_transposed
 from onnxc.codegen.llvm.dims import DimEmitter
 from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.loops import counted_loop, i64
-from onnxc.codegen.llvm.microkernel import byte_offset, splat
+from onnxc.codegen.llvm.microkernel import byte_offset, multiply_add, splat
 from onnxc.codegen.llvm.registers import Element
 from onnxc.codegen.llvm.scalars import Scalars
 from onnxc.codegen.llvm.schedule_contract import chunks_of
@@ -50,7 +51,7 @@ from onnxc.codegen.llvm.weights import weight
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Block as Region
 from onnxc.ir.core import Func, Op, Value
-from onnxc.ir.dims import DimLike, ceildiv, dim_max, floordiv, product
+from onnxc.ir.dims import DimLike, ceildiv, dim_max, floordiv, product, substitute
 from onnxc.ir.types import F32, Scalar
 
 __all__ = ["emit_attention", "prepare_attention"]
@@ -59,6 +60,9 @@ __all__ = ["emit_attention", "prepare_attention"]
 _CHUNK, _KEYS = 96, 384
 # Rows whose weights are computed together: enough that none waits for the latencies of its maximum and exponentials.
 _ROWS_AT_ONCE = 4
+# Up to so many rows the products are taken along keys where they lie: a product of 64 channels then takes some 9
+# cycles, on tiles 2, but packing a key for them 25.
+_FEW_ROWS = 4
 # A panel's copy costs as much as some two dozen rows of products.
 _ROWS_WORTH_PACKING = 24
 # Less work than this many multiply-adds is not shared between threads.
@@ -98,12 +102,14 @@ def emit_attention(module: ir.Module, func: Func, target: Target, errors: Callab
 
 @dataclasses.dataclass(frozen=True)
 class _Product:
-    """One of the two products as a contraction: `func` holds it, `panel` packs its right operand (None: in place)."""
+    """One of the two products as a contraction: `func` holds it, `panel` packs its right operand (None: in place);
+    `in_place` says how panels are read where they lie, also where it pays to pack them."""
 
     func: Func
     plan: Plan
     blocking: Blocking
     panel: Part | None
+    in_place: Panels | None
 
     @property
     def packed_bytes(self) -> DimLike:
@@ -155,9 +161,9 @@ def _product(func: Func, target: Target, height: DimLike, chunk: int) -> _Produc
         rows = {min(step, height - m0) for m0 in range(0, height, max(step, 1))} or None
     blocking = blocking_for(target, "f32", n=columns if isinstance(columns, int) else None, job_rows=rows)
     plan = plan_of(func, blocking.columns, blocking.tile.lanes)
-    if plan.panels is not None and _scattered(plan, blocking):
-        plan = dataclasses.replace(plan, panels=None)
-    return _Product(func, plan, blocking, panel_part(func, target, blocking.columns) if plan.panels is None else None)
+    packed = plan.panels is None or _scattered(plan, blocking)
+    part = panel_part(func, target, blocking.columns) if packed else None
+    return _Product(func, plan, blocking, part, plan.panels)
 
 
 def _scattered(plan: Plan, blocking: Blocking) -> bool:
@@ -207,6 +213,7 @@ class _AttendEmitter:
         self.score_stride = self.block_keys * _ITEM
         width = self.values.blocking.tile.lanes
         self.sum_stride: DimLike = ceildiv(self.values.plan.columns, width) * (width * _ITEM)
+        self.key_load = _contiguous_load(self.scores)
         self.scratch = self._scratch()
         self.function = ir.Function(module, abi.KERNEL_TYPE, func.name)
         self.function.linkage = "internal"
@@ -258,13 +265,16 @@ class _AttendEmitter:
     def _jobs(self, b: ir.IRBuilder, begin: ir.Value, end: ir.Value) -> None:
         dim = self._dims(b)
         chunks = dim(self.chunks)
+        self.is_few = b.icmp_signed("<=", dim(self.height), i64(_FEW_ROWS if self.key_load is not None else 0))
 
         def job(b: ir.IRBuilder, index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             chunk = b.urem(index, chunks)
             self.env = {**self.symbols, **decode(b, b.udiv(index, chunks), self.scores.plan.batch, dim)}
             new = b.or_(b.icmp_signed("==", index, begin), b.icmp_signed("==", chunk, i64(0)))
-            with b.if_then(new):
+            tiled = b.and_(new, b.not_(self.is_few))
+            with b.if_then(tiled):
                 self._pack(b, self.scores, self.packed_keys)
+            with b.if_then(new if self.values.in_place is None else tiled):
                 self._pack(b, self.values, self.packed_values)
             self._chunk(b, chunk)
             self.env = dict(self.symbols)
@@ -325,15 +335,15 @@ class _AttendEmitter:
 
     def _panel(self, b: ir.IRBuilder, side: _Product, buffer: ir.Value, n0: ir.Value, step: ir.Value) -> Panel:
         """The panel of the columns from `n0` on, from step `step` on."""
-        found = side.plan.panels
-        if found is None:
-            stride = i64(side.blocking.row_bytes)
-            index = b.udiv(n0, i64(side.blocking.columns))
-            pointer = byte_offset(b, buffer, b.mul(index, self._dims(b)(side.panel_bytes)))
-        else:
-            dim = self._dims(b, {COLUMN: n0})
-            stride = b.mul(dim(found.row_stride), i64(_ITEM))
-            pointer = byte_offset(b, self._memory(side.func)[found.memory], b.mul(dim(found.index), i64(_ITEM)))
+        stride = i64(side.blocking.row_bytes)
+        index = b.udiv(n0, i64(side.blocking.columns))
+        pointer = byte_offset(b, buffer, b.mul(index, self._dims(b)(side.panel_bytes)))
+        found = side.in_place
+        if found is not None:
+            dim, here = self._dims(b, {COLUMN: n0}), self.is_few if side.panel is not None else ir.Constant(abi.I1, 1)
+            where = byte_offset(b, self._memory(side.func)[found.memory], b.mul(dim(found.index), i64(_ITEM)))
+            pointer = b.select(here, where, pointer)
+            stride = b.select(here, b.mul(dim(found.row_stride), i64(_ITEM)), stride)
         return Panel(byte_offset(b, pointer, b.mul(step, stride)), stride, i64(0))
 
     def _row(self, b: ir.IRBuilder, m: ir.Value) -> Sequence[ir.Value]:
@@ -354,6 +364,36 @@ class _AttendEmitter:
     # ---- a block of keys ---------------------------------------------------------------------------------------------
 
     def _block_scores(self, b: ir.IRBuilder, n0: ir.Value, n1: ir.Value) -> None:
+        with b.if_else(self.is_few) as (few, many):
+            with few:
+                self._few_scores(b, n0, n1)
+            with many:
+                self._tiled_scores(b, n0, n1)
+
+    def _few_scores(self, b: ir.IRBuilder, n0: ir.Value, n1: ir.Value) -> None:
+        """For so few rows that packing keys would take longer: each product along its key, where that lies."""
+        if self.key_load is None:
+            return
+        side, rows = self.scores, b.sub(self.m1, self.m0)
+        (name, extent), ((key, _),) = side.plan.k[-1], side.plan.n
+        index = substitute(Accesses(side.func).flat(self.key_load), {name: 0})
+        memory, depth = self._memory(side.func)[self.key_load.operand(0)], self._dims(b)(extent)
+
+        def row(b: ir.IRBuilder, r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            (query,), line = self._row(b, b.add(self.m0, r)), self._line(b, r)
+
+            def product_of(b: ir.IRBuilder, n: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                place = byte_offset(b, memory, b.mul(self._dims(b, {key: n})(index), i64(_ITEM)))
+                b.store(_dot(b, query, place, depth, self.target.lanes(32)), _at(b, line, b.sub(n, n0)), align=_ITEM)
+                return []
+
+            counted_loop(b, "few.key", n0, n1, 1, [], product_of)
+            return []
+
+        counted_loop(b, "few.row", 0, rows, 1, [], row)
+        self._keep_scores(b, n0, Block(self.m0, rows, n0, b.sub(n1, n0), self.block, i64(self.score_stride)))
+
+    def _tiled_scores(self, b: ir.IRBuilder, n0: ir.Value, n1: ir.Value) -> None:
         side = self.scores
         job = Job(self.m0, self.m1, n0, n1, 1, self._dims(b)(extent_of(side.plan.k)))
 
@@ -555,6 +595,32 @@ class _AttendEmitter:
         memory[part.buffer] = buffer
         return KernelContext(part.func, self.function, self.target, part.schedule, part.accesses, self.context, memory,
                              self.symbols, self.errors, emit_block, part.vectorised)
+
+
+def _contiguous_load(scores: _Product) -> Op | None:
+    """The load of a key's element, if keys are f32 that lie along k."""
+    op, plan = contraction_of(scores.func), scores.plan
+    load, accesses = single_load(op.regions[1], F32), Accesses(scores.func)
+    if load is None or accesses.conditions(load) or len(plan.k) != 1 or len(plan.n) != 1:
+        return None
+    linear = linear_in(accesses.flat(load), plan.k[0][0])
+    return load if linear is not None and linear.stride == 1 else None
+
+
+def _dot(b: ir.IRBuilder, left: ir.Value, right: ir.Value, depth: ir.Value, lanes: int) -> ir.Value:
+    """The sum of the products of two rows of floats."""
+    kind = ir.VectorType(_FLOAT, lanes)
+    whole = b.and_(depth, i64(-lanes))
+
+    def step(b: ir.IRBuilder, k: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+        x, y = (b.load(_at(b, p, k), typ=kind, align=_ITEM) for p in (left, right))
+        return [multiply_add(b, x, y, carried[0])]
+
+    (total,) = counted_loop(b, "dot", 0, whole, lanes, [ir.Constant(kind, None)], step)
+    mask = lane_mask(b, b.sub(depth, whole), lanes)
+    load = intrinsic(b.module, "llvm.masked.load", [kind, abi.PTR], kind, [abi.PTR, mask.type, kind])
+    x, y = (b.call(load, [_at(b, p, whole), mask, ir.Constant(kind, None)]) for p in (left, right))
+    return _folded(b, "fadd", multiply_add(b, x, y, total))
 
 
 def _first(b: ir.IRBuilder, values: Sequence[ir.Value], tap: ir.Value) -> ir.Value:

@@ -101,8 +101,9 @@ def check(func: Func, arrays: list[np.ndarray], dims: dict[str, int], target: st
     return expected[3]
 
 
-SIZES = [(2, 7, 5, 8, 3), (3, 100, 130, 64, 64), (1, 1, 500, 16, 40), (2, 97, 1, 24, 16), (1, 13, 1000, 20, 70),
-         (2, 4, 0, 8, 8), (2, 0, 6, 8, 8), (0, 3, 3, 8, 8)]
+SIZES = [(2, 7, 5, 8, 3), (3, 1, 1000, 64, 64), (2, 4, 9, 13, 20), (2, 3, 70, 40, 8), (3, 100, 130, 64, 64),
+         (1, 1, 500, 16, 40), (2, 97, 1, 24, 16), (1, 13, 1000, 20, 70), (2, 4, 0, 8, 8), (2, 0, 6, 8, 8),
+         (0, 3, 3, 8, 8)]
 
 
 @pytest.mark.parametrize("target", ["host", "x86-64-v3"])
@@ -126,6 +127,14 @@ def test_narrow_elements_are_widened_as_they_are_packed():
     func, dims = attention("hidden", "hidden", "hidden", "hidden", dtype="f16"), dict(zip("HMNDE", (2, 9, 40, 16, 24),
                                                                                           strict=True))
     check(func, arrays_of(func, dims), dims, tolerance=1e-3)                 # of the result's own rounding
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5])
+@pytest.mark.parametrize("keys", ["heads", "hidden", "turned"])
+def test_few_rows_read_keys_along_their_channels(rows, keys):
+    dims = dict(zip("HMNDE", (2, rows, 130, 24, 48), strict=True))
+    func = attention("hidden", keys, "hidden", "hidden", MASKED, sizes=dims)
+    check(func, arrays_of(func, dims), {})
 
 
 @pytest.mark.parametrize("missing", [False, True])
