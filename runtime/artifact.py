@@ -34,14 +34,14 @@ from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import Tensor, dtype_named, dtype_of
 from onnxc.runtime import cpu
 from onnxc.runtime.compiled import Cache, CompiledModel, Signature
-from onnxc.runtime.digest import BLOCK, TreeDigest, tree_digest
+from onnxc.runtime.digest import BLOCK, TreeChecksum, tree_checksum
 from onnxc.runtime.packing import pack
 
 __all__ = ["MAGIC", "ArtifactError", "ArtifactTargetError", "beside", "is_artifact", "open_artifact", "read_artifact",
            "save"]
 
 MAGIC = b"\x89ONNXC\r\n"
-FORMAT = 3
+FORMAT = 4
 
 _HEADER = struct.Struct("<8sII3Q")
 _DIGEST_AT, _BODY_AT, _ALIGN = _HEADER.size, 128, 64
@@ -121,7 +121,7 @@ class _Writer:
     """Puts parts one after another into a file, each aligned, and digests them on the way."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._digest, self._end = file, TreeDigest(), _DIGEST_END
+        self._file, self._digest, self._end = file, TreeChecksum(), _DIGEST_END
         file.write(bytes(_DIGEST_END))
         self._put(bytes(_BODY_AT - _DIGEST_END))
 
@@ -228,7 +228,7 @@ class _Reader:
         if size != len(data):
             raise self._damage(f"it has {len(data)} bytes and should have {size}")
         body = data[_DIGEST_END:]
-        digest = tree_digest(len(body), lambda start: body[start:start + BLOCK], bytes(data[:_DIGEST_AT]))
+        digest = tree_checksum(len(body), lambda start: body[start:start + BLOCK], bytes(data[:_DIGEST_AT]))
         if digest != bytes(data[_DIGEST_AT:_DIGEST_END]):
             raise self._damage("its content does not match its checksum")
         try:

@@ -16,7 +16,6 @@ import numpy as np
 
 from onnxc.errors import ModelRequiresCompilation, OnnxcError, RuntimeException
 from onnxc.runtime.artifact import open_artifact
-from onnxc.runtime.cache import compile_through, open_cache
 from onnxc.runtime.compiled import CompiledModel, Signature
 from onnxc.runtime.custom import CUSTOM_OPS
 from onnxc.runtime.digest import BLOCK, tree_digest
@@ -114,6 +113,7 @@ class Programs:
 
     def _compile(self, variant: Variant) -> CompiledModel:
         """A variant of the model compiled, or the same out of the cache."""
+        from onnxc.runtime.cache import compile_through, open_cache     # which artifacts do without
         folder = self._options.entry(_FOLDER) or None
         cache = None if CUSTOM_OPS else open_cache()
         if cache is None:

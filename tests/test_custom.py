@@ -90,9 +90,8 @@ def test_an_artifact_has_the_operator_in_it(tmp_path):
 
 
 def test_the_cache_is_left_alone_meanwhile(register, tmp_path, monkeypatch):
-    from onnxc.runtime import programs
-    from onnxc.runtime.cache import CompileCache
-    monkeypatch.setattr(programs, "open_cache", lambda: CompileCache(tmp_path))
+    from onnxc.runtime import cache
+    monkeypatch.setattr(cache, "open_cache", lambda: cache.CompileCache(tmp_path))
     register("Scaled", scaled)
     assert session(uses("Scaled")).statistics()["cache"] == "off"
 

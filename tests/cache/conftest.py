@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxc.runtime import programs
+from onnxc.runtime import cache as compile_cache
 from onnxc.runtime.cache import CompileCache, open_folder
 
 
@@ -14,5 +14,5 @@ from onnxc.runtime.cache import CompileCache, open_folder
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CompileCache:
     found = open_folder(tmp_path / "cache", 1 << 30)
     assert found is not None
-    monkeypatch.setattr(programs, "open_cache", lambda: found)
+    monkeypatch.setattr(compile_cache, "open_cache", lambda: found)
     return found

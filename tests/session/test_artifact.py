@@ -17,7 +17,7 @@ import onnxc
 from onnxc.errors import Fail, InvalidArgument, ModelRequiresCompilation, NoSuchFile, OnnxcError
 from onnxc.runtime import artifact, cpu
 from onnxc.runtime.artifact import ArtifactError, ArtifactTargetError, open_artifact, save
-from onnxc.runtime.digest import TreeDigest
+from onnxc.runtime.digest import TreeChecksum
 from tests.session import models
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,7 +190,7 @@ def sealed(whole: bytes, change, version: int = artifact.FORMAT) -> bytes:
     text = json.dumps(manifest).encode()
     body = whole[artifact._DIGEST_END:at] + text
     head = artifact._HEADER.pack(artifact.MAGIC, version, 0, artifact._DIGEST_END + len(body), at, len(text))
-    digest = TreeDigest()
+    digest = TreeChecksum()
     digest.update(body)
     return head + digest.digest(head) + body
 
