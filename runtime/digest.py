@@ -1,8 +1,8 @@
 """Digests of large content: SHA-256 over a sum of every block, so that several threads can share the work.
 
-Content that has to be told apart from any other (`tree_digest`) has blocks summed by SHA-256. Where only damage has to be
-seen (`tree_checksum`) a CRC-32 of each block does, at several times the speed: it misses no change within 32 bits in a
-row and one in 2**32 of others. Neither keeps a forger out, who can write the sum as well as the content.
+Content that has to be told apart from any other (`tree_digest`) has blocks summed by SHA-256. Where only damage is to
+be found (`tree_checksum`) a CRC-32 of each block does, at several times the speed: it misses no change within 32 bits
+in a row and one in 2**32 of others. Neither keeps a forger out, who can write the sum as well as the content.
 """
 
 from __future__ import annotations

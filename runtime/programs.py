@@ -113,7 +113,7 @@ class Programs:
 
     def _compile(self, variant: Variant) -> CompiledModel:
         """A variant of the model compiled, or the same out of the cache."""
-        from onnxc.runtime.cache import compile_through, open_cache     # which artifacts do without
+        from onnxc.runtime.cache import compile_through, open_cache  # which artifacts do without
         folder = self._options.entry(_FOLDER) or None
         cache = None if CUSTOM_OPS else open_cache()
         if cache is None:
