@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from onnxc.bench.compare import Comparison, Request, compare
-from onnxc.bench.engines import check_peers, largest_difference
+from onnxc.bench.engines import check_installed, largest_difference
 from onnxc.bench.timing import geometric_mean
 
 _HEAD = f"{'model':22}{'onnxc ms':>10}{'peer ms':>10}{'ratio':>7}  {'quartiles':14}{'error':>9}{'compile s':>11}"
@@ -77,7 +77,8 @@ def line(name: str, result: Comparison, peer: str, error: float | None) -> str:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("--vs", default="onnxruntime", help="the peer: onnxruntime or openvino")
+    parser.add_argument("--vs", default="onnxruntime", help="the peer: onnxruntime or openvino, or torch or "
+                        "torch-compiled, with model.pt2 beside each model")
     parser.add_argument("--threads", type=int, help="of both engines; all processors unless given")
     parser.add_argument("--seconds", type=float, default=4.0, help="of steady runs of a model, about")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each engine")
@@ -98,7 +99,7 @@ def main() -> int:
         print(f"{options.folder} has no model.onnx with {options.inputs} in: {', '.join(missing) or 'any folder'}",
               file=sys.stderr)
         return 1
-    check_peers([options.vs], str(found[0] / "model.onnx"))
+    check_installed([options.vs])
     print(_HEAD.replace("peer", options.vs[:7]), flush=True)
     results: dict[str, Comparison] = {}
     failed = 0

@@ -4,7 +4,7 @@
     engines   onnxc and its peers, opened     work      operations and bytes of kernels, from their IR
     timing    rounds in turns, ratios         kernels   the time of every kernel against both
     cold      first starts, in new processes  roofline  the same as a picture
-    compare   all of that for one model
+    compare   all of that for one model       exported  torch as a peer: an exported program
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def _write_feed(folder: Path, feed: Mapping[str, Any]) -> list[list[str]]:
 
 def _child(request: Mapping[str, Any]) -> Cold:
     """Raises Fail with the child's message, or how it ended."""
-    environment = {**os.environ, "ONNXC_CACHE": "off",
+    environment = {**os.environ, "ONNXC_CACHE": "off", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
                    "PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path)}
     done = subprocess.run([sys.executable, "-m", "onnxc.bench.cold"], input=json.dumps(request), text=True,
                           capture_output=True, env=environment, check=False)
@@ -85,7 +85,7 @@ def _answer(request: Mapping[str, Any]) -> Cold:
     from onnxc.bench.engines import load_module, open_engine
     if request["engine"] != "onnxc":
         load_module(request["engine"])
-    feed = {name: np.frombuffer(Path(path).read_bytes(), _dtype(dtype)).reshape(json.loads(shape))
+    feed = {name: np.fromfile(path, np.uint8).view(_dtype(dtype)).reshape(json.loads(shape))
             for name, path, dtype, shape in request["feed"]}
     start = time.perf_counter()
     run = open_engine(request["engine"], request["model"], request["threads"])

@@ -18,6 +18,7 @@ from onnxc.bench.engines import (
     first_outputs,
     holds_artifact,
     largest_difference,
+    model_of,
     open_engine,
     runner,
     with_threads,
@@ -31,7 +32,8 @@ __all__ = ["Comparison", "Request", "compare"]
 @dataclasses.dataclass(frozen=True)
 class Request:
     """What to measure: peers by name, threads of every engine (None: all processors), about how many seconds of steady
-    runs in how many rounds, and whether also new processes (`cold`) and single kernels (`kernels`)."""
+    runs in how many rounds, whether also new processes (`cold`) and single kernels (`kernels`), and the file that torch
+    runs (None: the one beside the model)."""
 
     peers: tuple[str, ...] = ()
     threads: int | None = None
@@ -39,6 +41,7 @@ class Request:
     rounds: int = 10
     cold: bool = True
     kernels: bool = False
+    torch_program: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,7 @@ def compare(model: str, feed_for: Callable[[Any], Mapping[str, Any]], request: R
     The model is compiled once, in a new process; what runs is the compiled model. Raises what compiling, peers and
     runs raise.
     """
-    check_peers(request.peers, model)
+    check_peers(request.peers, model, request.torch_program)
     threads = with_threads(request.threads)
     with tempfile.TemporaryDirectory() as folder:
         compiled, compiling = model, None
@@ -84,8 +87,8 @@ def compare(model: str, feed_for: Callable[[Any], Mapping[str, Any]], request: R
             say("compiling in a new process")
             compiled = str(Path(folder) / "model.onnxc")
             compiling = _compile(model, compiled)
-        feed = dict(feed_for(onnxc.InferenceSession(compiled)))
-        paths = {"onnxc": compiled, **dict.fromkeys(request.peers, model)}
+        feed = _feed(compiled, feed_for)
+        paths = {"onnxc": compiled, **{p: model_of(p, model, request.torch_program) for p in request.peers}}
         starts: dict[str, Cold] = {}
         for name, path in paths.items() if request.cold else ():
             say(f"starting {name} in a new process")
@@ -97,6 +100,14 @@ def compare(model: str, feed_for: Callable[[Any], Mapping[str, Any]], request: R
             profile = profile_kernels(compiled, feed, threads, min(request.seconds, 2.0))
     shapes = {name: list(np.shape(value)) for name, value in feed.items()}
     return Comparison(model, threads, shapes, tuple(timings), differences, compiling, starts, profile)
+
+
+def _feed(compiled: str, feed_for: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+    """The feed in the order of the model's inputs, which is how engines without their names tell them apart."""
+    session = onnxc.InferenceSession(compiled)
+    feed = feed_for(session)
+    ordered = {i.name: feed[i.name] for i in session.get_inputs() if i.name in feed}
+    return {**ordered, **feed}      # with names that are no inputs, which runs refuse
 
 
 def _compile(model: str, output: str) -> Cold:

@@ -1,34 +1,34 @@
 """onnxc and its peers behind one form: a model opened by path, and runs of it.
 
-A peer that is not there, or that cannot read ONNX, is refused with what to do about it.
+A peer that is not there, or that cannot read the file it needs, is refused with what to do about it.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 import onnxc
+from onnxc.bench.exported import Exported
 from onnxc.errors import Fail, InvalidArgument, OnnxcError
 from onnxc.runtime.artifact import MAGIC, is_artifact
 from onnxc.runtime.threads import default_threads
 
-__all__ = ["PEERS", "Engine", "check_peers", "first_outputs", "holds_artifact", "largest_difference", "load_module",
-           "open_engine", "runner", "with_threads"]
+__all__ = ["PEERS", "Engine", "check_installed", "check_peers", "first_outputs", "holds_artifact", "largest_difference",
+           "load_module", "model_of", "open_engine", "runner", "with_threads"]
 
 Feed = Mapping[str, Any]
 
-PEERS = ("onnxruntime", "openvino")
-_NO_READER = {
-    "torch": "torch reads no ONNX: what turns a model into a module (onnx2torch and the like) is a package of its own "
-             "whose choices would be measured too. Measure the module that the model was exported from.",
-}
+# By name, the package that each is in.
+PEERS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torch": "torch", "torch-compiled": "torch"}
 
 
 class Engine(Protocol):
@@ -37,18 +37,42 @@ class Engine(Protocol):
     def __call__(self, feed: Feed) -> list[np.ndarray]: ...
 
 
-def check_peers(names: Sequence[str], model: str) -> None:
-    """Raises InvalidArgument for a peer that cannot be measured on `model`: unknown, without a reader, not installed,
-    or faced with a compiled model."""
+def check_peers(names: Sequence[str], model: str, torch_program: str | None = None) -> None:
+    """Raises InvalidArgument for a peer that cannot be measured on `model`: unknown, not installed, faced with a
+    compiled model, or without the program that torch runs."""
+    check_installed(names)
     for name in names:
-        if name in _NO_READER:
-            raise InvalidArgument(_NO_READER[name])
+        if PEERS[name] == "torch":
+            program = model_of(name, model, torch_program)
+            if not os.path.isfile(program):
+                raise InvalidArgument(f"There is no {program}: torch reads no ONNX and runs the program that the model "
+                                      "was exported from. Write it with torch.export.save(program, file); name it with "
+                                      "--torch-program where it is not beside the model.")
+        elif holds_artifact(model):
+            raise InvalidArgument(f"{model} is a compiled model, which {name} cannot read: give the ONNX model.")
+
+
+def check_installed(names: Sequence[str]) -> None:
+    """Raises InvalidArgument for a peer that is unknown, or that lacks a package or a compiler."""
+    for name in names:
         if name not in PEERS:
             raise InvalidArgument(f"There is no engine '{name}' to compare with; there are {', '.join(PEERS)}.")
-        if find_spec(name) is None:
-            raise InvalidArgument(f"{name} is not installed in this Python: pip install {name}")
-        if holds_artifact(model):
-            raise InvalidArgument(f"{model} is a compiled model, which {name} cannot read: give the ONNX model.")
+        if find_spec(PEERS[name]) is None:
+            raise InvalidArgument(f"{PEERS[name]} is not installed in this Python: pip install {PEERS[name]}")
+        if name == "torch-compiled" and not _has_compiler():
+            raise InvalidArgument("torch.compile needs a C++ compiler, and there is none: install g++, or name one "
+                                  "with CXX, or measure 'torch', which runs eagerly.")
+
+
+def _has_compiler() -> bool:
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl")))
+
+
+def model_of(name: str, model: str, torch_program: str | None = None) -> str:
+    """The file that a peer opens: torch an exported program, by default the one beside the model."""
+    if PEERS[name] != "torch":
+        return model
+    return torch_program or str(Path(model).with_suffix(".pt2"))
 
 
 def with_threads(threads: int | None) -> int:
@@ -57,10 +81,10 @@ def with_threads(threads: int | None) -> int:
 
 
 def load_module(name: str) -> Any:
-    """The engine's package, imported."""
+    """The peer's package, imported."""
     # Read when the package is loaded.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    return import_module(name)
+    return import_module(PEERS[name])
 
 
 def open_engine(name: str, path: str, threads: int) -> Engine:
@@ -68,7 +92,11 @@ def open_engine(name: str, path: str, threads: int) -> Engine:
     if name == "onnxc":
         return _session(onnxc, path, threads)
     with _named(name):
-        return _openvino(path, threads) if name == "openvino" else _session(load_module(name), path, threads)
+        if name == "onnxruntime":
+            return _session(load_module(name), path, threads)
+        if name == "openvino":
+            return _openvino(path, threads)
+        return Exported(load_module(name), path, threads, name == "torch-compiled")
 
 
 def _session(module: Any, path: str, threads: int) -> Engine:

@@ -16,7 +16,10 @@ _MIB = 2.0**20
 
 @click.command()
 @click.argument("model", type=click.Path(dir_okay=False))
-@click.option("--vs", "peers", metavar="ENGINE,...", help="Measure these in turns with onnxc: onnxruntime, openvino.")
+@click.option("--vs", "peers", metavar="ENGINE,...",
+              help="Measure these in turns with onnxc: onnxruntime, openvino, torch, torch-compiled.")
+@click.option("--torch-program", type=click.Path(dir_okay=False), metavar="FILE.pt2",
+              help="What torch runs, from torch.export.save.  [default: MODEL with the suffix .pt2]")
 @click.option("--input", "--inputs", "-i", "inputs", multiple=True, metavar="NAME=FILE.npy|FILE.npz",
               help="Value of one input, or of several from an archive; others are random.")
 @dim_option
@@ -31,14 +34,14 @@ _MIB = 2.0**20
               help="Draw the kernels against the machine's limits.")
 @click.option("--json", "report", type=click.Path(dir_okay=False, writable=True), metavar="FILE",
               help="Write everything that was measured, rounds included.")
-def command(model: str, peers: str | None, inputs: tuple[str, ...], dims: tuple[str, ...], seed: int,
-            threads: int | None, seconds: float, rounds: int, steady: bool, kernels: bool, top: int,
+def command(model: str, peers: str | None, torch_program: str | None, inputs: tuple[str, ...], dims: tuple[str, ...],
+            seed: int, threads: int | None, seconds: float, rounds: int, steady: bool, kernels: bool, top: int,
             roofline: str | None, report: str | None) -> None:
     """Measure MODEL, an ONNX model or a compiled one, on files or on random inputs."""
     from onnxc.bench.compare import Request, compare
     names = tuple(dict.fromkeys(p.strip() for p in peers.split(",") if p.strip())) if peers else ()
     sizes = parse_dims(dims)
-    request = Request(names, threads, seconds, rounds, not steady, kernels or bool(roofline))
+    request = Request(names, threads, seconds, rounds, not steady, kernels or bool(roofline), torch_program)
     with working(f"measuring {model}") as say:
         result = compare(model, lambda s: feed_from(inputs, s.get_inputs(), True, sizes, seed), request, say)
     _print_engines(result)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import xml.etree.ElementTree as ET
 
+import ml_dtypes
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 import onnxc
 from onnxc.bench.cold import compile_cold, measure_cold
 from onnxc.bench.engines import check_peers, first_outputs, largest_difference, open_engine
+from onnxc.bench.exported import pair_inputs
 from onnxc.bench.feeds import random_feed
 from onnxc.bench.kernels import KernelTime, Profile, profile_kernels, program_of
 from onnxc.bench.machine import Limits, fma_peak, has_byte_products, memory_rate
@@ -96,8 +99,7 @@ def test_kernels_are_listed_drawn_and_reported(folder, tmp_path):
 
 
 @pytest.mark.parametrize(("peers", "model", "words"), [
-    ("torch", "m.onnx", "torch reads no ONNX"),
-    ("no_such_engine", "m.onnx", "no engine 'no_such_engine' to compare with; there are onnxruntime, openvino"),
+    ("no_such_engine", "m.onnx", "no engine 'no_such_engine' to compare with; there are onnxruntime, openvino, torch"),
 ])
 def test_peers_that_cannot_be_measured(folder, peers, model, words):
     assert words in bench(folder / model, "--vs", peers, status=1)
@@ -111,6 +113,14 @@ def test_absent_peers_and_peers_of_compiled_models(folder, monkeypatch):
     with pytest.raises(InvalidArgument, match="is a compiled model, which onnxruntime cannot read"):
         check_peers(["onnxruntime"], str(folder / "m.onnxc"))
     check_peers(["onnxruntime"], str(folder / "m.onnx"))
+    with pytest.raises(InvalidArgument, match=r"There is no .*m\.pt2: torch reads no ONNX.*--torch-program"):
+        check_peers(["torch"], str(folder / "m.onnx"))
+    monkeypatch.setattr("onnxc.bench.engines.shutil.which", lambda name: None)
+    with pytest.raises(InvalidArgument, match=r"torch\.compile needs a C\+\+ compiler"):
+        check_peers(["torch-compiled"], str(folder / "m.onnx"))
+    monkeypatch.setattr("onnxc.bench.engines.find_spec", lambda name: None)
+    with pytest.raises(InvalidArgument, match="pip install torch$"):
+        check_peers(["torch-compiled"], str(folder / "m.onnx"))
 
 
 def test_models_that_cannot_be_measured(folder, tmp_path):
@@ -118,6 +128,107 @@ def test_models_that_cannot_be_measured(folder, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"\x08\x08nothing")
     assert "InvalidProtobuf" in bench(tmp_path / "bad.onnx", status=1)
     assert "no input" in bench(folder / "m.onnxc", "--dim", "Q=4", status=1).lower()
+
+
+# ---- torch -----------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """What `models.sums` would be exported from, as files: with the model's names, with others, and one that writes
+    into its input."""
+    torch = pytest.importorskip("torch")
+
+    class Sums(torch.nn.Module):
+        def forward(self, y, x):
+            return x + y, -(x + y)
+
+    class Others(torch.nn.Module):
+        def forward(self, first, scale, *, rest):
+            total = first + rest["b"]
+            return {"a": total, "b": [scale * total, None]}
+
+    class Writes(torch.nn.Module):
+        def forward(self, x, y):
+            return x.add_(y), -x
+
+    path, n = tmp_path_factory.mktemp("programs"), {0: torch.export.Dim("N")}
+    a, b = torch.zeros(2, 3), torch.zeros(2, 3)     # two: one tensor in both places would be one input
+    export, save = torch.export.export, torch.export.save
+    save(export(Sums(), (a, b), dynamic_shapes=(n, n)), path / "m.pt2")
+    save(export(Others(), (a, -1), {"rest": {"b": b}}), path / "others.pt2")
+    save(export(Writes(), (a, b), dynamic_shapes=(n, n)), path / "writes.pt2")
+    (path / "m.onnx").write_bytes(models.sums().SerializeToString())
+    return path
+
+
+@pytest.mark.torch
+def test_bench_in_turns_with_torch(folder, program, tmp_path):
+    report = tmp_path / "r.json"
+    shown = bench(program / "m.onnx", "--vs", "torch", "--threads", "1", *QUICK, "--json", report)
+    assert "x as fast as torch" in shown
+    assert "largest difference of outputs 0" in shown
+    found = json.loads(report.read_text())
+    assert found["starts"]["torch"]["first_run"] > 0
+    assert found["starts"]["torch"]["peak_bytes"] > found["starts"]["onnxc"]["peak_bytes"]
+    # A compiled model serves as well, since torch does not read it.
+    assert "x as fast as torch" in bench(folder / "m.onnxc", "--vs", "torch", "--torch-program", program / "m.pt2",
+                                         *QUICK, "--steady")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("peer", "file"), [("torch", "m.pt2"), ("torch", "others.pt2"),
+                                            ("torch-compiled", "others.pt2")])
+def test_programs_get_inputs_by_name_and_else_in_order(program, peer, file):
+    if peer == "torch-compiled" and not shutil.which("g++"):
+        pytest.skip("needs a C++ compiler")
+    x, y = np.full((2, 3), 2, np.float32), np.full((2, 3), 5, np.float32)
+    z, w = open_engine(peer, str(program / file), 1)({"x": x, "y": y})
+    assert (z == 7).all()
+    assert (w == -7).all()
+
+
+@pytest.mark.torch
+def test_feeds_that_no_program_fits(program):
+    x, wide = np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32)
+    engine = open_engine("torch", str(program / "m.pt2"), 1)
+    with pytest.raises(InvalidArgument, match=r"takes 2 tensors \(y, x\) and the model is given 1 \(x\)"):
+        first_outputs("torch", engine, {"x": x})
+    with pytest.raises(InvalidArgument, match=r"'y' .* takes float32\[\w+, 3\].*input 'y'.* is float32\[2, 4\]"):
+        first_outputs("torch", engine, {"x": x, "y": wide})
+    with pytest.raises(InvalidArgument, match=r"takes float32.*is float64\[2, 3\]"):
+        first_outputs("torch", engine, {"x": x, "y": x.astype(np.float64)})
+    with pytest.raises(InvalidArgument, match="'y' is no tensor of numbers"):
+        first_outputs("torch", engine, {"x": x, "y": [x]})
+    writes = open_engine("torch", str(program / "writes.pt2"), 1)
+    with pytest.raises(InvalidArgument, match="writes into what it is given for x, which"):
+        first_outputs("torch", writes, {"x": x, "y": x.copy()})
+    with pytest.raises(Fail, match="torch failed on this model"):
+        open_engine("torch", str(program / "m.onnx"), 1)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float16", "bool", "uint8", "int64", "complex64"])
+def test_programs_keep_element_types(tmp_path, dtype):
+    import torch
+
+    class Same(torch.nn.Module):
+        def forward(self, x):
+            return x.clone()
+
+    torch.export.save(torch.export.export(Same(), (torch.zeros(3).to(getattr(torch, dtype)),)), tmp_path / "p.pt2")
+    x = np.array([0, 1, 2]).astype(getattr(ml_dtypes, dtype, dtype))
+    (same,) = open_engine("torch", str(tmp_path / "p.pt2"), 1)({"anything": x})
+    assert same.dtype == x.dtype
+    assert (same == x).all()
+
+
+def test_pairs_of_placeholders_and_inputs():
+    assert pair_inputs(["y", "x"], ["x", "y"], "p") == {"y": "y", "x": "x"}
+    assert pair_inputs(["a", "b"], ["x", "y"], "p") == {"a": "x", "b": "y"}
+    assert pair_inputs(["y", "b"], ["x", "y"], "p") == {"y": "y", "b": "x"}
+    assert pair_inputs([], [], "p") == {}
+    with pytest.raises(InvalidArgument, match=r"p takes 0 tensors \(none\) and the model is given 1 \(x\)"):
+        pair_inputs([], ["x"], "p")
 
 
 # ---- first starts ----------------------------------------------------------------------------------------------------
