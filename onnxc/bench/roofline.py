@@ -1,5 +1,5 @@
 """A roofline picture as SVG: operations a second over operations a byte, both in powers of ten, with the machine's
-limits as roofs and every kernel as a disc whose area is its share of the time."""
+limits as roofs and every kernel as a disc whose area is its share of the time; the longest are numbered, with a key."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from onnxc.bench.kernels import KernelTime, Profile
 
 __all__ = ["roofline_svg"]
 
-_WIDTH, _HEIGHT = 960, 600
-_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 24, 56, 64
-_NAMED = 8                  # kernels with their name beside them
+_WIDTH, _HEIGHT = 1180, 600
+_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 268, 56, 64      # the key is right of the axes
+_NAMED = 20                 # kernels in the key
+_LONGEST = 30               # of a name in the key, in characters
 _COLOURS = {"compute": "#2563a8", "memory": "#b4531a"}
 _NAMES = {"f32": "f32 multiply-adds", "f64": "f64 multiply-adds", "i8": "products of bytes"}
 
@@ -28,7 +29,8 @@ def roofline_svg(profile: Profile, title: str) -> str:
              f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
              _text(_LEFT, 28, title, "start", size=16),
              *_grid(frame), *_roofs(frame, profile),
-             *[_disc(frame, profile, k) for k in drawn], *_labels(frame, profile, drawn[:_NAMED])]
+             *[_disc(frame, profile, k) for k in drawn], *_numbers(frame, profile, drawn[:_NAMED]),
+             *_key(profile, drawn[:_NAMED])]
     if left_out:
         parts.append(_text(_LEFT, _HEIGHT - 8, f"not drawn: {left_out} kernels that only move data, or whose work data "
                                                "decides", "start"))
@@ -79,8 +81,10 @@ def _roofs(frame: _Frame, profile: Profile) -> Iterator[str]:
     start = max(10.0**frame.x0, 10.0**frame.y0 / limits.bandwidth)
     ridge = top / limits.bandwidth
     yield _line(frame.x(start), frame.y(start * limits.bandwidth), frame.x(ridge), frame.y(top), _COLOURS["memory"], 2)
-    yield _text(frame.x(start) + 8, frame.y(start * limits.bandwidth) - 12,
-                f"  {limits.bandwidth / 1e9:.1f} GB/s over {limits.footprint / 2**20:.1f} MiB", "start",
+    # Below the line, which rises over the text's own height before the text begins.
+    rise = (frame.y(1.0) - frame.y(10.0)) / (frame.x(10.0) - frame.x(1.0))
+    yield _text(frame.x(start) + 8 + 18 / rise, frame.y(start * limits.bandwidth) - 6,
+                f"{limits.bandwidth / 1e9:.1f} GB/s over {limits.footprint / 2**20:.1f} MiB", "start",
                 colour=_COLOURS["memory"])
     for dtype, peak in limits.operations.items():
         yield _line(frame.x(peak / limits.bandwidth), frame.y(peak), _WIDTH - _RIGHT, frame.y(peak),
@@ -104,25 +108,37 @@ def _disc(frame: _Frame, profile: Profile, kernel: KernelTime) -> str:
     told = (f"{kernel.name}\n{kernel.seconds * 1e6:.1f} us, {share:.1%} of the time\n"
             f"{kernel.work.operations / kernel.seconds / 1e9:.1f} GFLOP/s, "
             f"{kernel.work.nbytes / kernel.seconds / 1e9:.1f} GB/s\n{reached:.0%} of the limit ({what})\n"
-            f"{kernel.nodes}")
+            f"{', '.join(dict.fromkeys(kernel.nodes.split(', ')))}")
     return (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{_COLOURS[what]}" fill-opacity="0.45" '
             f'stroke="{_COLOURS[what]}"><title>{escape(told)}</title></circle>')
 
 
-def _labels(frame: _Frame, profile: Profile, kernels: Sequence[KernelTime]) -> Iterator[str]:
-    """Names beside their discs, or as far below as there is room; to the left of those near the right edge."""
-    taken: list[tuple[float, float, float]] = []
-    for kernel in kernels:
-        x, y, radius = _place(frame, profile, kernel)
-        length = 6.0 * len(kernel.name)
-        left = x + radius + 3 if x + radius + length < _WIDTH else x - radius - 3 - length
-        at = y + 4
-        while any(abs(at - other) < 11 and left < end and start < left + length for start, end, other in taken):
-            at += 11
-        taken.append((left, left + length, at))
-        if at != y + 4:
-            yield _line(x, y, left, at - 4, "#999")
-        yield _text(left, at, kernel.name, "start", size=10)
+def _numbers(frame: _Frame, profile: Profile, kernels: Sequence[KernelTime]) -> Iterator[str]:
+    """The kernels' numbers in their discs, or as far below as there is room."""
+    taken: list[tuple[float, float]] = []
+    for number, kernel in enumerate(kernels, 1):
+        x, y, _ = _place(frame, profile, kernel)
+        at = y
+        while any(abs(at - other) < 10 and abs(x - near) < 12 for near, other in taken):
+            at += 10
+        taken.append((x, at))
+        if at != y:
+            yield _line(x, y, x, at - 5, "#999")
+        # Readable on discs that lie on top of each other.
+        yield (f'<text x="{x:.1f}" y="{at + 3:.1f}" text-anchor="middle" font-size="9" fill="#333" stroke="white" '
+               f'stroke-width="2" paint-order="stroke">{number}</text>')
+
+
+def _key(profile: Profile, kernels: Sequence[KernelTime]) -> Iterator[str]:
+    left = _WIDTH - _RIGHT + 20
+    if kernels:
+        yield _text(left, _TOP + 4, "kernels by their share of the time", "start", size=11)
+    for number, kernel in enumerate(kernels, 1):
+        at = _TOP + 8 + 18 * number
+        name = kernel.name if len(kernel.name) <= _LONGEST else kernel.name[:_LONGEST - 1] + "\u2026"
+        yield _text(left + 14, at, str(number), "end", size=10)
+        yield _text(left + 20, at, name, "start", size=10)
+        yield _text(_WIDTH - 12, at, f"{profile.share(kernel):.1%}", "end", size=10)
 
 
 def _line(x0: float, y0: float, x1: float, y1: float, colour: str, width: int = 1) -> str:

@@ -421,6 +421,20 @@ def test_shares_of_limits():
     assert len(ET.fromstring(picture).findall("{http://www.w3.org/2000/svg}circle")) == 2
 
 
+def test_pictures_number_kernels_where_their_discs_lie_and_name_them_in_a_key():
+    limits = Limits({"f32": 100.0}, 10.0, 1, 1)
+    kernels = [KernelTime(name, 1, 4.0, Work(200, 10, 0), "n, m, n") for name in ("a", "b" * 40)]
+    tree = ET.fromstring(roofline_svg(Profile(tuple(kernels), 8.0, 8.0, {}, limits), "m"))
+    texts = [(t.text or "", t) for t in tree.findall("{http://www.w3.org/2000/svg}text")]
+    numbers = [[t for text, t in texts if text == number] for number in ("1", "2")]
+    (first, _), (second, _) = (sorted(found, key=lambda t: float(t.get("x", 0)))[-2:] for found in numbers)
+    assert first.get("x") == second.get("x")
+    assert float(second.get("y", 0)) == float(first.get("y", 0)) + 10      # of one place: below, not on top of it
+    assert [text for text, _ in texts if text in ("a", "b" * 29 + "\u2026", "50.0%")] == ["a", "50.0%",
+                                                                                        "b" * 29 + "\u2026", "50.0%"]
+    assert (tree.findall("{http://www.w3.org/2000/svg}circle")[0][0].text or "").endswith("\nn, m")
+
+
 def test_a_picture_needs_no_kernel_with_operations():
     limits = Limits({"f32": 1e11}, 1e10, 1 << 20, 2)
     profile = Profile((KernelTime("copy", 1, 1.0, Work(0, 8, 8), ""),), 1.0, 1.0, {}, limits)
