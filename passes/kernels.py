@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-import numpy as np
-
 from onnxc.ir.core import Block, Func, Module, Op, Value
 from onnxc.ir.dims import Dim, DimLike
 from onnxc.ir.registry import lookup
-from onnxc.ir.types import F32, I64, DType, Mem, Scalar
+from onnxc.ir.types import F32, DType, Mem, Scalar
 from onnxc.ops.attention import KERNEL_AXES
 from onnxc.ops.fold import parse_spec
 from onnxc.passes.clean import attr_key
@@ -23,12 +21,13 @@ from onnxc.passes.forms import scattered
 from onnxc.passes.indexing import Index, reshape_index
 from onnxc.passes.kernel_builder import Demand, NotFusable, element_type
 from onnxc.passes.selection import compact_body, nms_body
+from onnxc.passes.topk import topk_body
 
 __all__ = ["MOST_FOLDS", "SCATTERS", "Group", "build_kernels"]
 
 
 SCATTERS = ("t.scatter_elements", "t.scatter_nd")
-_SELECTIONS = {"t.compact": compact_body, "t.nms": nms_body}
+_SELECTIONS = {"t.compact": compact_body, "t.nms": nms_body, "t.topk": topk_body}
 
 
 MOST_FOLDS = 4         # in one kernel: softmax and norms have two, and each is a loop that computes all before it again
@@ -81,8 +80,6 @@ def build_kernels(g: Group) -> list[Func]:
     root = g.root.op
     if root is not None and root.name == "t.scan":
         return [_scan_kernel(g, root)]
-    if root is not None and root.name == "t.topk":
-        return [_topk_kernel(g, root)]
     if root is not None and root.name in _SELECTIONS:
         frame = _Frame(g)
         return [frame.finish(_SELECTIONS[root.name](frame.demand, root, frame.out))]
@@ -210,52 +207,6 @@ def _scan_kernel(g: Group, op: Op) -> Func:
     attrs = {"axis": axes[scan_axis], "extent": shape[scan_axis], "kind": op.attr("kind"),
              "exclusive": op.attr("exclusive")}
     d.append(Op("k.scan", (), (), attrs, [first, second]))
-    return frame.finish(_loop("k.parallel", [axes[i] for i in rest], [shape[i] for i in rest], d.close()))
-
-
-def _topk_kernel(g: Group, op: Op) -> Func:
-    """In each row, k times: of the keys that come after the one found before, in the order of falling keys and growing
-    positions, the largest, and then the first position that has it."""
-    frame = _Frame(g)
-    d, keys = frame.demand, op.operand(0)
-    shape = keys.dims
-    axis = int(op.attr("axis")) % len(shape)
-    axes = [d.axis() for _ in shape]
-    rest = [i for i in range(len(shape)) if i != axis]
-    dtype = element_type(keys.tensor.dtype)
-    least, most = int(np.iinfo(dtype.numpy).min), int(np.iinfo(dtype.numpy).max)
-    d.open([axes[i] for i in rest], [shape[i] for i in rest])
-    inits = [d.const(most, dtype), d.const(-1, I64)]
-    region = Block([Scalar(dtype), Scalar(I64)], ["last", "at"])
-    d.open([axes[axis]], [op.attr("k")], region)
-
-    def folded(kind: str, wanted: Value | None) -> Value:
-        """Over the elements behind the last one: the largest key, or the first position of the `wanted` key."""
-        position = d.axis("r")
-        d.open([position], [shape[axis]])
-        index: Index = tuple(position if i == axis else 0 if e == 1 else a
-                             for i, (a, e) in enumerate(zip(axes, shape, strict=True)))
-        key, here = d.at(keys, index), d.index_value(position)
-        behind = d.apply("and", d.apply("eq", key, region.args[0]), d.apply("gt", here, region.args[1]))
-        left = d.apply("or", d.apply("lt", key, region.args[0]), behind)
-        if wanted is None:
-            result = d.apply("select", left, key, d.const(least, dtype))
-        else:
-            found = d.apply("and", left, d.apply("eq", key, wanted))
-            result = d.apply("select", found, here, d.const(int(np.iinfo(np.int64).max), I64))
-        d.append(Op("yield", [result]))
-        fold = Op("k.reduce", (), [result.type], {"axes": (position,), "extents": (shape[axis],), "kinds": (kind,)},
-                  [d.close()])
-        d.append(fold)
-        return fold.result
-
-    best = folded("max", None)
-    at = folded("min", best)
-    d.store(frame.out, at, tuple(axes))
-    region.append(Op("yield", [best, at]))
-    d.close()
-    d.append(Op("k.iterate", inits, (), {
-        "axis": axes[axis], "extent": op.attr("k"), "conditional": False}, [region]))
     return frame.finish(_loop("k.parallel", [axes[i] for i in rest], [shape[i] for i in rest], d.close()))
 
 

@@ -28,17 +28,24 @@ def counted_loop(
     step: int | ir.Value,
     carried: Sequence[ir.Value],
     body: Body,
+    goes_on: Callable[[Sequence[ir.Value]], ir.Value] | None = None,
 ) -> list[ir.Value]:
     """Emit `for index in range(start, stop, step)` with `step` > 0, and leave `builder` behind the loop.
 
     `body(builder, index, values)` emits one iteration: it receives the carried values and returns their successors.
+    `goes_on(values)`, where given, is an i1 without which the next iteration, or the first one, does not begin.
     Returns the values after the last iteration, which are `carried` themselves when there is none.
     """
     start, stop, step = i64(start), i64(stop), i64(step)
     entry = builder.block
+
+    def once_more(at: ir.Value, values: Sequence[ir.Value]) -> ir.Value:
+        inside = builder.icmp_signed("<", at, stop)
+        return inside if goes_on is None else builder.and_(inside, goes_on(values))
+
     first = builder.append_basic_block(f"{name}.body")
     after = builder.append_basic_block(f"{name}.end")
-    builder.cbranch(builder.icmp_signed("<", start, stop), first, after)
+    builder.cbranch(once_more(start, carried), first, after)
 
     builder.position_at_end(first)
     index = builder.phi(I64, name=name)
@@ -56,7 +63,7 @@ def counted_loop(
     index.add_incoming(following, latch)
     for phi, result in zip(values, results, strict=True):
         phi.add_incoming(result, latch)
-    builder.cbranch(builder.icmp_signed("<", following, stop), first, after)
+    builder.cbranch(once_more(following, results), first, after)
 
     builder.position_at_end(after)
     finals: list[ir.Value] = []

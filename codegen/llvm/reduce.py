@@ -342,26 +342,11 @@ def emit_iterate(scope: Scope, op: Op) -> None:
     if conditional and lanes > 1:
         raise KernelError(f"kernel @{scope.kernel.func.name}: a k.iterate that may end early cannot run across lanes")
 
-    def iteration(b: ir.IRBuilder, index: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
-        if not conditional:
-            return following(index, carried)
-        before = b.block                          # what is left of a loop that has ended does nothing
-        with b.if_then(carried[0]):
-            new = following(index, carried)
-            after = b.block
-        return [_merged(b, (old, before), (x, after)) for old, x in zip(carried, new, strict=True)]
-
-    def following(index: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+    def iteration(_: ir.IRBuilder, index: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
         given = {v: Element(x, t) for v, x, t in zip(region.args, carried, types, strict=True)}
         yielded = scope.kernel.block(scope.within(axes={axis: index}, values=given), region)
         return [splat(scope.builder, e.value, lanes) for e in yielded]
 
     starts = [splat(scope.builder, scope.values[v].value, lanes) for v in op.inputs]
-    counted_loop(scope.builder, axis, ir.Constant(I64, 0), scope.dim(extent), 1, starts, iteration)
-
-
-def _merged(b: ir.IRBuilder, *incoming: tuple[ir.Value, ir.Block]) -> ir.Value:
-    phi = b.phi(incoming[0][0].type)
-    for value, block in incoming:
-        phi.add_incoming(value, block)
-    return phi
+    counted_loop(scope.builder, axis, ir.Constant(I64, 0), scope.dim(extent), 1, starts, iteration,
+                 (lambda values: values[0]) if conditional else None)
