@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Callable, Iterable
 
-__all__ = ["Schedule"]
+__all__ = ["Choose", "Schedule", "first"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,3 +55,12 @@ class Schedule:
             else:
                 values[name] = value if kinds[name] is str else int(value)
         return Schedule(**values)
+
+
+Choose = Callable[[Iterable[Schedule]], Schedule]
+"""Takes one of a kernel's candidates, of which the first is what the heuristics hold for the best."""
+
+
+def first(candidates: Iterable[Schedule]) -> Schedule:
+    """The heuristics' own choice."""
+    return next(iter(candidates))

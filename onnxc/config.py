@@ -114,6 +114,12 @@ class Config:
         _bytes,
         "Bytes that compiled models on disk may take, as 500M or 8G; the longest unused go first.",
     )
+    tune: int = _setting(
+        0,
+        _integer(0),
+        "Seconds that each compilation may spend on timing schedules of its kernels, whose winners are kept in the "
+        "cache folder; 0: none.",
+    )
     threads: int | None = _setting(
         None,
         _integer(1),

@@ -52,7 +52,8 @@ class CompileOptions:
     denormal numbers for zero; `folder` is where external data lies if not beside the model; `verify` is the level of
     `ir.verify`
     after each pass (0: once, after lowering); `fuel` bounds the number of rewrites; `ort_format` says whether the model
-    is in ONNX Runtime's format (None: by its content).
+    is in ONNX Runtime's format (None: by its content); `tune` is how many seconds the timing of
+    schedules may take.
     """
 
     target: str = "host"
@@ -65,14 +66,15 @@ class CompileOptions:
     verify: int = 0
     fuel: int | None = None
     ort_format: bool | None = None
+    tune: float = 0.0
 
     @staticmethod
     def from_config(**changes: Any) -> CompileOptions:
         """Options as the environment sets them, with changes."""
         c = config()
         switched_off = (*(p.name for p in c.passes if not p.enabled), *changes.pop("disabled", ()))
-        return dataclasses.replace(
-            CompileOptions(target=c.target, verify=c.verify, fuel=c.fuel, disabled=switched_off), **changes)
+        given = CompileOptions(target=c.target, verify=c.verify, fuel=c.fuel, disabled=switched_off, tune=c.tune)
+        return dataclasses.replace(given, **changes)
 
     def left_out(self) -> tuple[str, ...]:
         """Names of the passes that do not run."""
@@ -111,7 +113,13 @@ def _supplied(options: CompileOptions, compilers: Compilers | None) -> Mapping[s
             compilers.prepare(len(module.funcs) - 1)
         from onnxc.codegen.llvm.schedule import schedule as attach
         from onnxc.codegen.llvm.target import Target
-        attach(module, Target.parse(options.target))
+        from onnxc.tuned import chooser_of, open_notes
+        target = Target.parse(options.target)
+        notes = open_notes(target)
+        if options.tune and notes is not None:
+            from onnxc.tuning import tune
+            tune(module, notes, options.tune)
+        attach(module, target, chooser_of(notes))
 
     def pack(module: Module) -> None:
         from onnxc.codegen.llvm.prepack import pack as prepack

@@ -5,13 +5,15 @@ of its key; it appears under its name when it is complete, and is used only afte
 Nothing here can make a session fail: what cannot be read is compiled again, what cannot be written is not kept. Locks
 save work when two processes want the same entry; correctness does not rest on them.
 
-Beside entries (`KEY.onnxc`) there are notes (`DIGEST.files`): the names of a model's external files, by its content.
+Beside entries (`KEY.onnxc`) there are notes: the names of a model's external files by its content (`DIGEST.files`), and
+what `onnxc.tuning` measured of a kernel by what it depends on (`DIGEST.tuned`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -31,7 +33,7 @@ from onnxc.runtime.compiled import CompiledModel
 __all__ = ["CompileCache", "Entry", "compile_through", "default_folder", "open_cache", "open_folder"]
 
 _LOG = logging.getLogger("onnxc")
-_ENTRY, _NOTE, _LOCK = ".onnxc", ".files", ".lock"
+_ENTRY, _NOTE, _TUNED, _LOCK = ".onnxc", ".files", ".tuned", ".lock"
 _HOUR = 3600.0
 _PATIENCE = 600.0       # seconds to wait for another process that compiles the same
 _SETTLED = 0.02         # seconds: see cache_key
@@ -161,7 +163,7 @@ class CompileCache:
         for file in files:
             left_over = file.path.name.startswith(".") and now - file.used > _HOUR
             unlocked = file.path.suffix == _LOCK and now - file.used > 24 * _HOUR
-            is_old = total > self.most_bytes and file.path.suffix in (_ENTRY, _NOTE) and file is not files[-1]
+            is_old = total > self.most_bytes and file.path.suffix in (_ENTRY, _NOTE, _TUNED) and file is not files[-1]
             if left_over or unlocked or (is_old and not file.path.name.startswith(".")):
                 self._remove(file.path)
                 total -= file.size
@@ -188,13 +190,7 @@ class CompileCache:
     def external_files(self, model: Content) -> list[str]:
         """The names of a model's external files, if they were noted."""
         path = self.folder / (model.digest + _NOTE)
-        try:
-            if _doubt(os.lstat(path), stat.S_ISREG):
-                return []
-            with open(path, "rb") as file:
-                names = json.loads(file.read(_LONGEST_NOTE))
-        except (OSError, ValueError, RecursionError):
-            return []
+        names = _read_note(path)
         if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
             return []
         if self.writable:
@@ -203,9 +199,28 @@ class CompileCache:
 
     def note_external_files(self, model: Content, names: Sequence[str]) -> None:
         """Notes the names for the next time."""
+        self._write_note(self.folder / (model.digest + _NOTE), sorted(names))
+
+    def _write_note(self, path: Path, content: Any) -> None:
         if self.writable:
-            with contextlib.suppress(OSError), beside(str(self.folder / (model.digest + _NOTE)), private=True) as file:
-                file.write(json.dumps(sorted(names)).encode())
+            with contextlib.suppress(OSError), beside(str(path), private=True) as file:
+                file.write(json.dumps(content).encode())
+
+    # ---- what was measured of kernels --------------------------------------------------------------------------------
+
+    def tuned(self, name: str) -> dict[str, Any]:
+        """What was noted of the kernel with this digest; {} when nothing that can be read was."""
+        found = _read_note(self.folder / (name + _TUNED))
+        return found if isinstance(found, dict) else {}
+
+    def note_tuned(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Notes facts, as values that JSON has, for later compilations."""
+        self._write_note(self.folder / (name + _TUNED), dict(facts))
+
+    def tuned_state(self) -> str:
+        """A text that is another one once something was noted of a kernel; "" when nothing is."""
+        notes = [f"{f.path.name} {f.used}" for f in self._files() if f.path.suffix == _TUNED]
+        return hashlib.sha256("\n".join(sorted(notes)).encode()).hexdigest() if notes else ""
 
     # ---- one compilation for several who want it ---------------------------------------------------------------------
 
@@ -220,6 +235,17 @@ class CompileCache:
                     lock = FileLock(self.folder / (key.name + _LOCK), timeout=_PATIENCE, mode=0o600)
                     stack.enter_context(lock)
             yield
+
+
+def _read_note(path: Path) -> Any:
+    """What JSON has in a file; None for what cannot be read or trusted."""
+    try:
+        if _doubt(os.lstat(path), stat.S_ISREG):
+            return None
+        with open(path, "rb") as file:
+            return json.loads(file.read(_LONGEST_NOTE))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _touch(path: Path) -> None:
@@ -237,6 +263,7 @@ def compile_through(cache: CompileCache, source: str | bytes, folder: str | None
     else the caller asks of the compilation, as values that JSON has.
     """
     model = content_of(source)
+    request = {**request, "tuned": cache.tuned_state()}
     key = None if model is None else _key(cache, model, source, folder, request)
     if model is None or key is None:
         return build(), False

@@ -104,9 +104,10 @@ def key_of(model: Content, request: Mapping[str, Any], external: Sequence[tuple[
     if changed > _STARTED:
         return None
     settings = config()
+    passes = [list(p) for p in settings.passes]
     facts = {
         "model": model.digest, "external": [[name, content.digest] for name, content in external], "request": request,
-        "settings": [settings.target, settings.verify, settings.fuel, [list(p) for p in settings.passes]],
+        "settings": [settings.target, settings.verify, settings.fuel, passes, settings.tune],
         "onnxc": sources, "packages": _versions(), "machine": _machine(),
     }
     text = json.dumps(facts, sort_keys=True, indent=0)

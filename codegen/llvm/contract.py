@@ -20,6 +20,7 @@ from onnxc.codegen.accesses import kernel_symbols, linear_in
 from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import I8, I64, KernelCode, KernelError
 from onnxc.codegen.llvm.body import emit_block
+from onnxc.codegen.llvm.candidates import contraction_candidates
 from onnxc.codegen.llvm.contract_epilogue import Row, sweep
 from onnxc.codegen.llvm.contract_form import Axes, contraction_of, extent_of, normal_form
 from onnxc.codegen.llvm.contract_generic import generic_form, micro_kernel_pays
@@ -52,13 +53,11 @@ from onnxc.codegen.llvm.schedule_contract import (
     few_blocking,
     grain_of,
     reads_ahead,
-    schedule_contraction,
 )
-from onnxc.codegen.llvm.schedule_winograd import with_winograd
 from onnxc.codegen.llvm.scope import KernelContext, Scope
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.llvm.weights import weight
-from onnxc.codegen.schedule import Schedule
+from onnxc.codegen.schedule import Choose, Schedule, first
 from onnxc.ir.core import Func, Value
 from onnxc.ir.dims import DimLike, ceildiv, floordiv, product
 from onnxc.ir.types import DType, Mem
@@ -69,7 +68,8 @@ __all__ = ["ContractEmitter", "Scratch", "aligned", "decode", "emit_contract", "
 _LONGEST_STRAIGHT = 12
 
 
-def prepare_contraction(func: Func, target: Target, constant: frozenset[int] = frozenset()) -> Func:
+def prepare_contraction(func: Func, target: Target, constant: frozenset[int] = frozenset(),
+                        choose: Choose = first) -> Func:
     """A kernel equal to `func` with its schedule in the attribute `schedule`: the contraction in normal form, or plain
     loops where the engine does not pay. `constant` holds the positions of arguments whose content is known when
     compiling."""
@@ -77,8 +77,8 @@ def prepare_contraction(func: Func, target: Target, constant: frozenset[int] = f
         return func
     normal = normal_form(func)
     if not micro_kernel_pays(normal, target, constant):
-        return prepare_kernel(generic_form(normal), target)
-    schedule = with_winograd(normal, target, schedule_contraction(normal, target), constant)
+        return prepare_kernel(generic_form(normal), target, choose)
+    schedule = choose(contraction_candidates(normal, target, constant))
     normal.attrs = {**normal.attrs, "schedule": str(schedule)}
     return normal
 

@@ -20,7 +20,7 @@ from onnxc.ir.core import Block, Func, Op
 from onnxc.ir.dims import DimLike, ceildiv, dim_max, floordiv, symbols_of
 from onnxc.ir.types import BOOL, Scalar
 
-__all__ = ["NEAR", "grain_of", "schedule_kernel", "vector_axes", "vectors_in_flight"]
+__all__ = ["NEAR", "grain_of", "ranked_schedules", "schedule_kernel", "vector_axes", "vectors_in_flight"]
 
 NEAR = (-1, 2, 3, 4)            # strides of loads along the vector axis that whole vectors and shuffles serve
 _UNKNOWN = 64                   # assumed extent of a symbolic axis
@@ -36,22 +36,28 @@ _LOOP = 3                       # instructions to start and step an inner loop
 
 def schedule_kernel(func: Func, target: Target) -> Schedule:
     """The schedule of a kernel without a contraction."""
+    return ranked_schedules(func, target)[0]
+
+
+def ranked_schedules(func: Func, target: Target) -> list[Schedule]:
+    """A schedule for each axis that can be laid across lanes, and for each tile, by rising cost; scalar code is one."""
     accesses = Accesses(func)
     parallel = next((op for op in func.body.ops if op.name == "k.parallel"), None)
     if parallel is None:
-        return Schedule()
+        return [Schedule()]
     outer = [n for n, _ in loop_axes(parallel)]
     inner = [n for n in accesses.axes if n not in outer and accesses.axes[n].loop.name not in ("k.scan", "k.iterate")]
-    best, best_cost = Schedule(), _cost(accesses, parallel, Schedule())
+    found = [Schedule()]
     # Points whose loops end at different times cannot share a vector.
     apart = any(op.name == "k.iterate" and op.attrs["conditional"] for op in func.walk())
     for name in [*(() if apart else reversed(outer)), *reversed(inner)]:
         candidate = Schedule(vector=name, lanes=_lanes(accesses, name, target), unroll=_UNROLL)
-        for schedule in [candidate, *(_tiled(candidate, along) for along in outer if along != name and name in outer)]:
-            cost = _cost(accesses, parallel, schedule)
-            if schedule.lanes > 1 and cost < best_cost:
-                best, best_cost = schedule, cost
-    return best
+        if candidate.lanes > 1:
+            found.append(candidate)
+        tiles = [_tiled(candidate, along) for along in outer if along != name and name in outer]
+        found.extend(tile for tile in tiles if tile.lanes > 1)
+    costs = [(_cost(accesses, parallel, schedule), i) for i, schedule in enumerate(found)]
+    return [found[i] for cost, i in sorted(costs) if cost < _NEVER or not found[i].blocks]
 
 
 def _tiled(schedule: Schedule, along: str) -> Schedule:

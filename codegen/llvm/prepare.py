@@ -5,10 +5,11 @@ from __future__ import annotations
 from onnxc.codegen.accesses import Accesses
 from onnxc.codegen.clone import clone_func
 from onnxc.codegen.collapse import collapse_axes
-from onnxc.codegen.llvm.heuristics import schedule_kernel, vector_axes
+from onnxc.codegen.llvm.candidates import kernel_candidates
+from onnxc.codegen.llvm.heuristics import vector_axes
 from onnxc.codegen.llvm.rowcache import cache_rows
 from onnxc.codegen.llvm.target import Target
-from onnxc.codegen.schedule import Schedule
+from onnxc.codegen.schedule import Choose, Schedule, first
 from onnxc.ir.core import Func
 
 __all__ = ["is_attention", "is_contraction", "prepare_kernel"]
@@ -24,12 +25,12 @@ def is_attention(func: Func) -> bool:
     return any(op.name == "k.attend" for op in func.body.ops)
 
 
-def prepare_kernel(func: Func, target: Target) -> Func:
+def prepare_kernel(func: Func, target: Target, choose: Choose = first) -> Func:
     """A kernel equal to `func` with its schedule in the attribute `schedule`; `func` itself when it has one already."""
     if isinstance(func.attrs.get("schedule"), str) or is_contraction(func) or is_attention(func):
         return func
     prepared = collapse_axes(func)
-    schedule = schedule_kernel(prepared, target)
+    schedule = choose(kernel_candidates(prepared, target))
     if _one_row_at_a_time(prepared, schedule):
         prepared = cache_rows(prepared)
     if prepared is func:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from onnxc.codegen.llvm.attend import prepare_attention
 from onnxc.codegen.llvm.contract import prepare_contraction
 from onnxc.codegen.llvm.prepare import is_attention, is_contraction, prepare_kernel
 from onnxc.codegen.llvm.target import Target
-from onnxc.ir.core import Module, Op, Ref
+from onnxc.codegen.schedule import Choose, first
+from onnxc.ir.core import Func, Module, Op, Ref
 
-__all__ = ["schedule"]
+__all__ = ["constant_arguments", "schedule"]
+
+Chooser = Callable[[Func, frozenset[int]], Choose]
+"""How the schedule of a kernel is chosen, whose arguments at these positions are constants."""
 
 
-def schedule(module: Module, target: Target) -> None:
+def schedule(module: Module, target: Target, chooser: Chooser = lambda func, constant: first) -> None:
     """Replaces every kernel of the module by its prepared form; kernels that have a schedule stay as they are."""
-    constant = _constant_arguments(module)
+    found = constant_arguments(module)
     for name, func in module.funcs.items():
         if func.kind != "kernel":
             continue
+        constant = found.get(name, frozenset())
+        choose = chooser(func, constant)
         module.funcs[name] = (
-            prepare_contraction(func, target, constant.get(name, frozenset()))
+            prepare_contraction(func, target, constant, choose)
             if is_contraction(func)
             else prepare_attention(func, target)
             if is_attention(func)
-            else prepare_kernel(func, target)
+            else prepare_kernel(func, target, choose)
         )
 
 
-def _constant_arguments(module: Module) -> dict[str, frozenset[int]]:
+def constant_arguments(module: Module) -> dict[str, frozenset[int]]:
     """For each kernel, the positions of the arguments that are constants at all of its launches."""
     found: dict[str, frozenset[int]] = {}
     for op in module.main.walk():

@@ -10,6 +10,7 @@ import click
 
 from onnxc.cli.console import print_table, working
 from onnxc.cli.feeds import dim_option, feed_from, parse_dims
+from onnxc.cli.tune import tune_first, tune_options
 
 _MIB = 2.0**20
 
@@ -34,13 +35,16 @@ _MIB = 2.0**20
               help="Draw the kernels against the machine's limits.")
 @click.option("--json", "report", type=click.Path(dir_okay=False, writable=True), metavar="FILE",
               help="Write everything that was measured, rounds included.")
+@tune_options
 def command(model: str, peers: str | None, torch_program: str | None, inputs: tuple[str, ...], dims: tuple[str, ...],
             seed: int, threads: int | None, seconds: float, rounds: int, steady: bool, kernels: bool, top: int,
-            roofline: str | None, report: str | None) -> None:
+            roofline: str | None, report: str | None, tune: bool, tune_seconds: float) -> None:
     """Measure MODEL, an ONNX model or a compiled one, on files or on random inputs."""
     from onnxc.bench.compare import Request, compare
     names = tuple(dict.fromkeys(p.strip() for p in peers.split(",") if p.strip())) if peers else ()
     sizes = parse_dims(dims)
+    if tune:
+        tune_first(model, None, sizes, tune_seconds)
     request = Request(names, threads, seconds, rounds, not steady, kernels or bool(roofline), torch_program)
     with working(f"measuring {model}") as say:
         result = compare(model, lambda s: feed_from(inputs, s.get_inputs(), True, sizes, seed), request, say)

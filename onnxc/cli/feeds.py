@@ -19,7 +19,8 @@ input_option: _Decorator = click.option(
     "--input", "-i", "inputs", multiple=True, metavar="NAME=FILE.npy|FILE.npz",
     help="Value of one input, or of several from an archive.")
 dim_option: _Decorator = click.option(
-    "--dim", "-d", "dims", multiple=True, metavar="NAME=SIZE", help="Size of an open dimension for random inputs.")
+    "--dim", "-d", "dims", multiple=True, metavar="NAME=SIZE",
+    help="Size of an open dimension, for random inputs and for tuning.")
 
 
 def parse_dims(dims: Iterable[str]) -> dict[str, int]:
