@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import onnxc
 from onnxc.config import config
+from onnxc.errors import RuntimeException
 from onnxc.link import link_objects
 from onnxc.runtime.threads import default_threads
 
@@ -38,11 +39,13 @@ class Compilers:
     def __init__(self, target: str) -> None:
         self.target = target
         self.helpers: list[_Helper] = []
+        self.ended = False      # nobody waits for the result any more
 
     def __enter__(self) -> Compilers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.ended = True
         for helper in self.helpers:
             helper.close()
 
@@ -70,6 +73,8 @@ class Compilers:
         objects = [target.compile(first, linked=linked)]
         for thread, (helper, text) in zip(threads, asked, strict=True):
             thread.join()
+            if self.ended:
+                raise RuntimeException("the compilation was given up")
             objects.append(helper.answer or target.compile(text))
         return link_objects(objects, _EXPORTED)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
-import ctypes
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -35,7 +34,6 @@ class _Call(Generic[T]):
     def __init__(self, call: Callable[[], T]) -> None:
         self.call, self.result, self.error = call, None, None
         self.claim, self.done = _thread.allocate_lock(), _thread.allocate_lock()
-        self.thread = 0
         self.done.acquire()
 
     call: Callable[[], T]
@@ -45,7 +43,6 @@ class _Call(Generic[T]):
     def run(self) -> None:
         if not self.claim.acquire(False):
             return
-        self.thread = threading.get_ident()
         try:
             self.result = self.call()
         except BaseException as error:
@@ -91,7 +88,8 @@ def _wait(work: _Call[Any]) -> None:
 
 def give_up_on_interrupt(call: Callable[[], T]) -> T:
     """The result of `call()`, which touches nothing that anyone else uses. What a signal handler raises is raised
-    within a second or so; the call may go on to the end of its present native call, where it is ended."""
+    within a second or so; the call goes on to its end, and so should be told by its caller to come to it soon. Nothing
+    is raised in its thread: an exception between any two instructions would leave native objects half released."""
     if not in_main_thread():
         return call()
     work = _Call(call)
@@ -106,8 +104,6 @@ def give_up_on_interrupt(call: Callable[[], T]) -> T:
 
 
 def _abandon(work: _Call[Any]) -> None:
-    if work.thread:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(work.thread), ctypes.py_object(SystemExit))
     if not work.done.acquire(timeout=_GRACE):
         # Native code must not outlive what the end of the process destroys.
         atexit.register(work.done.acquire, True, 60)
