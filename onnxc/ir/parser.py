@@ -173,7 +173,7 @@ class _Parser(LiteralParser):
         digest = self.string("the hash as a string") if self.take("sha256") else None
         have = self.given.get(name)
         if have is None:
-            raise self.fail(f"constant @{quote_name(name)} is named by its digest, and its content was not given", start)
+            raise self.fail(f"constant @{quote_name(name)} stands here by name; its content was not given", start)
         if tensor_of(have) != declared or (digest is not None and constant_hash(have) != digest):
             raise self.fail(f"the content given for constant @{quote_name(name)}, {tensor_of(have)} of hash "
                             f"{constant_hash(have)}, is not what this text was printed with", start)
