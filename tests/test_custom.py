@@ -91,7 +91,7 @@ def test_an_artifact_has_the_operator_in_it(tmp_path):
 
 def test_the_cache_is_left_alone_meanwhile(register, tmp_path, monkeypatch):
     from onnxc.runtime import cache
-    monkeypatch.setattr(cache, "open_cache", lambda: cache.CompileCache(tmp_path))
+    monkeypatch.setattr(cache, "open_cache", lambda: cache.CompileCache(tmp_path, 1 << 30))
     register("Scaled", scaled)
     assert session(uses("Scaled")).statistics()["cache"] == "off"
 

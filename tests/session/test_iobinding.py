@@ -9,7 +9,6 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto
 
 from tests.session import models
@@ -58,16 +57,16 @@ def test_an_array_that_is_not_contiguous_is_copied(sums, binding):
 
 
 @pytest.mark.parametrize("element", [np.float32, np.dtype("float32"), "float32", TensorProto.FLOAT], ids=str)
-@pytest.mark.parametrize("shape", [[2, 3], (2, 3), torch.Size([2, 3])], ids=["list", "tuple", "torch"])
+@pytest.mark.parametrize("shape", [[2, 3], (2, 3), np.array([2, 3])], ids=["list", "tuple", "array"])
 def test_memory_by_address(sums, binding, element, shape):
-    x, z = torch.from_numpy(X.copy()), torch.empty(2, 3)
+    x, z = X.copy(), np.empty_like(X)
     binding.bind_input(name="x", device_type="cpu", device_id=0, element_type=element, shape=shape,
-                       buffer_ptr=x.data_ptr())
+                       buffer_ptr=x.ctypes.data)
     binding.bind_output(name="z", device_type="cpu", device_id=0, element_type=element, shape=shape,
-                        buffer_ptr=z.data_ptr())
+                        buffer_ptr=z.ctypes.data)
     sums.run_with_iobinding(binding)
-    np.testing.assert_array_equal(z.numpy(), X + Y)
-    assert binding.get_outputs()[0].data_ptr() == z.data_ptr()
+    np.testing.assert_array_equal(z, X + Y)
+    assert binding.get_outputs()[0].data_ptr() == z.ctypes.data
 
 
 def test_nothing_lies_at_a_null_pointer(sums):
@@ -411,18 +410,6 @@ def test_a_value_is_fed_like_an_array(engine, sums):
     np.testing.assert_array_equal(z, X + Y)
 
 
-def test_values_of_bfloat16_go_in_and_out(engine):
-    """API row: the way in and out of Python that ONNX Runtime has for them."""
-    session = engine.session(models.model(
-        [models.node("Cast", "x", "h", to=TensorProto.FLOAT), models.node("Add", "h h", "s"),
-         models.node("Cast", "s", "y", to=TensorProto.BFLOAT16)],
-        [models.value("x", ["N"], TensorProto.BFLOAT16)], [models.value("y", ["N"], TensorProto.BFLOAT16)]))
-    x = torch.tensor([1.0, 2.5, -3.0], dtype=torch.bfloat16)
-    (y,) = session.run_with_ort_values(None, {"x": engine.api.OrtValue.from_dlpack(x)})
-    assert y.data_type() == "tensor(bfloat16)"
-    assert torch.equal(torch.from_dlpack(y), x + x)
-
-
 def test_initializers_are_overridden_by_values(engine):
     session = engine.session(models.overridable())
     w = np.array([5, 6, 7], np.float32)
@@ -446,7 +433,7 @@ def test_vectors_of_values(ours):
     session = ours.session(models.sums())
     feeds, fetches = ours.api.OrtValueVector(), ours.api.OrtValueVector()
     feeds.push_back(value_of(ours, X))
-    feeds.push_back(torch.from_numpy(Y).__dlpack__(), False)
+    feeds.push_back(Y.copy().__dlpack__(), False)
     session.run_with_ortvaluevector(ours.api.RunOptions(), ["x", "y"], feeds, ["w"], fetches, [])
     np.testing.assert_array_equal(fetches[0].numpy(), -(X + Y))
 

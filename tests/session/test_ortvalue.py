@@ -7,7 +7,6 @@ import gc
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 from onnx import TensorProto
 
 from tests.session import models
@@ -239,49 +238,6 @@ def test_numpy_takes_values(engine):
     assert not np.shares_memory(np.array(value, copy=True), value.numpy())
 
 
-@pytest.mark.parametrize("dtype", [t for t in PLAIN if t is not np.bool_], ids=lambda t: t.__name__)
-def test_torch_takes_values_without_a_copy(engine, dtype):
-    value = make(engine, np.ones((2, 3), dtype))
-    assert value.__dlpack_device__() == (1, 0)
-    tensor = torch.from_dlpack(value)
-    assert (tensor.data_ptr(), tuple(tensor.shape)) == (value.data_ptr(), (2, 3))
-    tensor[0, 0] = 0
-    assert value.numpy()[0, 0] == 0
-    del value
-    gc.collect()
-    assert tensor.sum().item() == 5
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.int8, torch.int16, torch.int32,
-                                   torch.int64, torch.uint8, torch.bfloat16], ids=str)
-def test_values_take_torch_without_a_copy(engine, dtype):
-    tensor = torch.ones((2, 3)).to(dtype)
-    value = engine.api.OrtValue.from_dlpack(tensor)
-    assert (value.data_ptr(), value.shape()) == (tensor.data_ptr(), [2, 3])
-    again = torch.from_dlpack(value)
-    assert (again.dtype, again.data_ptr()) == (dtype, tensor.data_ptr())
-    del tensor, value
-    gc.collect()
-    assert again.sum().item() == 6
-
-
-def test_bool_goes_out_as_bytes_and_comes_back_as_bool(engine):
-    value = make(engine, np.array([True, False]))
-    assert torch.from_dlpack(value).dtype == torch.uint8
-    assert engine.api.OrtValue.from_dlpack(value).data_type() == "tensor(bool)"
-    assert engine.api.OrtValue.from_dlpack(value.__dlpack__()).data_type() == "tensor(uint8)"
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
-def test_more_types_of_torch(ours, dtype):
-    tensor = torch.tensor([0.0, 1.0]).to(dtype)
-    value = ours.api.OrtValue.from_dlpack(tensor)
-    assert value.data_ptr() == tensor.data_ptr()
-    assert value.data_type() == {torch.bool: "tensor(bool)", torch.complex64: "tensor(complex64)",
-                                 torch.float8_e4m3fn: "tensor(float8e4m3fn)",
-                                 torch.float8_e5m2: "tensor(float8e5m2)"}[dtype]
-
-
 def test_capsules_and_what_is_none(engine):
     value = engine.api.OrtValue.from_dlpack(X.copy().__dlpack__())
     np.testing.assert_array_equal(value.numpy(), X)
@@ -289,7 +245,7 @@ def test_capsules_and_what_is_none(engine):
         with pytest.raises(TypeError):
             engine.api.OrtValue.from_dlpack(other)
     with pytest.raises(RuntimeError):
-        engine.api.OrtValue.from_dlpack(torch.ones(3, 4).T)
+        engine.api.OrtValue.from_dlpack(np.ones((3, 4)).T)
 
 
 def test_a_capsule_is_taken_once(engine):
@@ -400,6 +356,5 @@ def test_lists_of_values(engine):
     values = binding.get_outputs_as_ortvaluevector()
     assert (len(values), values.element_type_at(0), list(values.bool_tensor_indices())) == (1, 1, [])
     np.testing.assert_array_equal(values[0].numpy(), X + X)
-    np.testing.assert_array_equal(torch.from_dlpack(make(engine, values[0].numpy())), X + X)
-    (tensor,) = values.to_dlpacks(torch.utils.dlpack.from_dlpack)
-    np.testing.assert_array_equal(tensor.numpy(), X + X)
+    capsules = values.to_dlpacks(lambda capsule: capsule)
+    assert [type(c).__name__ for c in capsules] == ["PyCapsule"]
