@@ -5,9 +5,8 @@ for all chunks of a position that a thread takes; where there are a few rows alo
 instead. For a chunk the keys are gone through a block at a time:
 
     scores  = region(queries * keys)                  a block of the engine's tiles, kept in scratch
-    most'   = max(most, scores)                       of each row
-    weights = exp(scores - most'), total = total * exp(most - most') + sum(weights)
-    sums    = sums * exp(most - most') + weights * values
+    weights = exp(scores - greatest)                  in their place, the online softmax of `attend_softmax.py`
+    sums    = sums * scale + weights * values
 
 and at the end the epilogue takes sums / total. A row all of whose scores are -inf so far has weights of 0 and total 0;
 at the end that is 0 / 0, the NaN that the softmax of such a row is. A NaN among the scores ends up in the total.
@@ -21,28 +20,28 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
 
 from llvmlite import ir
 
-from onnxc.codegen.accesses import Accesses, kernel_symbols, linear_in
+from onnxc.codegen.accesses import Accesses, kernel_symbols
 from onnxc.codegen.clone import clone_op
 from onnxc.codegen.llvm import abi
-from onnxc.codegen.llvm.abi import I64, KernelCode
+from onnxc.codegen.llvm.abi import KernelCode
+from onnxc.codegen.llvm.attend_products import Product, attention_of, contiguous_load, products
+from onnxc.codegen.llvm.attend_softmax import OnlineSoftmax, at, folded, least
 from onnxc.codegen.llvm.body import emit_block
 from onnxc.codegen.llvm.contract import decode
 from onnxc.codegen.llvm.contract_epilogue import lane_mask, sweep
-from onnxc.codegen.llvm.contract_form import axes_of, contraction_of, extent_of, flat_form
-from onnxc.codegen.llvm.contract_loops import POINTER_BYTES, Block, Blocking, Holes, Job, Panel, contraction
-from onnxc.codegen.llvm.contract_pack import FIRST, WIDTH, Part, epilogue_part, panel_part, row_part, score_part
-from onnxc.codegen.llvm.contract_plan import COLUMN, Panels, Plan, plan_of, single_load
+from onnxc.codegen.llvm.contract_form import axes_of, extent_of
+from onnxc.codegen.llvm.contract_loops import POINTER_BYTES, Block, Holes, Job, Panel, contraction
+from onnxc.codegen.llvm.contract_pack import FIRST, WIDTH, Part, epilogue_part, row_part, score_part
+from onnxc.codegen.llvm.contract_plan import COLUMN
 from onnxc.codegen.llvm.contract_transpose import emit_transposed
 from onnxc.codegen.llvm.dims import DimEmitter
 from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.loops import counted_loop, i64
 from onnxc.codegen.llvm.microkernel import byte_offset, multiply_add, splat
 from onnxc.codegen.llvm.registers import Element
-from onnxc.codegen.llvm.scalars import Scalars
 from onnxc.codegen.llvm.schedule_contract import chunks_of
 from onnxc.codegen.llvm.scope import KernelContext, Scope
 from onnxc.codegen.llvm.target import Target
@@ -50,21 +49,17 @@ from onnxc.codegen.llvm.tiles import blocking_for
 from onnxc.codegen.llvm.weights import weight
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Block as Region
-from onnxc.ir.core import Func, Op, Value
+from onnxc.ir.core import Func, Value
 from onnxc.ir.dims import DimLike, ceildiv, dim_max, floordiv, product, substitute
-from onnxc.ir.types import F32, Scalar
+from onnxc.ir.types import F32
 
 __all__ = ["emit_attention", "prepare_attention"]
 
 # A chunk's scores of a block (96 x 384 floats: 144 KiB) stay in the second-level cache beside a head's keys and values.
 _CHUNK, _KEYS = 96, 384
-# Rows whose weights are computed together: enough that none waits for the latencies of its maximum and exponentials.
-_ROWS_AT_ONCE = 4
 # Up to so many rows the products are taken along keys where they lie: a product of 64 channels then takes some 9
 # cycles, on tiles 2, but packing a key for them 25.
 _FEW_ROWS = 4
-# A panel's copy costs as much as some two dozen rows of products.
-_ROWS_WORTH_PACKING = 24
 # Less work than this many multiply-adds is not shared between threads.
 _WORTH_SHARING = 1 << 19
 _LONGEST_STRAIGHT = 12
@@ -87,91 +82,10 @@ def prepare_attention(func: Func, target: Target) -> Func:
     return copy
 
 
-def attention_of(func: Func) -> Op:
-    """The k.attend of an attention kernel."""
-    return next(op for op in func.body.ops if op.name == "k.attend")
-
-
 def emit_attention(module: ir.Module, func: Func, target: Target, errors: Callable[[str], int],
                    symbols: Sequence[str]) -> KernelCode:
     """Add a prepared attention kernel to `module`; see `emit.emit_kernel`, which calls this."""
     return _AttendEmitter(module, func, target, errors, symbols).emit()
-
-
-# ---- the two products ------------------------------------------------------------------------------------------------
-
-@dataclasses.dataclass(frozen=True)
-class _Product:
-    """One of the two products as a contraction: `func` holds it, `panel` packs its right operand (None: in place);
-    `in_place` says how panels are read where they lie, also where it pays to pack them."""
-
-    func: Func
-    plan: Plan
-    blocking: Blocking
-    panel: Part | None
-    in_place: Panels | None
-
-    @property
-    def packed_bytes(self) -> DimLike:
-        """Of the packed right operand of a batch position: whole panels, [panel][k][columns]."""
-        if self.panel is None:
-            return 0
-        width = self.blocking.columns
-        return ceildiv(self.plan.columns, width) * extent_of(self.plan.k) * (width * _ITEM)
-
-    @property
-    def panel_bytes(self) -> DimLike:
-        return extent_of(self.plan.k) * self.blocking.row_bytes
-
-
-def _products(func: Func, target: Target, chunk: int) -> tuple[_Product, _Product]:
-    op = attention_of(func)
-    zero = Region()
-    element = zero.append(Op("s.const", (), [Scalar(F32)], {"value": 0.0, "dtype": F32})).result
-    zero.append(Op("yield", [element]))
-    height = extent_of(axes_of(op, "m"))
-    scores = _contraction(func, op, ("m", "n", "k"), op.regions[:3])
-    values = _contraction(func, op, ("m", "columns", "n"), [zero, *op.regions[3:]])
-    return _product(scores, target, height, chunk), _product(values, target, height, chunk)
-
-
-def _contraction(func: Func, attend: Op, groups: Sequence[str], regions: Sequence[Region]) -> Func:
-    """A product of the attention as a kernel of its own: its rows, columns and sum are the axes of `groups`. The
-    regions stay those of the attention, with its arguments."""
-    copy = Func(func.name, [a.type for a in func.args], [a.name for a in func.args], (), "kernel")
-    values: dict[Value, Value] = dict(zip(func.args, copy.args, strict=True))
-    blocks = []
-    for region in regions:
-        block = Region([a.type for a in region.args], [a.name for a in region.args])
-        values.update(zip(region.args, block.args, strict=True))
-        for op in region.ops:
-            block.append(clone_op(op, values))
-        blocks.append(block)
-    lists = {key: attend.attrs[group] for key, group in zip(("m", "n", "k"), groups, strict=True)}
-    attrs = {"batch": attend.attrs["batch"], **lists, "accumulate": F32, "winograd": ()}
-    copy.body.append(Op("k.contract", (), (), attrs, blocks))
-    return flat_form(copy)
-
-
-def _product(func: Func, target: Target, height: DimLike, chunk: int) -> _Product:
-    columns = extent_of(axes_of(contraction_of(func), "n"))
-    rows = None
-    if isinstance(height, int):
-        step = cast(int, chunks_of(height, chunk, 1)[1])
-        rows = {min(step, height - m0) for m0 in range(0, height, max(step, 1))} or None
-    blocking = blocking_for(target, "f32", n=columns if isinstance(columns, int) else None, job_rows=rows)
-    plan = plan_of(func, blocking.columns, blocking.tile.lanes)
-    packed = plan.panels is None or _scattered(plan, blocking)
-    part = panel_part(func, target, blocking.columns) if packed else None
-    return _Product(func, plan, blocking, part, plan.panels)
-
-
-def _scattered(plan: Plan, blocking: Blocking) -> bool:
-    """Whether a panel's rows lie apart, so that most of them would share a few sets of the first-level cache, and
-    enough rows of the left operand pass over it to pay for a copy."""
-    assert plan.panels is not None
-    apart = plan.panels.row_stride != blocking.columns
-    return apart and not (isinstance(plan.height, int) and plan.height < _ROWS_WORTH_PACKING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +114,7 @@ class _AttendEmitter:
         self.func, self.target, self.errors, self.order = func, target, errors, order
         self.schedule = Schedule.parse(str(func.attrs["schedule"]))
         self.missing = bool(attention_of(func).attrs["missing"])
-        self.scores, self.values = _products(func, target, self.schedule.chunk)
+        self.scores, self.values = products(func, target, self.schedule.chunk)
         self.lanes = self.scores.blocking.tile.lanes
         rows = self.scores.plan.rows
         self.rows_in_place = rows is not None and not rows.where and not self.scores.plan.taps
@@ -213,7 +127,7 @@ class _AttendEmitter:
         self.score_stride = self.block_keys * _ITEM
         width = self.values.blocking.tile.lanes
         self.sum_stride: DimLike = ceildiv(self.values.plan.columns, width) * (width * _ITEM)
-        self.key_load = _contiguous_load(self.scores)
+        self.key_load = contiguous_load(self.scores)
         self.scratch = self._scratch()
         self.function = ir.Function(module, abi.KERNEL_TYPE, func.name)
         self.function.linkage = "internal"
@@ -253,11 +167,13 @@ class _AttendEmitter:
         self.env: dict[str, ir.Value] = dict(self.symbols)
         dim = self._dims(b)
         self.base = byte_offset(b, abi.load_slot(b, frame, abi.FRAME_SCRATCH), b.mul(thread, dim(self.scratch.end)))
-        at = {f.name: byte_offset(b, self.base, dim(getattr(self.scratch, f.name)))
-              for f in dataclasses.fields(self.scratch)}
-        self.packed_rows, self.packed_keys, self.packed_values = at["rows"], at["keys"], at["values"]
-        self.block, self.sums, self.most, self.total = at["scores"], at["sums"], at["most"], at["total"]
+        part = {f.name: byte_offset(b, self.base, dim(getattr(self.scratch, f.name)))
+                for f in dataclasses.fields(self.scratch)}
+        self.packed_rows, self.packed_keys, self.packed_values = part["rows"], part["keys"], part["values"]
+        self.block, self.sums = part["scores"], part["sums"]
         self.key_count, self.sum_bytes = dim(self.keys), dim(self.sum_stride)
+        self.softmax = OnlineSoftmax(self.target, self.lanes, self.values.blocking.tile.lanes, self.block,
+                                     self.score_stride, self.sums, self.sum_bytes, part["most"], part["total"])
 
     def _dims(self, b: ir.IRBuilder, axes: Mapping[str, ir.Value] | None = None) -> DimEmitter:
         return DimEmitter(b, {**self.env, **(axes or {})}, lambda name: int(name in dict(self.scores.plan.m)))
@@ -285,35 +201,25 @@ class _AttendEmitter:
     def _chunk(self, b: ir.IRBuilder, index: ir.Value) -> None:
         dim = self._dims(b)
         self.m0 = b.mul(index, dim(self.chunk_rows))
-        self.m1 = _least(b, b.add(self.m0, dim(self.chunk_rows)), dim(self.height))
+        self.m1 = least(b, b.add(self.m0, dim(self.chunk_rows)), dim(self.height))
         rows = b.sub(self.m1, self.m0)
-        self._begin(b, rows)
+        self.softmax.begin(b, rows)
 
         def keys(b: ir.IRBuilder, n0: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            n1 = _least(b, b.add(n0, i64(self.block_keys)), self.key_count)
+            n1 = least(b, b.add(n0, i64(self.block_keys)), self.key_count)
             self._block_scores(b, n0, n1)
-            self._block_weights(b, rows, n0, b.sub(n1, n0))
+            self.softmax.weigh_block(b, rows, n0, b.sub(n1, n0))
             self._block_sums(b, n0, n1)
             return []
 
         counted_loop(b, "keys", 0, self.key_count, self.block_keys, [], keys)
-        self._finish(b, rows)
-
-    def _begin(self, b: ir.IRBuilder, rows: ir.Value) -> None:
-        zero, lowest = ir.Constant(_FLOAT, 0.0), ir.Constant(_FLOAT, -math.inf)
-
-        def row(b: ir.IRBuilder, r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            b.store(lowest, _at(b, self.most, r), align=_ITEM)
-            b.store(zero, _at(b, self.total, r), align=_ITEM)
-            return []
-
-        counted_loop(b, "begin", 0, rows, 1, [], row)
-        clear = intrinsic(b.module, "llvm.memset", [abi.PTR, I64], abi.VOID, [abi.PTR, abi.I8, I64, abi.I1])
-        b.call(clear, [self.sums, ir.Constant(abi.I8, 0), b.mul(rows, self.sum_bytes), ir.Constant(abi.I1, 0)])
+        self.softmax.finish(b, rows, self.key_count, self.missing)
+        columns = self._dims(b)(self.values.plan.columns)
+        self._epilogue(b, Block(self.m0, rows, i64(0), columns, self.sums, self.sum_bytes))
 
     # ---- operands ----------------------------------------------------------------------------------------------------
 
-    def _pack(self, b: ir.IRBuilder, side: _Product, buffer: ir.Value) -> None:
+    def _pack(self, b: ir.IRBuilder, side: Product, buffer: ir.Value) -> None:
         """All panels of a product's right operand at the batch position."""
         part = side.panel
         if part is None:
@@ -323,7 +229,7 @@ class _AttendEmitter:
 
         def panel(b: ir.IRBuilder, n0: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             place = byte_offset(b, buffer, b.mul(b.udiv(n0, i64(width)), size))
-            count = _least(b, b.sub(columns, n0), i64(width))
+            count = least(b, b.sub(columns, n0), i64(width))
             scope = Scope(b, self._kernel(side.func, part, place), {}, {**self._axes(), FIRST: n0, WIDTH: count})
             if part.element is not None:
                 emit_transposed(scope, part, width)
@@ -333,7 +239,7 @@ class _AttendEmitter:
 
         counted_loop(b, "pack", 0, columns, width, [], panel)
 
-    def _panel(self, b: ir.IRBuilder, side: _Product, buffer: ir.Value, n0: ir.Value, step: ir.Value) -> Panel:
+    def _panel(self, b: ir.IRBuilder, side: Product, buffer: ir.Value, n0: ir.Value, step: ir.Value) -> Panel:
         """The panel of the columns from `n0` on, from step `step` on."""
         stride = i64(side.blocking.row_bytes)
         index = b.udiv(n0, i64(side.blocking.columns))
@@ -380,11 +286,11 @@ class _AttendEmitter:
         memory, depth = self._memory(side.func)[self.key_load.operand(0)], self._dims(b)(extent)
 
         def row(b: ir.IRBuilder, r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            (query,), line = self._row(b, b.add(self.m0, r)), self._line(b, r)
+            (query,), line = self._row(b, b.add(self.m0, r)), self.softmax.line(b, r)
 
             def product_of(b: ir.IRBuilder, n: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
                 place = byte_offset(b, memory, b.mul(self._dims(b, {key: n})(index), i64(_ITEM)))
-                b.store(_dot(b, query, place, depth, self.target.lanes(32)), _at(b, line, b.sub(n, n0)), align=_ITEM)
+                b.store(_dot(b, query, place, depth, self.target.lanes(32)), at(b, line, b.sub(n, n0)), align=_ITEM)
                 return []
 
             counted_loop(b, "few.key", n0, n1, 1, [], product_of)
@@ -427,93 +333,9 @@ class _AttendEmitter:
             vector = score.value if score.lanes == self.lanes else splat(b, score.value, self.lanes)
             if mask is not None:
                 vector = b.select(mask, vector, lowest)
-            b.store(vector, _at(b, line, b.sub(n, n0)), align=_ITEM)
+            b.store(vector, at(b, line, b.sub(n, n0)), align=_ITEM)
 
         sweep(b, self.scores.blocking, block, consume, row, _is_short(region))
-
-    def _block_weights(self, b: ir.IRBuilder, rows: ir.Value, n0: ir.Value, count: ir.Value) -> None:
-        """The block's scores become weights in their place, beside their rows' new greatest score and total; what the
-        rows have summed so far is scaled to it. Rows are taken a few at once, the last ones again where rows run out:
-        each waits for its own maximum, exponentials and sum."""
-        again, last = b.icmp_signed("!=", n0, i64(0)), b.sub(rows, i64(1))
-
-        def group(b: ir.IRBuilder, r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            places = [_least(b, b.add(r, i64(i)), last) for i in range(_ROWS_AT_ONCE)]
-            before = [b.load(_at(b, self.most, p), typ=_FLOAT, align=_ITEM) for p in places]
-            most, base = self._greatest(b, places, before, count)
-            totals = self._weigh(b, places, base, count)
-            for place, m in zip(places, most, strict=True):
-                b.store(m, _at(b, self.most, place), align=_ITEM)
-            with b.if_else(again) as (rescaled, first):
-                with rescaled:
-                    self._rescale(b, r, last, before, base, totals)
-                with first:
-                    for place, total in zip(places, totals, strict=True):
-                        b.store(total, _at(b, self.total, place), align=_ITEM)
-            return []
-
-        counted_loop(b, "weights", 0, rows, _ROWS_AT_ONCE, [], group)
-
-    def _line(self, b: ir.IRBuilder, row: ir.Value) -> ir.Value:
-        return byte_offset(b, self.block, b.mul(row, i64(self.score_stride)))
-
-    def _greatest(self, b: ir.IRBuilder, places: Sequence[ir.Value], before: Sequence[ir.Value],
-                  count: ir.Value) -> tuple[list[ir.Value], list[ir.Value]]:
-        """Of each row the greatest score so far, and the number that its exponents are counted from: 0 where that is
-        -inf, so that scores of -inf weigh nothing and not NaN."""
-        kind, lines = ir.VectorType(_FLOAT, self.lanes), [self._line(b, p) for p in places]
-
-        def greater(b: ir.IRBuilder, n: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
-            scores = [b.load(_at(b, line, n), typ=kind, align=_ITEM) for line in lines]
-            return [b.select(b.fcmp_ordered(">", s, c), s, c) for s, c in zip(scores, carried, strict=True)]
-
-        vectors = counted_loop(b, "most", 0, count, self.lanes, [splat(b, v, self.lanes) for v in before], greater)
-        most = [_folded(b, "fmax", v) for v in vectors]
-        zero, lowest = ir.Constant(_FLOAT, 0.0), ir.Constant(_FLOAT, -math.inf)
-        return most, [b.select(b.fcmp_ordered("==", m, lowest), zero, m) for m in most]
-
-    def _weigh(self, b: ir.IRBuilder, places: Sequence[ir.Value], base: Sequence[ir.Value],
-               count: ir.Value) -> list[ir.Value]:
-        """Scores become weights; of each row their sum."""
-        kind, lines = ir.VectorType(_FLOAT, self.lanes), [self._line(b, p) for p in places]
-        bases, scalars = [splat(b, v, self.lanes) for v in base], Scalars(b, self.target)
-
-        def weigh(b: ir.IRBuilder, n: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
-            scores = [b.load(_at(b, line, n), typ=kind, align=_ITEM) for line in lines]
-            shifted = [b.fsub(s, m) for s, m in zip(scores, bases, strict=True)]
-            weights = [scalars.apply("exp", [Element(d, F32)]).value for d in shifted]
-            for line, w in zip(lines, weights, strict=True):
-                b.store(w, _at(b, line, n), align=_ITEM)
-            return [b.fadd(c, w) for c, w in zip(carried, weights, strict=True)]
-
-        sums = counted_loop(b, "weigh", 0, count, self.lanes, [ir.Constant(kind, None)] * len(lines), weigh)
-        return [_folded(b, "fadd", v) for v in sums]
-
-    def _rescale(self, b: ir.IRBuilder, r: ir.Value, last: ir.Value, before: Sequence[ir.Value],
-                 base: Sequence[ir.Value], totals: Sequence[ir.Value]) -> None:
-        """Bring the totals and sums of the rows from `r` on to their new base."""
-        scalars = Scalars(b, self.target)
-        for i, (old, new, total) in enumerate(zip(before, base, totals, strict=True)):
-            place = b.add(r, i64(i))
-            with b.if_then(b.icmp_signed("<=", place, last)):
-                scale = scalars.apply("exp", [Element(b.fsub(old, new), F32)]).value
-                earlier = b.load(_at(b, self.total, place), typ=_FLOAT, align=_ITEM)
-                b.store(b.fadd(b.fmul(earlier, scale), total), _at(b, self.total, place), align=_ITEM)
-                self._scale(b, place, scale)
-
-    def _scale(self, b: ir.IRBuilder, r: ir.Value, scale: ir.Value, counts: ir.Value | None = None) -> None:
-        """Multiply the sums of a row; where it does not count, they become 0."""
-        width = self.values.blocking.tile.lanes
-        kind = ir.VectorType(_FLOAT, width)
-        line, spread = byte_offset(b, self.sums, b.mul(r, self.sum_bytes)), splat(b, scale, width)
-
-        def vector(b: ir.IRBuilder, at: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            place = byte_offset(b, line, at)
-            value = b.fmul(b.load(place, typ=kind, align=_ITEM), spread)
-            b.store(value if counts is None else b.select(counts, value, ir.Constant(kind, None)), place, align=_ITEM)
-            return []
-
-        counted_loop(b, "scale", 0, self.sum_bytes, width * _ITEM, [], vector)
 
     def _block_sums(self, b: ir.IRBuilder, n0: ir.Value, n1: ir.Value) -> None:
         side = self.values
@@ -535,8 +357,8 @@ class _AttendEmitter:
             target = byte_offset(b, self.sums, b.mul(b.sub(b.add(block.m0, r), self.m0), self.sum_bytes))
 
             def vector(b: ir.IRBuilder, c: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                place = _at(b, target, b.add(block.n0, c))
-                new = b.load(_at(b, source, c), typ=tile.vector_type, align=_ITEM)
+                place = at(b, target, b.add(block.n0, c))
+                new = b.load(at(b, source, c), typ=tile.vector_type, align=_ITEM)
                 b.store(b.fadd(b.load(place, typ=tile.vector_type, align=_ITEM), new), place, align=_ITEM)
                 return []
 
@@ -546,21 +368,6 @@ class _AttendEmitter:
         counted_loop(b, "add.row", 0, block.rows, 1, [], row)
 
     # ---- the end -----------------------------------------------------------------------------------------------------
-
-    def _finish(self, b: ir.IRBuilder, rows: ir.Value) -> None:
-        """The epilogue of a chunk, for its sums by their totals; over no keys they are 0."""
-        zero, one = ir.Constant(_FLOAT, 0.0), ir.Constant(_FLOAT, 1.0)
-        empty = b.icmp_signed("==", self.key_count, i64(0))
-
-        def row(b: ir.IRBuilder, r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            total = b.load(_at(b, self.total, r), typ=_FLOAT, align=_ITEM)
-            inverse = b.select(empty, one, b.fdiv(one, total))
-            self._scale(b, r, inverse, b.fcmp_ordered(">", total, zero) if self.missing else None)
-            return []
-
-        counted_loop(b, "finish", 0, rows, 1, [], row)
-        columns = self._dims(b)(self.values.plan.columns)
-        self._epilogue(b, Block(self.m0, rows, i64(0), columns, self.sums, self.sum_bytes))
 
     def _epilogue(self, b: ir.IRBuilder, block: Block) -> None:
         part, plan = self.epilogue_part, self.values.plan
@@ -597,30 +404,20 @@ class _AttendEmitter:
                              self.symbols, self.errors, emit_block, part.vectorised)
 
 
-def _contiguous_load(scores: _Product) -> Op | None:
-    """The load of a key's element, if keys are f32 that lie along k."""
-    op, plan = contraction_of(scores.func), scores.plan
-    load, accesses = single_load(op.regions[1], F32), Accesses(scores.func)
-    if load is None or accesses.conditions(load) or len(plan.k) != 1 or len(plan.n) != 1:
-        return None
-    linear = linear_in(accesses.flat(load), plan.k[0][0])
-    return load if linear is not None and linear.stride == 1 else None
-
-
 def _dot(b: ir.IRBuilder, left: ir.Value, right: ir.Value, depth: ir.Value, lanes: int) -> ir.Value:
     """The sum of the products of two rows of floats."""
     kind = ir.VectorType(_FLOAT, lanes)
     whole = b.and_(depth, i64(-lanes))
 
     def step(b: ir.IRBuilder, k: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
-        x, y = (b.load(_at(b, p, k), typ=kind, align=_ITEM) for p in (left, right))
+        x, y = (b.load(at(b, p, k), typ=kind, align=_ITEM) for p in (left, right))
         return [multiply_add(b, x, y, carried[0])]
 
     (total,) = counted_loop(b, "dot", 0, whole, lanes, [ir.Constant(kind, None)], step)
     mask = lane_mask(b, b.sub(depth, whole), lanes)
     load = intrinsic(b.module, "llvm.masked.load", [kind, abi.PTR], kind, [abi.PTR, mask.type, kind])
-    x, y = (b.call(load, [_at(b, p, whole), mask, ir.Constant(kind, None)]) for p in (left, right))
-    return _folded(b, "fadd", multiply_add(b, x, y, total))
+    x, y = (b.call(load, [at(b, p, whole), mask, ir.Constant(kind, None)]) for p in (left, right))
+    return folded(b, "fadd", multiply_add(b, x, y, total))
 
 
 def _first(b: ir.IRBuilder, values: Sequence[ir.Value], tap: ir.Value) -> ir.Value:
@@ -632,17 +429,3 @@ def _is_short(region: Region) -> bool:
     return sum(map(weight, region.ops)) <= _LONGEST_STRAIGHT
 
 
-def _at(b: ir.IRBuilder, floats: ir.Value, index: ir.Value) -> ir.Value:
-    return b.gep(floats, [index], source_etype=_FLOAT)
-
-
-def _folded(b: ir.IRBuilder, kind: str, vector: ir.Value) -> ir.Value:
-    """All lanes as one: the greatest ("fmax") of lanes that are no NaN, or their sum in any order ("fadd")."""
-    start = [ir.Constant(_FLOAT, -0.0)] if kind == "fadd" else []
-    function = intrinsic(b.module, f"llvm.vector.reduce.{kind}", [vector.type], _FLOAT,
-                         [*(s.type for s in start), vector.type])
-    return b.call(function, [*start, vector], fastmath=("reassoc",) if kind == "fadd" else ("nnan", "nsz"))
-
-
-def _least(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
-    return b.select(b.icmp_signed("<", x, y), x, y)

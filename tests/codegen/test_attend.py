@@ -154,6 +154,18 @@ def test_rows_without_a_score_and_scores_that_are_no_numbers(missing):
     np.testing.assert_allclose(result[0, 6], arrays[2][0].mean(0), atol=1e-5)   # equal scores weigh the same
 
 
+def test_weights_of_nothing_times_infinity_are_nan():
+    """Where a row is masked whole and its weights are put to 0, infinite values still make it NaN, as 0 * inf does."""
+    func, dims = attention(score=MASKED, missing=True), dict(zip("HMNDE", (1, 6, 500, 8, 8), strict=True))
+    arrays = arrays_of(func, dims)
+    arrays[4][...] = 0
+    arrays[4][1] = -np.inf
+    arrays[2][0, 3, 2] = np.inf
+    result = check(func, arrays, dims)
+    np.testing.assert_array_equal(np.isnan(result[0, 1]), np.arange(8) == 2)
+    assert not np.nan_to_num(result[0, 1]).any()
+
+
 def test_large_scores_do_not_overflow_in_any_order():
     func, dims = attention(), dict(zip("HMNDE", (1, 8, 1200, 4, 8), strict=True))
     arrays = arrays_of(func, dims)

@@ -15,8 +15,9 @@ from tests.stress.children import finish, start
 COMPILE_LIMIT, RUN_LIMIT = 2.0, 0.5      # seconds until the exception is raised
 
 _CHILD = """
-import os, sys, time, numpy as np, onnxc, onnxc.driver, onnxc.codegen.llvm.program
+import os, signal, sys, time, numpy as np, onnxc, onnxc.driver, onnxc.codegen.llvm.program
 from tests.session import models
+signal.signal(signal.SIGINT, signal.default_int_handler)    # a shell's background job is begun without it
 data = models.chain(40, 256).SerializeToString()
 what = sys.argv[1]
 session = onnxc.InferenceSession(data)
