@@ -29,7 +29,7 @@ def model() -> onnx.ModelProto:
 
 
 def main() -> None:
-    ort.register_op("com.example", "ScaledRelu", scaled_relu)
+    ort.register_op("com.example", "ScaledRelu", lowering=scaled_relu)
     session = ort.InferenceSession(model().SerializeToString(), providers=["CPUExecutionProvider"])
     x = np.array([[-1, 0, 1, 2]], np.float32)
     (y,) = session.run(None, {"x": x})

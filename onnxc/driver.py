@@ -33,6 +33,7 @@ from onnxc.ops import load_all
 from onnxc.passes.pipeline import PIPELINE, Context, Pass, run
 from onnxc.passes.split_host import split_host
 from onnxc.runtime.compiled import Cache, CompiledModel, Signature
+from onnxc.runtime.custom import PYTHON_OPS
 from onnxc.runtime.host_ops import CONTAINER_OPS, HOST_OPS
 from onnxc.runtime.interrupt import give_up_on_interrupt
 
@@ -167,10 +168,11 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
         hook("import", module)
     imported = time.perf_counter()
     result_types = [type_text(v.type) for v in module.main.body.terminator.inputs]
-    split = split_host(module, HOST_OPS, CONTAINER_OPS)
+    given = [v.type for v in module.main.args]
+    split = split_host(module, HOST_OPS, CONTAINER_OPS, PYTHON_OPS)
     if split is not None:
-        compiled = compile_hosted(module, split, result_types, lambda part: _compile_segment(part, options, hooks),
-                                  options.target)
+        compiled = compile_hosted(module, split, given, result_types,
+                                  lambda part: _compile_segment(part, options, hooks), options.target)
         compiled.report.update(external_files=external, nodes=nodes, compile_seconds=time.perf_counter() - start)
         return compiled
     with Compilers(options.target) as compilers:

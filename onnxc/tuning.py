@@ -31,6 +31,7 @@ from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import U8, DType, Mem
 from onnxc.passes.pipeline import PIPELINE, passes_named, run
 from onnxc.passes.split_host import split_host
+from onnxc.runtime.custom import PYTHON_OPS
 from onnxc.runtime.host_ops import CONTAINER_OPS, HOST_OPS
 from onnxc.runtime.program import NativeProgram
 from onnxc.tuned import Notes, named, open_notes
@@ -72,7 +73,7 @@ def tune_model(model: str | bytes | os.PathLike[str], options: CompileOptions, d
         raise InvalidArgument("Tuning keeps what it finds in the cache folder, and the cache is off or only read: "
                               "change or unset ONNXC_CACHE.")
     module = import_to_ir(load_changed(model, options), options)
-    if split_host(module, HOST_OPS, CONTAINER_OPS) is not None:
+    if split_host(module, HOST_OPS, CONTAINER_OPS, PYTHON_OPS) is not None:
         raise InvalidArgument("The model has steps that run in Python; its native parts are tuned as they are compiled "
                               "with ONNXC_TUNE set.")
     say("up to its schedules")

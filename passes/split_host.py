@@ -1,5 +1,6 @@
 """Splits an imported model into native segments and the host steps between them: operators on texts, sequences, maps
-and optionals, which are no native code.
+and optionals, which are no native code, operators in Python, and loops and branches that hold such steps. The region of
+a host step is split in the same way.
 
 A container whose parts are known when the model is compiled stays in its segment, where lowering takes it apart. All
 native ops that need nothing of a later host step are one segment, so a model has as few of them as it can.
@@ -13,11 +14,13 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 from onnxc.errors import UnsupportedModel, UnsupportedNode
-from onnxc.ir.core import Func, Module, Op, Ref, Value
+from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.signature import ValueInfo, type_text
-from onnxc.ir.types import Opt, Seq, Tensor
+from onnxc.ir.types import Opt, Seq, Tensor, Type
 
 __all__ = ["HostNode", "Segment", "Split", "split_host"]
+
+_REGIONS = ("then_branch", "else_branch", "body")       # attributes that number a node's regions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,18 +36,23 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class HostNode:
-    """One operator that the host runs; None stands for an input that is left out."""
+    """One operator that the host runs; None stands for an input that is left out. `types` are what the model says of
+    the results. `bodies` are its regions by attribute, whose last arguments are the node's last `captured` inputs."""
 
     op: str
     attrs: dict[str, object]
     inputs: tuple[int | None, ...]
     outputs: tuple[int, ...]
     loc: str
+    types: tuple[Type, ...] = ()
+    bodies: dict[str, Split] = dataclasses.field(default_factory=dict)
+    captured: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """The steps in order. Values have numbers: those of the model's inputs come first; `constants` are known."""
+    """The steps in order. Values have numbers: those of the model's inputs, or of a region's arguments, come first;
+    `constants` are known."""
 
     steps: tuple[Segment | HostNode, ...]
     constants: dict[int, np.ndarray]
@@ -52,14 +60,19 @@ class Split:
     values: int
 
 
-def split_host(module: Module, host_ops: Collection[str], containers: Collection[str]) -> Split | None:
+def split_host(module: Module, host_ops: Collection[str], containers: Collection[str],
+               always: Collection[str] = ()) -> Split | None:
     """The split of a module as imported, which is taken apart; None, and the module untouched, where all of it is
-    native. `host_ops` are the operators that the host has; `containers` those that lowering takes apart too. Raises
-    UnsupportedModel for nodes that neither can run."""
-    hosted = _hosted(module.main, host_ops, containers)
-    _refuse(module.main, hosted, containers)
-    passing = any(not _is_native(v) for v in (*module.main.args, *module.main.body.terminator.inputs))
-    return _Splitter(module, hosted).run() if hosted or passing else None
+    native. `host_ops` are the operators that the host has; `containers` those that lowering takes apart too; `always`
+    those that have no other form. Raises UnsupportedModel for nodes that neither can run."""
+    sides = _Sides(host_ops, containers, always)
+    block = module.main.body
+    hosted = sides.hosted(block)
+    bad = sides.refused(block, hosted)
+    if bad:
+        raise UnsupportedModel(bad)
+    passing = any(not _is_native(v) for v in (*block.args, *block.terminator.inputs))
+    return _Splitter(module, block, sides, given=True).run(hosted) if hosted or passing else None
 
 
 def _is_native(v: Value) -> bool:
@@ -70,54 +83,81 @@ def _is_container(v: Value) -> bool:
     return isinstance(v.type, (Seq, Opt))
 
 
-def _refuse(main: Func, hosted: set[Op], containers: Collection[str]) -> None:
-    """UnsupportedModel for the ops that would take a value into native code which cannot be there."""
-    bad = []
-    for op in main.body.ops:
-        kind = op.name.removeprefix("onnx.")
-        if op in hosted or kind in containers or not op.name.startswith("onnx."):
-            continue
-        for v in op.inputs:
-            if not _is_native(v) and (v.op is None or v.op in hosted):
-                domain, _, name = kind.rpartition(".")
-                reason = f"its input %{v.name} of type {v.type} is no native value, and the host has no form of it"
-                bad.append(UnsupportedNode(op.loc, name, domain, reason))
-                break
-    if bad:
-        raise UnsupportedModel(bad)
-
-
-# ---- which ops the host runs -----------------------------------------------------------------------------------------
-
-def _hosted(main: Func, host_ops: Collection[str], containers: Collection[str]) -> set[Op]:
-    ops = [op for op in main.body.ops if op.name.removeprefix("onnx.") in host_ops]
-    open_values = {v for v in (*main.args, *main.body.terminator.inputs) if not _is_native(v)}
-    open_values.update(v for op in main.body.ops for v in _values(op) if not _is_native(v) and not _is_container(v))
-    hosted: set[Op] = set()
-    while True:
-        found = {op for op in ops if op not in hosted and (
-            any(v in open_values for v in _values(op)) or _needs_a_run(op, containers))}
-        if not found:
-            return hosted
-        hosted |= found
-        open_values.update(v for op in found for v in _values(op) if _is_container(v))
+def _kind(op: Op) -> str:
+    return op.name.removeprefix("onnx.")
 
 
 def _values(op: Op) -> Iterable[Value]:
     return (*op.inputs, *op.results)
 
 
-def _needs_a_run(op: Op, containers: Collection[str]) -> bool:
-    """Whether an op on containers asks for a place in them that is not a constant."""
-    kind = op.name.removeprefix("onnx.")
-    if kind not in containers or not any(_is_container(v) for v in _values(op)):
-        return False
-    numbers = {"SequenceAt": 1, "SequenceErase": 1, "SequenceInsert": 2, "SplitToSequence": 1}.get(kind)
-    at = op.operands[numbers] if numbers is not None and numbers < len(op.operands) else None
-    if at is not None:
-        return at.op is None or at.op.name != "t.const"
-    given = op.operands[0].type if kind == "SplitToSequence" and op.operands[0] is not None else None
-    return isinstance(given, Tensor) and not _has_size(given, op.attrs.get("axis", 0))
+# ---- which ops the host runs -----------------------------------------------------------------------------------------
+
+class _Sides:
+    """Tells the ops that the host runs from those of native code."""
+
+    def __init__(self, host_ops: Collection[str], containers: Collection[str], always: Collection[str]) -> None:
+        self.host_ops, self.containers, self.always = host_ops, containers, always
+
+    def hosted(self, block: Block, inlined: bool = False) -> set[Op]:
+        """The ops of a block that the host runs. `inlined` says that the block comes to stand among the ops around it:
+        containers that go in and out are then no reason."""
+        ops = [op for op in block.ops if _kind(op) in self.host_ops]
+        hosted = {op for op in block.ops if _kind(op) in self.always}
+        hosted.update(op for op in ops if op.regions and self._has_host_regions(op))
+        open_values = {v for v in (*block.args, *block.terminator.inputs)
+                       if not _is_native(v) and not (inlined and _is_container(v))}
+        open_values.update(v for op in block.ops for v in _values(op) if not _is_native(v) and not _is_container(v))
+        found = set(hosted)
+        while True:
+            open_values.update(v for op in found for v in _values(op) if _is_container(v))
+            found = {op for op in ops if op not in hosted and (
+                any(v in open_values for v in _values(op)) or self._needs_a_run(op))}
+            if not found:
+                return hosted
+            hosted |= found
+
+    def _has_host_regions(self, op: Op) -> bool:
+        """Whether a region has ops that the host runs, or takes or gives what native code cannot."""
+        decided = _kind(op) == "If" and _is_decided(op.operands[0])
+        ends = (v for region in op.regions for v in (*region.args, *region.terminator.inputs))
+        return any(not _is_native(v) and not (decided and _is_container(v)) for v in ends) or \
+            any(self.hosted(region, decided) for region in op.regions)
+
+    def _needs_a_run(self, op: Op) -> bool:
+        """Whether an op on containers asks for a place in them that is not a constant."""
+        kind = _kind(op)
+        if kind not in self.containers or not any(_is_container(v) for v in _values(op)):
+            return False
+        numbers = {"SequenceAt": 1, "SequenceErase": 1, "SequenceInsert": 2, "SplitToSequence": 1}.get(kind)
+        at = op.operands[numbers] if numbers is not None and numbers < len(op.operands) else None
+        if at is not None:
+            return at.op is None or at.op.name != "t.const"
+        given = op.operands[0].type if kind == "SplitToSequence" and op.operands[0] is not None else None
+        return isinstance(given, Tensor) and not _has_size(given, op.attrs.get("axis", 0))
+
+    def refused(self, block: Block, hosted: Collection[Op]) -> list[UnsupportedNode]:
+        """The ops that would take a value into native code which cannot be there."""
+        bad = []
+        for op in block.ops:
+            if op in hosted:
+                bad += [node for region in op.regions for node in self.refused(region, self.hosted(region))]
+            elif op.name.startswith("onnx.") and _kind(op) not in self.containers:
+                stray = next((v for v in op.inputs if not _is_native(v) and (v.op is None or v.op in hosted)), None)
+                if stray is not None:
+                    domain, _, name = _kind(op).rpartition(".")
+                    bad.append(UnsupportedNode(op.loc, name, domain, f"its input %{stray.name} of type {stray.type} is "
+                                               "no native value, and the host has no form of it"))
+        return bad
+
+
+def _is_decided(condition: Value | None) -> bool:
+    """Whether lowering knows which branch is taken: of a constant, or of an optional that stands beside it."""
+    op = None if condition is None else condition.op
+    if op is None or _kind(op) != "OptionalHasElement":
+        return op is not None and op.name == "t.const"
+    given = op.operands[0] if op.operands else None
+    return given is None or not isinstance(given.type, Opt) or (given.op is not None and _kind(given.op) == "Optional")
 
 
 def _has_size(t: Tensor, axis: object) -> bool:
@@ -134,22 +174,26 @@ def _decoded(attr: object) -> object:
 # ---- taking apart ----------------------------------------------------------------------------------------------------
 
 class _Splitter:
-    def __init__(self, module: Module, hosted: set[Op]) -> None:
-        self.module, self.hosted, self.main = module, hosted, module.main
+    """Takes one block apart. `given` says that its arguments are the model's inputs."""
+
+    def __init__(self, module: Module, block: Block, sides: _Sides, given: bool) -> None:
+        self.module, self.block, self.sides, self.given = module, block, sides, given
+        self.hosted: set[Op] = set()
         self.numbers: dict[Value, int] = {}
         self.constants: dict[int, np.ndarray] = {}
         self.levels: dict[Op, int] = {}
 
-    def run(self) -> Split:
-        for arg in self.main.args:
+    def run(self, hosted: set[Op]) -> Split:
+        self.hosted = hosted
+        for arg in self.block.args:
             self.number(arg)
         native: dict[int, list[Op]] = {}
         host: dict[int, list[Op]] = {}
-        results = list(self.main.body.terminator.inputs)
-        ops = [op for op in self.main.body.ops if op.name not in ("t.const", "return")]
+        results = list(self.block.terminator.inputs)
+        ops = [op for op in self.block.ops if op.name not in ("t.const", "return", "yield")]
         for op in ops:
             level = self.levels[op] = self.level(op)
-            (host if op in self.hosted else native).setdefault(level, []).append(op)
+            (host if op in hosted else native).setdefault(level, []).append(op)
         outputs = tuple(map(self.number, results))
         wanted = {op: self.crossing(op) for op in ops}
         steps: list[Segment | HostNode] = []
@@ -158,7 +202,7 @@ class _Splitter:
             if level in native:
                 steps.append(self.segment(native[level], wanted))
             steps.extend(nodes)
-        for op in self.main.body.ops:       # those that stay use values that are elsewhere now
+        for op in self.block.ops:       # those that stay use values that are elsewhere now
             op.drop_operands()
         return Split(tuple(steps), self.constants, outputs, len(self.numbers))
 
@@ -177,16 +221,24 @@ class _Splitter:
         return max((self.levels[p] + (p in self.hosted and op not in self.hosted) for p in before), default=0)
 
     def crossing(self, op: Op) -> list[Value]:
-        """The results that ops of other steps, or the model's outputs, use."""
+        """The results that ops of other steps, or the block's end, use."""
         def elsewhere(user: Op) -> bool:
             return user not in self.levels or user in self.hosted or self.levels[user] != self.levels[op]
         return [r for r in op.results if any(elsewhere(user) for user, _ in r.uses)]
 
     def host_node(self, op: Op) -> HostNode:
-        attrs = {key: _decoded(self.array(value)) for key, value in op.attrs.items()}
-        return HostNode(op.name.removeprefix("onnx."), attrs,
-                        tuple(None if v is None else self.number(v) for v in op.operands),
-                        tuple(map(self.number, op.results)), op.loc)
+        places = {key: value for key, value in op.attrs.items() if op.regions and key in _REGIONS}
+        bodies = {key: self.body(op.regions[place]) for key, place in places.items()
+                  if isinstance(place, int)}
+        attrs = {key: _decoded(self.array(value)) for key, value in op.attrs.items()
+                 if key not in places and not isinstance(value, Type) and key != "captured"}
+        captured = op.attrs.get("captured", 0)
+        return HostNode(_kind(op), attrs, tuple(None if v is None else self.number(v) for v in op.operands),
+                        tuple(map(self.number, op.results)), op.loc, tuple(r.type for r in op.results), bodies,
+                        captured if isinstance(captured, int) else 0)
+
+    def body(self, region: Block) -> Split:
+        return _Splitter(self.module, region, self.sides, given=False).run(self.sides.hosted(region))
 
     def segment(self, ops: list[Op], wanted: dict[Op, list[Value]]) -> Segment:
         module, func = Module(), Func("main")
@@ -198,7 +250,7 @@ class _Splitter:
         inputs: dict[Value, Value] = {}
         copies: dict[Value, Value] = {}
         for op in ops:
-            self.main.body.unlink(op)
+            self.block.unlink(op)
             for i, v in enumerate(op.operands):
                 if v is None or v in inside:
                     continue
@@ -214,7 +266,7 @@ class _Splitter:
         infos = [ValueInfo(v.name or f"v{self.numbers[v]}", type_text(v.type), None) for v in inputs]
         module.meta.update(self.module.meta, inputs=infos, overridable=[], model={},
                            outputs=[ValueInfo(v.name, "", None) for v in outputs])
-        given = tuple(v.op is None for v in inputs)
+        given = tuple(self.given and v.op is None for v in inputs)
         return Segment(module, tuple(map(self.number, inputs)), numbers, given)
 
 

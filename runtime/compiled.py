@@ -4,7 +4,7 @@ artifact."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,13 @@ from onnxc.ir.dims import DimLike
 from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import Tensor
 
-__all__ = ["CompiledModel", "HostPlan", "HostStep", "NativeStep", "Signature"]
+__all__ = ["CompiledModel", "Empty", "Form", "HostPlan", "HostStep", "NativeStep", "Signature"]
+
+Form = tuple[tuple[str, tuple[int | None, ...]], ...]
+"""What a native part is compiled for: the element type of each input, and its sizes, None for those that are open."""
+
+Empty = tuple[str, tuple[int, ...]]
+"""An element type, and sizes with 0 for those that are not known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,35 +85,54 @@ class CompiledModel:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NativeStep:
-    """A native part of a program with host steps: from values to values, by number. `compile` makes it for inputs of
-    given ranks; `compiled` has it for those that were known when the model was compiled."""
+    """A native part of a program with host steps: from values to values, by number. `compiled` has it for the forms of
+    its inputs that were known when the model was compiled; `compile` makes it for others, None where no compiler is."""
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    compile: Callable[[tuple[int, ...]], CompiledModel]
-    compiled: dict[tuple[int, ...], CompiledModel]
+    compile: Callable[[Form], CompiledModel] | None
+    compiled: dict[Form, CompiledModel]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HostStep:
-    """An operator of `runtime.host_ops` on values by number; None stands for an input that is left out."""
+    """An operator of `runtime.host_ops`, or one in Python, on values by number; None stands for an input that is left
+    out. `bodies` are its regions by attribute, which take the last `captured` inputs behind what the operator gives
+    them. `promised` are the types that an operator in Python says its results have, None where it says nothing."""
 
     op: str
     attrs: dict[str, Any]
     inputs: tuple[int | None, ...]
     outputs: tuple[int, ...]
     loc: str
+    bodies: dict[str, HostPlan] = dataclasses.field(default_factory=dict)
+    captured: int = 0
+    promised: tuple[Tensor | None, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The step in reports."""
+        return f"{self.op} ({self.loc})" if self.loc else self.op
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HostPlan:
-    """The steps of a program in order, on `values` numbered values; those of the inputs come first."""
+    """The steps of a program, or of a region, in order, on `values` numbered values; those of the inputs come first.
+    `empty` tells of outputs what a loop stacks that never runs: None of one that is no tensor or of no known rank."""
 
     steps: tuple[NativeStep | HostStep, ...]
     constants: dict[int, np.ndarray]
     outputs: tuple[int, ...]
     values: int
+    empty: tuple[Empty | None, ...] = ()
+
+    def walk(self) -> Iterator[NativeStep | HostStep]:
+        """All steps, those of regions behind the step that has them."""
+        for step in self.steps:
+            yield step
+            for body in step.bodies.values() if isinstance(step, HostStep) else ():
+                yield from body.walk()
 
     def compiled(self) -> list[CompiledModel]:
         """What the native steps were compiled to so far."""
-        return [part for step in self.steps if isinstance(step, NativeStep) for part in step.compiled.values()]
+        return [part for step in self.walk() if isinstance(step, NativeStep) for part in step.compiled.values()]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from onnxc.errors import InvalidArgument
 from onnxc.ir.types import dtype_of_onnx
+from onnxc.runtime.host_control import CONTROL_OPS
 
 __all__ = ["CONTAINER_OPS", "HOST_OPS"]
 
@@ -23,7 +24,7 @@ Array = npt.NDArray[Any]
 Attrs = Mapping[str, Any]
 HostOp = Callable[..., Any]
 
-HOST_OPS: dict[str, HostOp] = {}
+HOST_OPS: dict[str, HostOp] = dict(CONTROL_OPS)
 #: Those that a program needs no host for where the parts of the container are known when it is compiled.
 CONTAINER_OPS = ("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt",
                  "SequenceLength", "ConcatFromSequence", "SplitToSequence", "Optional", "OptionalHasElement",

@@ -168,8 +168,8 @@ class SessionOptions:
         taken by `onnxc.register_op`."""
         raise errors.NotImplemented(
             f"The custom operators of {path} are kernels for ONNX Runtime's C API, which compiled programs cannot "
-            "call. Give each operator to onnxc.register_op(domain, name, fn), as a function that builds it out of "
-            "tensor ops.")
+            "call. Give each operator to onnxc.register_op(domain, name, fn), as a function of arrays, or as one "
+            "that builds it out of tensor ops.")
 
     def add_free_dimension_override_by_denotation(self, denotation: str, size: int) -> None:
         """Fixes the dimensions of inputs whose denotation this is, as `add_free_dimension_override_by_name` does."""

@@ -27,7 +27,7 @@ def register():
     names = []
 
     def add(name, fn):
-        onnxc.register_op(DOMAIN, name, fn)
+        onnxc.register_op(DOMAIN, name, lowering=fn)
         names.append(name)
 
     yield add
@@ -80,7 +80,7 @@ def test_what_a_lowering_refuses_names_the_node(register):
 
 
 def test_an_artifact_has_the_operator_in_it(tmp_path):
-    onnxc.register_op(DOMAIN, "Scaled", scaled)
+    onnxc.register_op(DOMAIN, "Scaled", lowering=scaled)
     try:
         onnxc.compile(uses("Scaled", scale=2.0).SerializeToString(), tmp_path / "m.onnxc")
     finally:
@@ -99,27 +99,27 @@ def test_the_cache_is_left_alone_meanwhile(register, tmp_path, monkeypatch):
 def test_nothing_is_redefined(register):
     register("Scaled", scaled)
     with pytest.raises(InvalidArgument, match="has a meaning already"):
-        onnxc.register_op(DOMAIN, "Scaled", scaled)
+        onnxc.register_op(DOMAIN, "Scaled", lowering=scaled)
     with pytest.raises(InvalidArgument, match="has a meaning already"):
-        onnxc.register_op("com.microsoft", "FastGelu", scaled)
+        onnxc.register_op("com.microsoft", "FastGelu", lowering=scaled)
 
 
 @pytest.mark.parametrize(("domain", "name"), [("", "Relu"), ("ai.onnx", "Mine"), ("com example", "Mine"),
                                               (DOMAIN, "not a name"), (DOMAIN, "")])
 def test_names_that_cannot_be(domain, name):
     with pytest.raises(InvalidArgument):
-        onnxc.register_op(domain, name, scaled)
+        onnxc.register_op(domain, name, lowering=scaled)
 
 
 def test_other_types_are_refused():
     with pytest.raises(TypeError):
-        onnxc.register_op(DOMAIN, "Mine", "no function")
+        onnxc.register_op(DOMAIN, "Mine", lowering="no function")
     with pytest.raises(TypeError):
-        onnxc.register_op(None, "Mine", scaled)
+        onnxc.register_op(None, "Mine", lowering=scaled)
 
 
 def test_without_registration_the_operator_is_not_known():
-    onnxc.register_op(DOMAIN, "Scaled", scaled)
+    onnxc.register_op(DOMAIN, "Scaled", lowering=scaled)
     onnxc.unregister_op(DOMAIN, "Scaled")
     with pytest.raises(Fail, match="com.example:Scaled"):
         session(uses("Scaled"))

@@ -16,7 +16,7 @@ from onnxc.frontend.functions import Function, Functions
 from onnxc.frontend.graph import Graph, Node
 from onnxc.frontend.opset import upgrade
 from onnxc.frontend.problems import Problems, printable
-from onnxc.frontend.result_types import region_arg_types, result_types
+from onnxc.frontend.result_types import region_arg_types, result_types, shapeless
 from onnxc.frontend.schemas import Signature, bind_types, check_node
 from onnxc.frontend.tensors import TensorReader
 from onnxc.ir.core import Attr, Block, Module, Op, Ref, Value
@@ -94,12 +94,12 @@ class Importer:
         attrs = self._attributes(node)
         regions, captured = self._regions(name, node, operands, scope, attrs)
         yields = [[None if v in self.guessed else v.type for v in r.terminator.inputs] for r in regions]
-        types = result_types(name, signature, bound, known, attrs, yields, len(node.outputs)) \
-            if signature is not None else [None] * len(node.outputs)
+        types = result_types(name, signature, bound, known, attrs, yields, len(node.outputs))
         self._check_regions(name, node, regions, len(captured))
         types = [self._declared(node, o, t, scope) for o, t in zip(node.outputs, types, strict=True)]
         self._share_large_tensors(attrs, label)
-        op = Op(name, [*operands, *captured], [t or _guess(operands) for t in types], attrs, regions, label,
+        guess = _guess(operands) if signature is not None else shapeless(_guess(operands))
+        op = Op(name, [*operands, *captured], [t or guess or Tensor(F32, None) for t in types], attrs, regions, label,
                 [scope.prefix + o if o else "" for o in node.outputs])
         self.guessed.update(r for r, t in zip(op.results, types, strict=True) if t is None)
         scope.insert(op)

@@ -49,11 +49,12 @@ def type_from_text(text: str) -> Type | None:
     return None if element is None else Seq(element) if head == "seq" else Opt(element)
 
 
-def result_types(name: str, s: Signature, bound: Mapping[str, Type], operands: Types, attrs: Attrs,
+def result_types(name: str, s: Signature | None, bound: Mapping[str, Type], operands: Types, attrs: Attrs,
                  yields: Sequence[Types], count: int) -> list[Type | None]:
     """Types of the `count` results of an op called `name` ("onnx.Cast"); None for one that cannot be told.
 
-    `operands` are without captures; `yields` holds the types that each region gives.
+    `s` is None for an operator without a schema. `operands` are without captures; `yields` holds the types that each
+    region gives.
     """
     rule = RULES.get(name)
     if rule is not None:
@@ -65,7 +66,9 @@ def result_types(name: str, s: Signature, bound: Mapping[str, Type], operands: T
     return [_by_schema(s, i, bound) for i in range(count)]
 
 
-def _by_schema(s: Signature, i: int, bound: Mapping[str, Type]) -> Type | None:
+def _by_schema(s: Signature | None, i: int, bound: Mapping[str, Type]) -> Type | None:
+    if s is None:
+        return None
     text = s.output(i).type
     if text not in s.allowed:
         return type_from_text(text)

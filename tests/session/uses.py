@@ -93,7 +93,7 @@ def module() -> None:
 
 
 def operators() -> None:
-    onnxc.register_op("my.domain", "Twice", lambda b, x: b.value("t.add", x, x))
+    onnxc.register_op("my.domain", "Twice", lowering=lambda b, x: b.value("t.add", x, x))
     onnxc.unregister_op("my.domain", "Twice")
 
 
