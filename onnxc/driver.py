@@ -171,8 +171,10 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     given = [v.type for v in module.main.args]
     split = split_host(module, HOST_OPS, CONTAINER_OPS, PYTHON_OPS)
     if split is not None:
+        from onnxc.codegen.llvm.target import Target
+        target = str(Target.parse(options.target))
         compiled = compile_hosted(module, split, given, result_types,
-                                  lambda part: _compile_segment(part, options, hooks), options.target)
+                                  lambda part: _compile_segment(part, options, hooks), target)
         compiled.report.update(external_files=external, nodes=nodes, compile_seconds=time.perf_counter() - start)
         return compiled
     with Compilers(options.target) as compilers:
@@ -188,8 +190,10 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
 
 
 def _compile_segment(module: Module, options: CompileOptions, hooks: Sequence[Hook]) -> CompiledModel:
+    nodes = _nodes_of(module)
     with Compilers(options.target) as compilers:
         report = lower_to_program(module, options, hooks, pass_context(options, compilers))
+        report["nodes"] = nodes
         return emit(module, options, report, compilers)
 
 

@@ -33,11 +33,12 @@ def compile_hosted(module: Module, split: Split, given: Sequence[Type], result_t
                    compile_module: CompileModule, target: str) -> CompiledModel:
     """The model that was split, as steps. `given` are the types of its inputs, `result_types` the ONNX types of its
     outputs."""
-    plan, _ = _Hosting(compile_module).plan(split, list(given))
+    hosting = _Hosting(compile_module)
+    plan, _ = hosting.plan(split, list(given))
     parts = plan.compiled()
     hosted = [step.label for step in plan.walk() if isinstance(step, HostStep)]
     report: dict[str, Any] = {"kernels": sum(len(c.kernels) for c in parts), "host_ops": hosted,
-                              "launches": sum(len(c.steps) for c in parts)}
+                              "launches": sum(len(c.steps) for c in parts), "waits": hosting.waits()}
     meta = module.meta
     outputs = [ValueInfo(o.name, o.type_text or text, o.shape) for o, text in
                zip(meta["outputs"], result_types, strict=True)]
@@ -54,6 +55,11 @@ class _Hosting:
     def __init__(self, compile_module: CompileModule) -> None:
         self.compile_module = compile_module
         self.segments: dict[Segment, tuple[NativeStep, _Source]] = {}
+        self.waiting: dict[NativeStep, list[str]] = {}
+
+    def waits(self) -> list[str]:
+        """The names of values whose types a run has to tell before all is compiled."""
+        return list(dict.fromkeys(name for names in self.waiting.values() for name in names))
 
     def plan(self, split: Split, given: Types) -> tuple[HostPlan, Types]:
         """The plan for inputs of these types, None for those that are not known, and the types of its outputs."""
@@ -80,6 +86,7 @@ class _Hosting:
         step, source = self.segments[segment]
         known = [t if t is not None else d for t, d in zip(types, source.declared, strict=True)]
         form = _form_of(known)
+        self.waiting[step] = source.unknown(known)
         if form is None:
             return step, [None] * len(segment.outputs)
         if form not in step.compiled:
@@ -145,6 +152,11 @@ class _Source:
         self.text, self.constants, self.meta = print_module(module), dict(module.constants), dict(module.meta)
         self.given = segment.given
         self.declared: list[Type] = [v.type for v in module.main.args]
+        self.names = [v.name for v in module.main.args]
+
+    def unknown(self, types: Sequence[Type | None]) -> list[str]:
+        """The names of the inputs that have no known rank."""
+        return [name for name, t in zip(self.names, types, strict=True) if _form_of([t]) is None]
 
     def of_form(self, form: Form) -> Module:
         """The module with inputs of these types. What the model declares counts for its inputs only."""

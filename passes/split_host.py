@@ -8,6 +8,7 @@ native ops that need nothing of a later host step are one segment, so a model ha
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Collection, Iterable
 
@@ -168,7 +169,10 @@ def _has_size(t: Tensor, axis: object) -> bool:
 def _decoded(attr: object) -> object:
     if isinstance(attr, tuple):
         return tuple(map(_decoded, attr))
-    return attr.decode() if isinstance(attr, bytes) else attr
+    if isinstance(attr, bytes):
+        with contextlib.suppress(UnicodeDecodeError):       # bytes that are no text are given as they are
+            return attr.decode()
+    return attr
 
 
 # ---- taking apart ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@
     40..71         digest of everything else, bytes 0..39 and 72..end, as `runtime/digest.py` makes it
     from 128 on    constants, object code, program text and manifest, each starting at a multiple of 64
 
-The manifest is JSON: what the program takes and gives, and where each part lies. Equal models compiled with equal
+The manifest is JSON: what the program takes and gives, and where each part lies; for a program with host steps, these
+and the same of each native segment. Operators in Python are there by name: they have to be registered where it is
+opened. Equal models compiled with equal
 options give equal bytes. A file is checked whole before any of it is used: damage, and code for another machine, are
 typed errors.
 """
@@ -33,6 +35,7 @@ from onnxc.ir.dims import Dim, DimLike, parse_dim
 from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import Tensor, dtype_named, dtype_of
 from onnxc.runtime import cpu
+from onnxc.runtime.artifact_host import PlanReader, PlanWriter
 from onnxc.runtime.compiled import Cache, CompiledModel, Signature
 from onnxc.runtime.digest import BLOCK, TreeChecksum, tree_checksum
 from onnxc.runtime.packing import pack
@@ -41,7 +44,7 @@ __all__ = ["MAGIC", "ArtifactError", "ArtifactTargetError", "beside", "is_artifa
            "save"]
 
 MAGIC = b"\x89ONNXC\r\n"
-FORMAT = 4
+FORMAT = 5
 
 _HEADER = struct.Struct("<8sII3Q")
 _DIGEST_AT, _BODY_AT, _ALIGN = _HEADER.size, 128, 64
@@ -73,10 +76,11 @@ def save(compiled: CompiledModel, path: str | os.PathLike[str], *, key: str | No
 
     With a `key`, the text that `open_artifact` has to be given as well, the file is for its owner only.
     """
-    if compiled.host is not None:
-        steps = ", ".join(compiled.report["host_ops"][:5])
-        raise errors.NotImplemented(f"The model has host steps ({steps}), which artifacts do not hold. Open the model "
-                                    "itself.")
+    if compiled.report.get("waits"):
+        raise errors.NotImplemented(f"A native part of the model is compiled when a run tells the ranks of "
+                                    f"{', '.join(compiled.report['waits'])}, and an artifact is compiled before. "
+                                    "Declare shapes for them in the model (value_info; of an operator in Python, "
+                                    "`outputs` of onnxc.register_op).")
     with beside(os.fspath(path), private=key is not None) as file:
         _write(file, compiled, key)
 
@@ -105,16 +109,27 @@ def beside(path: str, private: bool = False) -> Iterator[BinaryIO]:
 
 def _write(file: BinaryIO, compiled: CompiledModel, key: str | None) -> None:
     writer = _Writer(file)
-    constants = []
-    for array in compiled.constants:
-        packed = np.asarray(pack(array, dtype_of(array.dtype)), order="C")
-        constants.append({"dtype": str(dtype_of(packed.dtype)), "shape": list(packed.shape),
-                          "at": writer.add(packed.reshape(-1).view(np.uint8).data)})
-    parts = {"object": writer.add(compiled.object_bytes), "program": writer.add(compiled.text.encode())}
-    manifest = {**_described(compiled), "constants": constants, "parts": parts, **({} if key is None else {"key": key})}
+    manifest = {**_entry(writer, compiled), **({} if key is None else {"key": key})}
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), allow_nan=False)
     at, size = writer.add(text.encode("ascii"))
     writer.finish(at, size)
+
+
+def _entry(writer: _Writer, compiled: CompiledModel) -> dict[str, Any]:
+    """A program in the manifest; its parts go to the file."""
+    constants = [_array(writer, pack(array, dtype_of(array.dtype))) for array in compiled.constants]
+    parts = {"object": writer.add(compiled.object_bytes), "program": writer.add(compiled.text.encode())}
+    entry = {**_described(compiled), "constants": constants, "parts": parts}
+    if compiled.host is not None:
+        plans = PlanWriter(lambda array: _array(writer, array), lambda part: _entry(writer, part))
+        entry["host"] = plans.plan(compiled.host)
+    return entry
+
+
+def _array(writer: _Writer, array: np.ndarray) -> dict[str, Any]:
+    plain = np.asarray(array, order="C")
+    return {"dtype": str(dtype_of(plain.dtype)), "shape": list(plain.shape),
+            "at": writer.add(plain.reshape(-1).view(np.uint8).data)}
 
 
 class _Writer:
@@ -262,9 +277,11 @@ class _Reader:
 
     def _model(self, manifest: Mapping[str, Any]) -> CompiledModel:
         parts = manifest["parts"]
+        host = manifest.get("host")
+        plans = PlanReader(lambda entry: self._constant(entry, "a value that is known"), self._model)
         return CompiledModel(
             object_bytes=bytes(self._part(parts["object"], "the object code")),
-            constants=tuple(self._constant(entry, i) for i, entry in enumerate(manifest["constants"])),
+            constants=tuple(self._constant(entry, f"constant {i}") for i, entry in enumerate(manifest["constants"])),
             symbols=_texts(manifest["symbols"]),
             input_types=tuple(map(_type_from_json, manifest["inputs"])),
             output_types=tuple(map(_type_from_json, manifest["outputs"])),
@@ -272,17 +289,18 @@ class _Reader:
             signature=_signature(manifest["signature"]), target=manifest["target"],
             features=_texts(manifest["features"]), text=bytes(self._part(parts["program"], "the program")).decode(),
             report=dict(manifest["report"]), run_symbols=tuple(map(_run_symbol, manifest["run_symbols"])),
-            caches=tuple(map(_cache, manifest["caches"])))
+            caches=tuple(map(_cache, manifest["caches"])), host=None if host is None else plans.plan(host))
 
     def _check_numbers(self, compiled: CompiledModel, key: str | None) -> None:
         """A program takes the inputs of its signature; in the cache, where the key says which, also initializers."""
-        signature, inputs = compiled.signature, len(compiled.input_types)
+        signature, inputs, outputs = compiled.signature, len(compiled.input_types), len(compiled.output_types)
+        if compiled.host is not None:
+            inputs, outputs = len(signature.inputs), len(compiled.host.outputs)
         most = len(signature.inputs) + (0 if key is None else len(signature.overridable))
-        if not len(signature.inputs) <= inputs <= most or len(signature.outputs) != len(compiled.output_types):
+        if not len(signature.inputs) <= inputs <= most or len(signature.outputs) != outputs:
             raise self._damage("its signature has other numbers of inputs or outputs than its program")
 
-    def _constant(self, entry: Mapping[str, Any], position: int) -> np.ndarray:
-        what = f"constant {position}"
+    def _constant(self, entry: Mapping[str, Any], what: str) -> np.ndarray:
         data = self._part(entry["at"], what)
         dtype = dtype_named(entry["dtype"]).numpy
         shape = _sizes(entry["shape"])

@@ -130,8 +130,8 @@ class CompileCache:
     def store(self, key: CacheKey, compiled: CompiledModel) -> bool:
         """Keeps a compiled model, unless it has host steps; whether that was possible. The longest unused entries make
         room."""
-        if compiled.host is not None:
-            return False
+        if compiled.report.get("waits"):
+            return False        # what the first run compiles would be compiled again by every process
         size = len(compiled.object_bytes) + len(compiled.text) + sum(c.nbytes for c in compiled.constants)
         if not self.writable or size > self.most_bytes or not all(c.is_current() for c in key.contents):
             return False

@@ -36,13 +36,14 @@ class HostedProgram:
     """Runs a `CompiledModel` that has a host plan; to callers what `NativeProgram` is, but that values are also texts,
     lists, dicts and None."""
 
-    def __init__(self, compiled: CompiledModel, overridden: Sequence[str] = (), *, profile: Profile | None = None,
-                 **how: Any) -> None:
-        """`how` is what `NativeProgram` takes for the segments. Raises NotImplemented for operators in Python that are
+    def __init__(self, compiled: CompiledModel, again: Callable[[], CompiledModel] | None = None, *,
+                 profile: Profile | None = None, **how: Any) -> None:
+        """`again` compiles the model anew, for a program that was read from a file; None where nothing can. `how` is
+        what `NativeProgram` takes for the segments. Raises NotImplemented for operators in Python that are
         not registered; those that are stay the program's, whatever becomes of the registry."""
         if compiled.host is None:
             raise ValueError("a program without host steps is a NativeProgram")
-        self.compiled, self._plan, self._profile = compiled, compiled.host, profile
+        self.compiled, self._plan, self._again, self._profile = compiled, compiled.host, again, profile
         self._how = {**how, "profile": profile}
         self._functions = {step: _function_of(step) for step in self._plan.walk() if isinstance(step, HostStep)}
         self._programs: dict[NativeStep, list[tuple[Types, NativeProgram]]] = {}
@@ -95,9 +96,23 @@ class HostedProgram:
             found = self._fitting(step, arrays)
             if found is None:
                 form: Form = tuple([(dtype_of(array.dtype).name, (None,) * array.ndim) for array in arrays])
-                found = NativeProgram(_compiled(step, form), **self._how)
+                found = NativeProgram(self._compile(step, form), **self._how)
                 self._programs[step].append((_types(form), found))
             return found
+
+    def _compile(self, step: NativeStep, form: Form) -> CompiledModel:
+        """A step for inputs of a form that nobody knew of before the run."""
+        if step.compile is not None:
+            return step.compile(form)
+        fresh = None if self._again is None else self._again().host
+        if fresh is None:
+            shown = ", ".join(f"{name} of rank {len(sizes)}" for name, sizes in form)
+            raise ModelRequiresCompilation(f"A native part of this artifact is not compiled for inputs of these types: "
+                                           f"{shown}. Open the model itself.")
+        # Compiling the same model gives the same steps.
+        twin = next(new for old, new in zip(self._plan.walk(), fresh.walk(), strict=True) if old is step)
+        assert isinstance(twin, NativeStep) and twin.compile is not None
+        return twin.compile(form)
 
     def _fitting(self, step: NativeStep, arrays: Sequence[Any]) -> NativeProgram | None:
         """The program of a step that was compiled for arrays such as these."""
@@ -114,7 +129,7 @@ class HostedProgram:
             attrs = {**attrs, **{name: self._body(plan, inputs[known:], cancel) for name, plan in step.bodies.items()}}
         out = self._functions[step](step, attrs, inputs[:known])
         if self._profile is not None:
-            self._profile.phase(f"host:{step.label}", begin)
+            self._profile.phase(step.loc, begin, step.op)
         return out
 
     def _body(self, plan: HostPlan, captured: Sequence[Any], cancel: int) -> Body:
@@ -152,14 +167,6 @@ def _plain(value: Any) -> Any:
         kind = "texts" if isinstance(value, np.ndarray) else f"type {type(value).__name__}"
         raise InvalidArgument(f"A value of {kind} would enter native code, which takes tensors of numbers.")
     return np.require(value, requirements=("C_CONTIGUOUS", "ALIGNED"))
-
-
-def _compiled(step: NativeStep, form: Form) -> CompiledModel:
-    if step.compile is None:
-        shown = ", ".join(f"{name} of rank {len(sizes)}" for name, sizes in form)
-        raise ModelRequiresCompilation(f"A native part of this artifact is not compiled for inputs of these types: "
-                                       f"{shown}. Open the model itself.")
-    return step.compile(form)
 
 
 def _copied(value: Any) -> Any:

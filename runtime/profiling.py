@@ -38,12 +38,14 @@ def symbols_of_program(program: CompiledModel) -> tuple[str, ...]:
 
 
 class Phase(NamedTuple):
-    """Something that a session did, from `begin` to `end` in nanoseconds of the monotonic clock."""
+    """Something that a session did, from `begin` to `end` in nanoseconds of the monotonic clock. `op` is the operator
+    of a host step, whose node is called `name`."""
 
     name: str
     begin: int
     end: int
     thread: int
+    op: str = ""
 
 
 class Run(NamedTuple):
@@ -91,10 +93,10 @@ class Profile:
     def is_open(self) -> bool:
         return not self._ended and os.getpid() == self._process
 
-    def phase(self, name: str, begin: int) -> None:
+    def phase(self, name: str, begin: int, op: str = "") -> None:
         """Notes what began at `begin` and ends now."""
         if self._has_room(1):
-            self._phases.append(Phase(name, begin, time.monotonic_ns(), threading.get_native_id()))
+            self._phases.append(Phase(name, begin, time.monotonic_ns(), threading.get_native_id(), op))
 
     def opened(self, kind: str) -> None:
         """Notes that the session is ready: its model was loaded when the compiler had imported it, or is so now."""

@@ -107,9 +107,13 @@ class Programs:
             return sum(p.release_memory() for p in self._all.values())
 
     def _load(self, compiled: CompiledModel, variant: Variant) -> NativeProgram | HostedProgram:
-        o, kind = self._options, NativeProgram if compiled.host is None else HostedProgram
-        return kind(compiled, variant.overridden, threads=max(o.intra_op_num_threads, 0) or None,
-                    spin_ns=o.spin_ns(), keep_memory=o.enable_cpu_mem_arena, profile=self._profile)
+        o = self._options
+        how: dict[str, Any] = {"threads": max(o.intra_op_num_threads, 0) or None, "spin_ns": o.spin_ns(),
+                               "keep_memory": o.enable_cpu_mem_arena, "profile": self._profile}
+        if compiled.host is None:
+            return NativeProgram(compiled, variant.overridden, **how)
+        again = None if self.is_artifact else lambda: self._build(variant)
+        return HostedProgram(compiled, again, **how)
 
     def _compile(self, variant: Variant) -> CompiledModel:
         """A variant of the model compiled, or the same out of the cache."""

@@ -32,7 +32,8 @@ Event = dict[str, Any]
 
 def write_trace(path: str, start: int, phases: Sequence[Phase], runs: Sequence[Run]) -> None:
     """Writes what was recorded since `start` to `path`, ordered by when it ended."""
-    events = [_event("Session", p.name, p.begin, p.end, p.thread, {}, start) for p in phases]
+    events = [_host_step(p, start) if p.op else _event("Session", p.name, p.begin, p.end, p.thread, {}, start)
+              for p in phases]
     programs: dict[int, _Program] = {}
     for run in runs:
         key = id(run.program)
@@ -50,6 +51,12 @@ def _event(category: str, name: str, begin: int, end: int, thread: int, argument
     first, last = (begin - start) // 1000, (end - start) // 1000
     return {"cat": category, "pid": os.getpid(), "tid": thread, "dur": last - first, "ts": first, "ph": "X",
             "name": name, "args": arguments}
+
+
+def _host_step(p: Phase, start: int) -> Event:
+    """An operator that ran in Python."""
+    known = {"op_name": p.op, "provider": _PROVIDER, "host": True, "nodes": [p.name], "nanoseconds": p.end - p.begin}
+    return _event("Node", f"{p.name}_kernel_time", p.begin, p.end, p.thread, known, start)
 
 
 class _Program:

@@ -3,6 +3,11 @@ them. Rows with `engine` also hold for ONNX Runtime itself."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -456,9 +461,8 @@ def test_a_binding_of_a_program_with_host_steps(ours):
         session.run_with_iobinding(binding)
 
 
-def test_host_steps_are_listed(ours, tmp_path):
+def test_host_steps_are_listed(ours):
     from onnxc.driver import compile_model
-    from onnxc.runtime.artifact import save
     made = model([node("SequenceAt", "s i", "p", "pick"), node("Neg", "p", "y")],
                  [sequence("s"), value("i", [], INT64)], [value("y", ["N", 3])])
     compiled = compile_model(made.SerializeToString())
@@ -467,8 +471,129 @@ def test_host_steps_are_listed(ours, tmp_path):
     session = ours.session(made)
     assert session.statistics()["host_ops"] == 1
     assert session.report()["host_ops"] == ["SequenceAt (pick)"]
-    with pytest.raises(Unsupported, match="host steps"):
-        save(compiled, tmp_path / "m.onnxc")
+
+
+# ---- artifacts, the cache, profiles ----------------------------------------------------------------------------------
+
+def steps_of_all_kinds(declared=True):
+    """A text, constants of texts and numbers, segments before and behind, a loop on a sequence, a branch."""
+    grown = graph([node("Add", "e one", "f"), node("SequenceInsert", "s f", "t")],
+                  loop_inputs(sequence("s", shape=[3])), [GOES_ON, sequence("t", shape=[3])])
+    mark = graph([node("StringConcat", "w star", "marked")], [], [value("marked", [1], STRING)])
+    keep = graph([node("Identity", "w", "kept")], [], [value("kept", [1], STRING)])
+    nodes = [node("Exp", "x", "e"), node("SequenceAt", "parts zero", "p"), node("Mul", "p e", "q"),
+             node("SequenceConstruct", "q", "s0"), node("Loop", "two", "s1", "loop", body=grown),
+             node("ConcatFromSequence", "s1", "y", axis=0),
+             node("If", "c", "z", "if", then_branch=mark, else_branch=keep)]
+    nodes[4].input[:] = ["two", "", "s0"]
+    parts = sequence("parts", shape=[3] if declared else None)
+    return model(nodes, [value("x", [3]), parts, value("w", [1], STRING), GOES_ON],
+                 [value("y", [None]), value("z", [1], STRING)],
+                 [helper.make_tensor("zero", INT64, [], [0]), helper.make_tensor("two", INT64, [], [2]),
+                  helper.make_tensor("one", FLOAT, [], [1.0]), helper.make_tensor("star", STRING, [1], [b"*"])],
+                 opset=20)
+
+
+def of_the_first():
+    """y = -s[0]."""
+    return model([node("SequenceAt", "s zero", "p"), node("Neg", "p", "y")], [sequence("s")], [value("y", None)],
+                 [helper.make_tensor("zero", INT64, [], [0])])
+
+
+STEPS_FEED = {"x": A[0], "parts": [A[1]], "w": np.array(["w"], object), "c": np.array(True)}
+
+
+def check_steps(session):
+    e = np.exp(A[0])
+    y, z = session.run(None, STEPS_FEED)
+    np.testing.assert_allclose(y, np.concatenate([A[1] * e, e + 1, e + 1]), rtol=1e-6)
+    assert z.tolist() == ["w*"]
+    assert session.run(["z"], {**STEPS_FEED, "c": np.array(False)})[0].tolist() == ["w"]
+
+
+def test_all_kinds_of_steps(engine):
+    check_steps(engine.session(steps_of_all_kinds()))
+    check_steps(engine.session(steps_of_all_kinds(declared=False)))
+
+
+def test_an_artifact_holds_host_steps(ours, tmp_path):
+    path = tmp_path / "m.onnxc"
+    ours.api.compile(steps_of_all_kinds().SerializeToString(), path)
+    ours.api.compile(steps_of_all_kinds().SerializeToString(), tmp_path / "again.onnxc")
+    assert path.read_bytes() == (tmp_path / "again.onnxc").read_bytes()
+    session = ours.api.InferenceSession(path)
+    check_steps(session)
+    assert session.statistics()["compilations"] == 0
+    assert len(session.report()["host_ops"]) == 8
+
+
+def test_an_artifact_with_host_steps_needs_no_compiler(ours, tmp_path):
+    """Run as a program where neither onnx nor llvmlite can be imported."""
+    path = tmp_path / "m.onnxc"
+    ours.api.compile(steps_of_all_kinds().SerializeToString(), path)
+    code = ("import sys\nfor name in ('onnx', 'llvmlite', 'google.protobuf'): sys.modules[name] = None\n"
+            "import numpy as np, onnxc\n"
+            f"y, z = onnxc.InferenceSession({str(path)!r}).run(None, dict(x=np.zeros(3, 'f'), parts=[np.ones(3, 'f')], "
+            "w=np.array(['w']), c=np.array(True)))\nprint(y.sum(), z)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "15.0 ['w*']\n"
+
+
+def test_an_artifact_of_what_only_a_run_tells_is_refused(ours, tmp_path):
+    with pytest.raises(Unsupported, match="the ranks of p, and an artifact"):
+        ours.api.compile(steps_of_all_kinds(declared=False).SerializeToString(), tmp_path / "m.onnxc")
+
+
+def test_an_artifact_that_meets_another_rank_than_declared(ours, tmp_path):
+    path = tmp_path / "m.onnxc"
+    ours.api.compile(of_the_first().SerializeToString(), path)
+    session = ours.api.InferenceSession(path)
+    same(session.run(None, {"s": [A]})[0], -A)
+    with pytest.raises(ours.errors.ModelRequiresCompilation, match="f32 of rank 1"):
+        session.run(None, {"s": [A[0]]})
+    same(ours.session(of_the_first()).run(None, {"s": [A[0]]})[0], -A[0])
+
+
+@pytest.mark.parametrize("change", [
+    lambda host: host.update(values=2), lambda host: host["steps"][0].update(inputs=[-1]),
+    lambda host: host["steps"][0].update(outputs=[]), lambda host: host.update(constants=[[0, {"texts": [1]}]]),
+    lambda host: host["steps"][-1].update(attrs={"x": {"no": "kind"}}), lambda host: host.pop("steps")],
+    ids=["values", "inputs", "outputs", "constants", "attributes", "no steps"])
+def test_a_plan_that_makes_no_sense_is_refused(ours, tmp_path, change):
+    from onnxc.runtime.artifact import ArtifactError
+    from tests.session.test_artifact import sealed
+    ours.api.compile(steps_of_all_kinds().SerializeToString(), tmp_path / "m.onnxc")
+    with pytest.raises(ArtifactError):
+        ours.api.InferenceSession(sealed((tmp_path / "m.onnxc").read_bytes(), lambda m: change(m["host"])))
+
+
+def test_the_cache_holds_host_steps(ours, tmp_path, monkeypatch):
+    from onnxc.runtime import cache
+    folder = cache.open_folder(tmp_path / "cache", 1 << 30)
+    monkeypatch.setattr(cache, "open_cache", lambda: folder)
+    for state in ("miss", "hit"):
+        session = ours.session(steps_of_all_kinds())
+        assert session.statistics()["cache"] == state
+        check_steps(session)
+    # A rank that nobody declared is compiled for in the run, whether the rest came out of the cache or not.
+    for state in ("miss", "hit"):
+        session = ours.session(of_the_first())
+        assert session.statistics()["cache"] == state
+        same(session.run(None, {"s": [A[0]]})[0], -A[0])
+    for _ in range(2):
+        assert ours.session(steps_of_all_kinds(declared=False)).statistics()["cache"] == "miss"
+
+
+def test_a_profile_has_host_steps_and_kernels(ours, tmp_path):
+    options = ours.api.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "p")
+    session = ours.session(steps_of_all_kinds(), options)
+    session.run(None, STEPS_FEED)
+    events = json.loads(Path(session.end_profiling()).read_text())
+    steps = [e["args"]["op_name"] for e in events if e["args"].get("host")]
+    assert sorted(steps) == sorted(["SequenceAt", "SequenceConstruct", "SequenceInsert", "SequenceInsert", "Loop",
+                                    "ConcatFromSequence", "StringConcat", "If"])
+    assert {"Exp", "Mul", "Add"} <= {e["args"].get("op_name") for e in events}
 
 
 def test_host_steps_may_be_cancelled(ours):

@@ -216,3 +216,24 @@ def test_a_session_keeps_its_functions():
     found = around(axis=1)
     onnxc.unregister_op(DOMAIN, "Median")
     np.testing.assert_allclose(found.run(None, {"x": X})[0], np.exp(-np.median(X, 1)), rtol=1e-6)
+
+
+def test_an_artifact_opens_where_the_operator_is_registered(tmp_path):
+    path = tmp_path / "m.onnxc"
+    model = made([own("Median", "x", "m", axis=1), node("Exp", "m", "y")], [value("x", ["N", 3])], [value("y", ["N"])])
+    onnxc.register_op(DOMAIN, "Median", median, outputs=lambda x, axis: [(x.dtype, x.shape[:1])])
+    try:
+        onnxc.compile(model.SerializeToString(), path)
+        found, = onnxc.InferenceSession(path).run(None, {"x": X})
+        np.testing.assert_allclose(found, np.exp(np.median(X, 1)), rtol=1e-6)
+    finally:
+        onnxc.unregister_op(DOMAIN, "Median")
+    with pytest.raises(errors.NotImplemented, match=r"'my_Median'.*onnxc.register_op\('com.example', 'Median', func"):
+        onnxc.InferenceSession(path)
+
+
+def test_an_artifact_needs_to_know_what_an_operator_gives(register, tmp_path):
+    register("Median", median)
+    model = made([own("Median", "x", "m", axis=1), node("Exp", "m", "y")], [value("x", ["N", 3])], [value("y", ["N"])])
+    with pytest.raises(errors.NotImplemented, match="the ranks of m.*`outputs` of onnxc.register_op"):
+        onnxc.compile(model.SerializeToString(), tmp_path / "m.onnxc")
