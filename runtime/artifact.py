@@ -37,7 +37,7 @@ from onnxc.ir.types import Tensor, dtype_named, dtype_of
 from onnxc.runtime import cpu
 from onnxc.runtime.artifact_host import PlanReader, PlanWriter
 from onnxc.runtime.compiled import Cache, CompiledModel, Signature
-from onnxc.runtime.digest import BLOCK, TreeChecksum, tree_checksum
+from onnxc.runtime.digest import BLOCK, Read, TreeChecksum, file_blocks, tree_checksum
 from onnxc.runtime.packing import pack
 
 __all__ = ["MAGIC", "ArtifactError", "ArtifactTargetError", "beside", "is_artifact", "open_artifact", "read_artifact",
@@ -192,7 +192,8 @@ def open_artifact(source: str | bytes | os.PathLike[str]) -> CompiledModel:
     ArtifactTargetError for code that this machine cannot run.
     """
     if isinstance(source, bytes):
-        return _Reader(memoryview(source), "the bytes").read()
+        data = memoryview(source)
+        return _Reader(data, "the bytes", lambda at: data[_DIGEST_END:][at:at + BLOCK]).read()
     shown = os.fsdecode(source)
     try:
         with open(source, "rb") as file:
@@ -207,14 +208,16 @@ def read_artifact(file: BinaryIO, shown: str, key: str | None = None) -> Compile
     """The compiled model in an open file, which is called `shown` in errors and has to have been saved with `key`."""
     size = os.fstat(file.fileno()).st_size
     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-    return _Reader(memoryview(data), shown).read(key)
+    return _Reader(memoryview(data), shown, file_blocks(file.fileno(), _DIGEST_END)).read(key)
 
 
 class _Reader:
     """Checks and reads one artifact. The arrays it makes keep the memory that they lie in."""
 
-    def __init__(self, data: memoryview, shown: str) -> None:
-        self._data, self._shown = data, shown
+    def __init__(self, data: memoryview, shown: str, blocks: Read) -> None:
+        """`blocks` reads what the digest is of: of a file by another way than `data`, the memory that it is mapped to,
+        in which so only what is used comes to lie."""
+        self._data, self._shown, self._blocks = data, shown, blocks
 
     def read(self, key: str | None = None) -> CompiledModel:
         manifest = self._manifest()
@@ -242,8 +245,7 @@ class _Reader:
                        f"{FORMAT}. Compile the model again.")
         if size != len(data):
             raise self._damage(f"it has {len(data)} bytes and should have {size}")
-        body = data[_DIGEST_END:]
-        digest = tree_checksum(len(body), lambda start: body[start:start + BLOCK], bytes(data[:_DIGEST_AT]))
+        digest = tree_checksum(size - _DIGEST_END, self._blocks, bytes(data[:_DIGEST_AT]))
         if digest != bytes(data[_DIGEST_AT:_DIGEST_END]):
             raise self._damage("its content does not match its checksum")
         try:

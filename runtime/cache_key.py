@@ -21,7 +21,7 @@ from typing import Any
 
 from onnxc.config import config
 from onnxc.runtime import cpu
-from onnxc.runtime.digest import BLOCK, tree_digest
+from onnxc.runtime.digest import BLOCK, file_blocks, tree_digest
 
 __all__ = ["CacheKey", "Content", "content_of", "key_of", "sources_digest"]
 
@@ -87,7 +87,7 @@ def _file_content(descriptor: int, path: str) -> Content | None:
     time.sleep(max(0.0, min(_TICK, _TICK - (time.time() - max(state.st_mtime, state.st_ctime)))))
     before = _identity(os.fstat(descriptor))
     # Reading, not mapping: a file that someone truncates meanwhile would end the process.
-    digest = tree_digest(state.st_size, lambda at: os.pread(descriptor, BLOCK, at))
+    digest = tree_digest(state.st_size, file_blocks(descriptor))
     return Content(digest.hex(), path, before) if _identity(os.fstat(descriptor)) == before else None
 
 
