@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy.typing as npt
 
@@ -23,9 +23,11 @@ from onnxc.runtime.ortvalue import OrtValue, OrtValueVector
 from onnxc.runtime.profiling import start_profile
 from onnxc.runtime.programs import Programs, Variant
 from onnxc.runtime.providers import chosen_providers
-from onnxc.runtime.report import AssignedSubgraph, assignment_of, report_of
 from onnxc.runtime.source import Source
 from onnxc.runtime.worker import Callback, Worker
+
+if TYPE_CHECKING:
+    from onnxc.runtime.report import AssignedSubgraph
 
 __all__ = ["InferenceSession"]
 
@@ -270,6 +272,7 @@ class InferenceSession:
         if self._sess_options.entry("session.record_ep_graph_assignment_info") != "1":
             raise Fail("Session configuration entry 'session.record_ep_graph_assignment_info' must be set to \"1\" to "
                        "retrieve EP graph assignment information.")
+        from onnxc.runtime.report import assignment_of  # with the IR's parser, which opening does without
         return assignment_of(self._plain.compiled)
 
     def get_tuning_results(self) -> list[dict[str, Any]]:
@@ -303,6 +306,7 @@ class InferenceSession:
         """What became of the model: `kernels`, each with the `nodes` that it was made of; `copies`; `host_ops`, the
         steps outside of native code; `placement` of nodes by provider; `passes` and `rewrites` of the compilation (none
         where it was done before) and its seconds; the `target`."""
+        from onnxc.runtime.report import report_of
         return report_of(self._plain.compiled)
 
     def release_memory(self) -> int:
