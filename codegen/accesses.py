@@ -15,13 +15,12 @@ from onnxc.ir.dims import (
     Bounds,
     DimLike,
     Shape,
+    linear_parts,
     product,
     provably_less,
     provably_nonneg,
     recombine,
     simplify,
-    substitute,
-    sym,
     symbols_of,
 )
 from onnxc.ir.types import DType, Mem, Scalar
@@ -103,11 +102,8 @@ def flat_index(access: Op, bounds: Bounds) -> DimLike:
 
 def linear_in(d: DimLike, axis: str) -> Linear | None:
     """`d` as a linear function of `axis`; None when it is not one (inside a division, a square ...)."""
-    if isinstance(d, int) or axis not in symbols_of(d):
-        return Linear(0, d)
-    rest = substitute(d, {axis: 0})
-    stride = substitute(d, {axis: 1}) - rest
-    return Linear(stride, rest) if stride * sym(axis) + rest == d else None
+    parts = linear_parts(d, axis)
+    return None if parts is None else Linear(*parts)
 
 
 class Accesses:

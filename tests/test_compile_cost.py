@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from benchmarks.compile_scaling import chain, measure
 from onnxc.codegen.llvm.program import build_program
@@ -31,3 +33,29 @@ def test_a_chain_of_equal_layers_has_few_kernels():
     code = build_program(module, Target.host())
     assert len(code.steps) >= 30
     assert len(code.kernels) <= 4
+
+
+def pyramid(levels: int) -> onnx.ModelProto:
+    """An image halved so many times, and all sizes of it averaged, one behind the other."""
+    nodes, outputs = [], []
+    for i in range(levels):
+        nodes += [helper.make_node("MaxPool", [f"x{i}"], [f"x{i + 1}"], kernel_shape=[3, 3], strides=[2, 2],
+                                   pads=[1, 1, 1, 1]),
+                  helper.make_node("Softmax", [f"x{i + 1}"], [f"s{i}"], axis=2),
+                  helper.make_node("Softmax", [f"s{i}"], [f"y{i}"], axis=3)]
+        outputs.append(helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, None))
+    image = helper.make_tensor_value_info("x0", TensorProto.FLOAT, ["N", 8, "H", "W"])
+    return helper.make_model(helper.make_graph(nodes, "g", [image], outputs),
+                             opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_sizes_are_computed_once():
+    """The offset of every buffer is made of sizes that are chains of divisions."""
+    counts = []
+    for levels in (4, 8):
+        module = import_to_ir(pyramid(levels).SerializeToString())
+        lower_to_program(module, CompileOptions())
+        definitions = {d.name: d.text for d in build_program(module, Target.host()).functions.definitions}
+        counts.append(sum(definitions[name].count("div ") for name in ("onnxc_plan", "onnxc_run")))
+    # Two sizes a level, and a few roundings of bytes for each buffer; chains written out anew would make it 4 times.
+    assert counts[1] <= 2.3 * counts[0]

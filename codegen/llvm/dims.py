@@ -12,9 +12,9 @@ from llvmlite import ir
 
 from onnxc.codegen.llvm.abi import I1, I64
 from onnxc.codegen.llvm.intrinsics import intrinsic
-from onnxc.ir.dims import Call, DimLike, provably_nonneg, symbols_of
+from onnxc.ir.dims import Call, DimLike, calls_of, provably_nonneg, symbols_of
 
-__all__ = ["DimEmitter", "constant", "splat", "widen"]
+__all__ = ["CheckedDims", "DimEmitter", "SizesOnce", "constant", "splat", "widen"]
 
 Rank = Callable[[str], int]
 
@@ -48,12 +48,13 @@ class DimEmitter:
     """Emits dims at `builder` over `env`; every symbol of the dims must be in it.
 
     `rank` orders symbols from outer to inner loops: sums are associated so that what does not depend on the inner
-    loops is added first, which lets LLVM move it out of them. With `overflow`, an i1 that `check` ors into is kept.
+    loops is added first, which lets LLVM move it out of them. Calls that `once` covers are its.
     """
 
-    def __init__(self, builder: ir.IRBuilder, env: Mapping[str, ir.Value], rank: Rank | None = None) -> None:
+    def __init__(self, builder: ir.IRBuilder, env: Mapping[str, ir.Value], rank: Rank | None = None,
+                 once: SizesOnce | None = None) -> None:
         self.builder, self.env = builder, env
-        self._rank = rank or (lambda name: 0)
+        self._rank, self._once = rank or (lambda name: 0), once
 
     def __call__(self, d: DimLike) -> ir.Value:
         """The value of `d`: an i64, or a vector where a symbol of it is one."""
@@ -87,6 +88,11 @@ class DimEmitter:
     def _atom(self, atom: str | Call) -> ir.Value:
         if isinstance(atom, str):
             return self.env[atom]
+        if self._once is not None and self._once.covers(atom):
+            return self._once.value(atom)
+        return self._call(atom)
+
+    def _call(self, atom: Call) -> ir.Value:
         if atom.fn in ("min", "max"):
             value = self(atom.args[0])
             for other in atom.args[1:]:
@@ -117,13 +123,54 @@ class DimEmitter:
         return getattr(self.builder, name)(a, b)
 
 
-class CheckedDims(DimEmitter):
-    """As `DimEmitter`, on scalars, with `failed`: an i1 that is true when any operation so far wrapped around, or a
-    number in a dim does not fit an i64."""
+class SizesOnce(DimEmitter):
+    """Calls over symbols that have their values where this is made, each emitted once, in a block of its own there:
+    a net's sizes are long chains of divisions, of which every place in its memory has dozens."""
 
     def __init__(self, builder: ir.IRBuilder, env: Mapping[str, ir.Value]) -> None:
+        """`builder` goes on in a new block behind that of the calls."""
+        block, rest = builder.append_basic_block("sizes"), builder.append_basic_block("behind.sizes")
+        builder.branch(block)
+        builder.position_at_end(rest)
+        own = ir.IRBuilder(block)
+        own.position_before(own.branch(rest))
+        super().__init__(own, dict(env), once=self)
+        self._values: dict[Call, ir.Value] = {}
+        self._covered: dict[Call, bool] = {}
+
+    def covers(self, call: Call) -> bool:
+        """Whether the symbols of a call are known, and it may be computed where it is not needed: nothing in it is
+        divided by what may be 0."""
+        if call not in self._covered:
+            divides = call.fn in ("floordiv", "mod")
+            self._covered[call] = self.env.keys() >= symbols_of(call.args) and \
+                (not divides or isinstance(call.args[1], int)) and all(map(self.covers, calls_of(call.args)))
+        return self._covered[call]
+
+    def value(self, call: Call) -> ir.Value:
+        """The value of a call that is covered."""
+        if call not in self._values:
+            self._values[call] = self._call(call)
+        return self._values[call]
+
+
+class CheckedDims(DimEmitter):
+    """As `DimEmitter`, on scalars, with `failed`: an i1 that is true when any operation so far wrapped around, or a
+    number in a dim does not fit an i64. Calls are emitted once: each use comes after the ones before it.
+
+    One that is made `after` another has its calls, and a `failed` of its own; where those of the other failed, it is
+    not reached.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, env: Mapping[str, ir.Value], after: CheckedDims | None = None) -> None:
         super().__init__(builder, env)
         self.failed: ir.Value = ir.Constant(I1, 0)
+        self._values: dict[Call, ir.Value] = {} if after is None else after._values
+
+    def _call(self, atom: Call) -> ir.Value:
+        if atom not in self._values:
+            self._values[atom] = super()._call(atom)
+        return self._values[atom]
 
     def _number(self, value: int) -> ir.Value:
         if not -1 << 63 <= value < 1 << 63:

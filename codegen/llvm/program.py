@@ -31,7 +31,7 @@ from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import I32, I64, PTR, KernelCode, KernelError
 from onnxc.codegen.llvm.control import makers
 from onnxc.codegen.llvm.denormals import flushing
-from onnxc.codegen.llvm.dims import CheckedDims, DimEmitter, constant
+from onnxc.codegen.llvm.dims import CheckedDims, DimEmitter, SizesOnce, constant
 from onnxc.codegen.llvm.emit import emit_kernel
 from onnxc.codegen.llvm.heap import give, heap_buffer, room, wrap
 from onnxc.codegen.llvm.intrinsics import intrinsic
@@ -198,8 +198,9 @@ class _ProgramEmitter:
         function.linkage = "internal"
         b = ir.IRBuilder(function.append_basic_block("entry"))
         values = self.symbol_values(b, function.args[0])
+        value: CheckedDims | None = None
         for kind, left, right, message in self.guards:
-            value = CheckedDims(b, values)
+            value = CheckedDims(b, values, value)
             a, c = value(left), value(right)
             holds = b.icmp_signed("==", a, c)
             if kind == "broadcast":
@@ -301,6 +302,7 @@ class _RunEmitter:
         self.heap: ir.Value | None = function.args[7] if len(function.args) > 7 else None
         self.values = program.symbol_values(builder, self.table)
         self.values[_THREADS] = self.threads
+        self.once = SizesOnce(builder, self.values)
         self.buffers: dict[Value, ir.Value] = {}
         self.pool = abi.load_slot(builder, self.context, abi.CONTEXT_POOL)
         self.cancel = abi.load_slot(builder, self.context, abi.CONTEXT_CANCEL)
@@ -325,7 +327,7 @@ class _RunEmitter:
     @property
     def dim(self) -> DimEmitter:
         """Emits dims over the symbols that have a value here."""
-        return DimEmitter(self.b, self.values)
+        return DimEmitter(self.b, self.values, once=self.once)
 
     def block(self, block: Block) -> list[Value]:
         """The steps of a block; what it yields. Symbols that get their value inside count only inside."""

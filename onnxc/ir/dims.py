@@ -14,12 +14,12 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Union
 
-__all__ = ["Bounds", "Dim", "DimLike", "Shape", "ceildiv", "dim_max", "dim_min", "evaluate", "floordiv", "mod",
-           "parse_dim", "product", "provably_less", "provably_nonneg", "recombine", "simplify", "substitute", "sym",
-           "symbols_of", "weight"]
+__all__ = ["Bounds", "Call", "Dim", "DimLike", "Shape", "calls_of", "ceildiv", "dim_max", "dim_min", "evaluate",
+           "floordiv", "linear_parts", "mod", "parse_dim", "product", "provably_less", "provably_nonneg", "recombine",
+           "simplify", "substitute", "sym", "symbols_of", "weight"]
 
 DimLike = Union[int, "Dim"]
 Shape = tuple[DimLike, ...]
@@ -31,19 +31,26 @@ _FUNCTIONS = ("floordiv", "mod", "min", "max")
 class Call:
     """An opaque application of one of `_FUNCTIONS` to dims; compared by value."""
 
-    __slots__ = ("_hash", "args", "fn")
+    __slots__ = ("_hash", "_text", "args", "fn")
 
     def __init__(self, fn: str, args: tuple[DimLike, ...]) -> None:
         self.fn, self.args = fn, args
         self._hash = hash((fn, args))
+        self._text: str | None = None
 
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Call) and self._hash == other._hash and (self.fn, self.args) == (other.fn, other.args)
+        return self is other or (isinstance(other, Call) and self._hash == other._hash
+                                 and (self.fn, self.args) == (other.fn, other.args))
 
     def __str__(self) -> str:
+        if self._text is None:
+            self._text = self._render()
+        return self._text
+
+    def _render(self) -> str:
         if self.fn in ("min", "max"):
             return f"{self.fn}({', '.join(map(str, self.args))})"
         sign = "//" if self.fn == "floordiv" else "%"
@@ -136,8 +143,8 @@ def _make(terms: Mapping[Monomial, int]) -> DimLike:
     kept = [(m, c) for m, c in terms.items() if c]
     if not kept:
         return 0
-    if len(kept) == 1 and kept[0][0] == ():
-        return kept[0][1]
+    if len(kept) == 1:
+        return kept[0][1] if kept[0][0] == () else Dim((kept[0],))
     kept.sort(key=lambda t: (not t[0], len(t[0]), tuple(map(_atom_key, t[0]))))
     return Dim(tuple(kept))
 
@@ -285,6 +292,11 @@ def _atoms(d: DimLike) -> Iterator[Atom]:
         yield from mono
 
 
+def calls_of(dims: Iterable[DimLike]) -> Iterator[Call]:
+    """The calls that stand in dims, those inside of other calls left out."""
+    return (atom for d in dims for atom in _atoms(d) if isinstance(atom, Call))
+
+
 def symbols_of(d: DimLike | Iterable[DimLike]) -> frozenset[str]:
     """The names of the symbols in a dim or in several."""
     if isinstance(d, int):
@@ -296,29 +308,31 @@ def symbols_of(d: DimLike | Iterable[DimLike]) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _symbols(d: Dim) -> frozenset[str]:
-    out: set[str] = set()
-    for atom in _atoms(d):
-        if isinstance(atom, str):
-            out.add(atom)
-        else:
-            out |= symbols_of(atom.args)
-    return frozenset(out)
+    return frozenset().union(*map(_atom_symbols, _atoms(d)))
 
 
-def _map_atoms(d: DimLike, leaf: Callable[[str], DimLike]) -> DimLike:
-    if isinstance(d, int):
+def _atom_symbols(atom: Atom) -> frozenset[str]:
+    return frozenset((atom,)) if isinstance(atom, str) else symbols_of(atom.args)
+
+
+def _map_atoms(d: DimLike, leaf: Callable[[str], DimLike], names: Collection[str] | None = None) -> DimLike:
+    """`d` with leaf(name) for each of the symbols `names` (None: for every one); what has none of them stays as it is:
+    kernels index with sizes that are long chains of divisions, and substitute axes that do not occur in these."""
+    if isinstance(d, int) or (names is not None and _symbols(d).isdisjoint(names)):
         return d
     total: DimLike = 0
     for mono, coef in d.terms:
-        part: DimLike = coef
+        same = () if names is None else tuple(a for a in mono if _atom_symbols(a).isdisjoint(names))
+        part: DimLike = _make({same: coef})
         for atom in mono:
-            part = part * (leaf(atom) if isinstance(atom, str) else _apply(atom, leaf))
+            if atom not in same:
+                part = part * (leaf(atom) if isinstance(atom, str) else _apply(atom, leaf, names))
         total = total + part
     return total
 
 
-def _apply(call: Call, leaf: Callable[[str], DimLike]) -> DimLike:
-    args = [_map_atoms(a, leaf) for a in call.args]
+def _apply(call: Call, leaf: Callable[[str], DimLike], names: Collection[str] | None) -> DimLike:
+    args = [_map_atoms(a, leaf, names) for a in call.args]
     if call.fn in ("min", "max"):
         return _extremum(call.fn, args)
     return floordiv(args[0], args[1]) if call.fn == "floordiv" else mod(args[0], args[1])
@@ -326,9 +340,22 @@ def _apply(call: Call, leaf: Callable[[str], DimLike]) -> DimLike:
 
 def substitute(d: DimLike, mapping: Mapping[str, DimLike]) -> DimLike:
     """`d` with the named symbols replaced."""
-    if isinstance(d, int) or not (_symbols(d) & mapping.keys()):
+    if isinstance(d, int) or _symbols(d).isdisjoint(mapping):
         return d
-    return _map_atoms(d, lambda s: mapping[s] if s in mapping else sym(s))
+    return _map_atoms(d, lambda s: mapping[s] if s in mapping else sym(s), mapping.keys())
+
+
+def linear_parts(d: DimLike, name: str) -> tuple[DimLike, DimLike] | None:
+    """(stride, rest), neither with the symbol `name`, such that d == stride * name + rest; None when there are none:
+    the symbol stands in a square, a division ..."""
+    strides: dict[Monomial, int] = {}
+    rest: dict[Monomial, int] = {}
+    for mono, coef in _terms(d):
+        others = tuple(a for a in mono if a != name)
+        if len(mono) > len(others) + 1 or any(name in _atom_symbols(a) for a in others):
+            return None
+        (rest if len(mono) == len(others) else strides)[others] = coef
+    return _make(strides), _make(rest)
 
 
 def evaluate(d: DimLike, env: Mapping[str, int]) -> int:
@@ -417,7 +444,9 @@ def _numeric_low(d: DimLike, positive: frozenset[str]) -> int | None:
     return low
 
 
+@functools.lru_cache(maxsize=1 << 16)     # both ends ask for both ends of what is inside: without, 2**depth of calls
 def _atom_range(atom: Atom, positive: frozenset[str]) -> tuple[int | None, int | None]:
+    """Bounds of an atom from below and above as numbers, as far as there are any."""
     if isinstance(atom, str):
         return (1 if atom in positive else 0), None
     lows = [a if isinstance(a, int) else _numeric_low(a, positive) for a in atom.args]

@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from onnxc.ir.dims import (
     Bounds,
     Dim,
+    DimLike,
+    calls_of,
     ceildiv,
     dim_max,
     dim_min,
     evaluate,
     floordiv,
+    linear_parts,
     mod,
     parse_dim,
     product,
@@ -248,3 +251,36 @@ def test_equal_dims_are_one_key(tree):
     again = parse_dim(str(d))
     assert {d: 1}[again] == 1
     assert len({d, again}) == 1
+
+
+def halved(times: int) -> DimLike:
+    """N halved and rounded up, as strided convolutions do it to an image."""
+    d: DimLike = sym("N")
+    for _ in range(times):
+        d = ceildiv(d, 2)
+    return d
+
+
+def test_long_chains_of_divisions_are_walked_once():
+    """Each end of a quotient's range needs both ends of its operand's: 2**60 steps if each were found anew."""
+    d = halved(60)
+    assert provably_nonneg(d)
+    assert not provably_nonneg(d - 1)
+    assert provably_less(sym("i"), d, Bounds({"i": d - 1}))
+    assert dim_max(d, 0) == d
+
+
+def test_what_a_substitution_does_not_touch_stays_as_it_is():
+    d = halved(30)
+    index = sym("i") * d + sym("j")
+    (call,) = calls_of([d])
+    assert next(calls_of([substitute(index, {"j": 5})])) is call
+    assert substitute(index, {"i": 2}) == 2 * d + sym("j")
+
+
+@pytest.mark.parametrize(("d", "parts"), [
+    ("3*i + j", ("3", "j")), ("i*N + i + 4", ("N + 1", "4")), ("i*i", None), ("(i // 2) + i", None), ("N", ("0", "N")),
+    ("i*(N // 2) - (j % 3)", ("(N // 2)", "-(j % 3)"))])
+def test_parts_of_what_is_linear(d, parts):
+    found = linear_parts(parse_dim(d), "i")
+    assert found == (None if parts is None else tuple(map(parse_dim, parts)))
