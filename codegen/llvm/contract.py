@@ -53,6 +53,7 @@ from onnxc.codegen.llvm.schedule_contract import (
     few_blocking,
     grain_of,
     reads_ahead,
+    reads_rows_ahead,
 )
 from onnxc.codegen.llvm.scope import KernelContext, Scope
 from onnxc.codegen.llvm.target import Target
@@ -134,9 +135,12 @@ class ContractEmitter:
         self.blocking: Blocking = blocking_of(func, schedule)
         self.tile = self.blocking.tile
         self.plan: Plan = plan_of(func, self.blocking.columns, self.tile.lanes, self.tile.dot)
-        if reads_ahead(self.plan, self.tile):
-            self.tile = dataclasses.replace(self.tile, ahead=True)
-            self.blocking = dataclasses.replace(self.blocking, tile=self.tile)
+        self.tile = dataclasses.replace(
+            self.tile,
+            ahead=reads_ahead(self.plan, self.tile),
+            rows_ahead=reads_rows_ahead(self.plan, self.tile) and not self.op.attrs["winograd"],
+        )
+        self.blocking = dataclasses.replace(self.blocking, tile=self.tile)
         self.row_part = row_part(func, target, self.tile.dot) if self.plan.rows is None else None
         coding = coding_of(target, self.plan)
         self.unpacked = None if coding is None else dataclasses.replace(self.tile, coding=coding)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from llvmlite import ir
 
 from onnxc.codegen.llvm.loops import I64, counted_loop, i64
-from onnxc.codegen.llvm.microkernel import ITEM_BYTES, Microkernel, byte_offset, microkernel
+from onnxc.codegen.llvm.microkernel import ITEM_BYTES, POINTER, Microkernel, byte_offset, microkernel
 from onnxc.codegen.llvm.microkernel_amx import amx_microkernel
 from onnxc.codegen.llvm.microkernel_bytes import byte_microkernel
 from onnxc.codegen.llvm.microkernel_narrow import narrow_microkernel
@@ -349,12 +349,22 @@ class _Contraction:
                 lines = b.mul(block.taps, block.steps)
                 following = byte_offset(b, start, b.mul(lines, panel.row_stride))
                 arguments.append(ahead_of(b, following, lines, index))
+            if tile.rows_ahead:
+                arguments += self._rows_ahead(b, chunk, index)
             call_microkernel(b, self.blocking, rows, vectors, arguments)
             with b.if_then(block.is_last):
                 self.holes.epilogue(b, Block(b.add(chunk.m0, first), rows, n0, columns, result, stride))
             return []
 
         counted_loop(builder, "tile", 0, chunk.tiles, 1, [], each_tile)
+
+    def _rows_ahead(self, builder: ir.IRBuilder, chunk: Chunk, index: ir.Value) -> list[ir.Value]:
+        """The first row of the tile behind number `index`, and its bytes for a step of this one."""
+        following = _minimum(builder, builder.add(index, i64(1)), builder.sub(chunk.tiles, i64(1)))
+        row, next_row = (builder.load(self._table_of(builder, i), typ=POINTER, align=POINTER_BYTES)
+                         for i in (index, following))
+        size = builder.sub(builder.ptrtoint(next_row, I64), builder.ptrtoint(row, I64))
+        return [next_row, _ceil_div_by(builder, size, _maximum(builder, self.depth, i64(1)))]
 
 
 def ahead_of(builder: ir.IRBuilder, block: ir.Value, lines: ir.Value, tile: ir.Value) -> ir.Value:

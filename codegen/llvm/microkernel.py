@@ -112,6 +112,7 @@ class Microkernel:
     signs: str = ""
     coding: Coding | None = None
     ahead: bool = False
+    rows_ahead: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in ACCUMULATORS:
@@ -129,7 +130,8 @@ class Microkernel:
         kind = f"{self.signs}_{self.dot}" if self.dot else self.dtype
         if self.coding is not None:
             kind = f"{kind}_{self.coding.name}"
-        return f"mk_{kind}_{self.rows}x{self.vectors}x{self.lanes}_p{self.pitch}{'_ahead' if self.ahead else ''}"
+        ahead = "_ahead" * self.ahead + "_rows" * self.rows_ahead
+        return f"mk_{kind}_{self.rows}x{self.vectors}x{self.lanes}_p{self.pitch}{ahead}"
 
     @property
     def group(self) -> int:
@@ -203,9 +205,11 @@ def function_type(spec: Microkernel) -> ir.FunctionType:
     (taps, depth, table, offset, panel, row_stride, tap_stride, tile, tile_stride, accumulate): `table` is
     ptr[taps][pitch]; `offset` bytes are added to every row pointer; step k of tap t of the panel is at
     `panel + t * tap_stride + k * row_stride` and row r of the tile at `tile + r * tile_stride`, all in bytes.
-    The tile is added to when `accumulate` is set, else written. `ahead` comes last, if there is one.
+    The tile is added to when `accumulate` is set, else written. Then comes `ahead`, if there is one,
+    and then `next_rows` and `pace` of `rows_ahead`.
     """
     parameters = ([POINTER, POINTER] if spec.coding is not None else []) + [POINTER] * spec.ahead
+    parameters += [POINTER, I64] * spec.rows_ahead
     return ir.FunctionType(ir.VoidType(), [I64, I64, POINTER, I64, POINTER, I64, I64, POINTER, I64, I1, *parameters])
 
 
@@ -227,7 +231,7 @@ def declared(module: ir.Module, spec: Microkernel) -> ir.Function:
     function.attributes.add("noinline")
     names = "taps depth table offset panel row_stride tap_stride tile tile_stride accumulate".split()
     names += ["scales", "zeros"] if spec.coding is not None else []
-    names += ["ahead"] * spec.ahead
+    names += ["ahead"] * spec.ahead + ["next_rows", "pace"] * spec.rows_ahead
     for argument, name in zip(function.args, names, strict=True):
         argument.name = name
     return function
@@ -293,7 +297,7 @@ class Emitter:
         rows, (*accumulators, panel) = self.row_pointers(builder, tap), carried
         if self.spec.ahead:
             done = builder.mul(builder.mul(tap, self.depth), i64(_CACHE_LINE))
-            self.next = byte_offset(builder, self.function.args[-1], done)
+            self.next = byte_offset(builder, self.function.args[10], done)
         starts = [builder.mul(part, i64(i)) for i in range(self.spec.sums + 1)]
 
         def steps(starts: Sequence[ir.Value]) -> Body:

@@ -109,6 +109,15 @@ def reads_ahead(plan: Plan, tile: Microkernel) -> bool:
     return packed and plain and isinstance(size, int) and size >= _BYTES_READ_AHEAD
 
 
+def reads_rows_ahead(plan: Plan, tile: Microkernel) -> bool:
+    """Whether tiles ask for the next tile's rows while they multiply: rows of floats, read where they lie. Cores' own
+    prefetchers notice a row only after its first lines, which come from memory or the third-level cache: a product of
+    3072x256x64 took .87 of the time, resnet50 .89 (Sapphire Rapids). A window's rows were the taps of others."""
+    several = not isinstance(plan.height, int) or plan.height > tile.rows
+    plain = tile.dtype == "f32" and not tile.dot and plan.narrow is None
+    return plan.rows is not None and not plan.taps and plain and several
+
+
 def coding_of(target: Target, plan: Plan) -> Coding | None:
     """How narrow weights lie in the panels of a plan; None where they are floats."""
     narrow, depth = plan.narrow, extent_of(plan.k)

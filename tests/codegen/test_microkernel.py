@@ -192,16 +192,17 @@ def test_jobs_together_make_the_whole():
     check(run(a, b, jobs), a, b)
 
 
-def test_reading_ahead_changes_no_bit_and_nothing_but_a_line_a_step():
+@pytest.mark.parametrize("ways", [{"ahead": True}, {"rows_ahead": True}, {"ahead": True, "rows_ahead": True}])
+def test_reading_ahead_changes_no_bit_and_nothing_but_a_line_a_step(ways):
     target = target_here("host")
     blocking = blocking_for(target, "f32")
     plain = replace(blocking, block_bytes=40 * blocking.row_bytes)
-    tile = replace(blocking.tile, ahead=True)
+    tile = replace(blocking.tile, **ways)
     a, b = operands(103, 3 * blocking.columns + 5, 100, "f32")
     ahead, expected = (Product(target, how)(a, b) for how in (replace(plain, tile=tile), plain))
     np.testing.assert_array_equal(ahead, expected)
     (loop,) = inner_loops(assembly_of(Target.parse("x86-64-v4"), tile))
-    assert loop.count("prefetch") == 1 and not SPILL.search(loop)
+    assert loop.count("prefetch") == len(ways) and not SPILL.search(loop)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 8, 20, 64])
