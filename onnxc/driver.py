@@ -20,7 +20,7 @@ from onnxc.config import config
 from onnxc.frontend import LoadedModel, import_model, load_model
 from onnxc.frontend.changes import Changes, changed
 from onnxc.frontend.external import external_locations
-from onnxc.hosting import compile_hosted
+from onnxc.hosting import compile_hosted, split_of
 from onnxc.ir.core import Module
 from onnxc.ir.dims import DimLike, substitute
 from onnxc.ir.printer import print_module
@@ -31,10 +31,7 @@ from onnxc.ir.verify import verify
 from onnxc.lowerings.lower import lower
 from onnxc.ops import load_all
 from onnxc.passes.pipeline import PIPELINE, Context, Pass, run
-from onnxc.passes.split_host import split_host
 from onnxc.runtime.compiled import Cache, CompiledModel, Signature
-from onnxc.runtime.custom import PYTHON_OPS
-from onnxc.runtime.host_ops import CONTAINER_OPS, HOST_OPS
 from onnxc.runtime.interrupt import give_up_on_interrupt
 
 __all__ = ["Changes", "CompileOptions", "Hook", "compile_model", "import_to_ir", "load_changed", "lower_to_program",
@@ -169,7 +166,7 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     imported = time.perf_counter()
     result_types = [type_text(v.type) for v in module.main.body.terminator.inputs]
     given = [v.type for v in module.main.args]
-    split = split_host(module, HOST_OPS, CONTAINER_OPS, PYTHON_OPS)
+    split = split_of(module)
     if split is not None:
         from onnxc.codegen.llvm.target import Target
         target = str(Target.parse(options.target))

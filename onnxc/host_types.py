@@ -178,6 +178,8 @@ def _held(attrs: Mapping[str, Any], types: Types) -> Type | None:
 
 
 RULES: dict[str, Rule] = {
+    "ImageDecoder": lambda attrs, types: 3, "TfIdfVectorizer": _same,
+    "Unique": lambda attrs, types: [1 if attrs.get("axis") is None else _same(attrs, types), 1, 1, 1],
     "StringConcat": _broadcast, "StringSplit": _split_text, "RegexFullMatch": _same, "StringNormalizer": _same,
     "Equal": _broadcast, "Cast": _cast, "Concat": _same, "Gather": _gather, "Reshape": _reshape, "Unsqueeze": _axes(1),
     "Squeeze": _axes(-1), "Shape": _shape, "Where": _broadcast,

@@ -17,16 +17,24 @@ from onnxc.ir.parser import parse_module
 from onnxc.ir.printer import print_module
 from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import Seq, Tensor, Type, dtype_named, tensor_of
-from onnxc.passes.split_host import HostNode, Segment, Split
+from onnxc.passes.seed_random import seed_random
+from onnxc.passes.split_host import HostNode, Segment, Split, split_host
 from onnxc.python_ops import promised_types
 from onnxc.runtime.compiled import CompiledModel, Empty, Form, HostPlan, HostStep, NativeStep, Signature
 from onnxc.runtime.custom import PYTHON_OPS
+from onnxc.runtime.host_ops import CONTAINER_OPS, HOST_OPS, ONLY_HOST_OPS
 
-__all__ = ["compile_hosted"]
+__all__ = ["compile_hosted", "split_of"]
 
 CompileModule = Callable[[Module], CompiledModel]
 Types = list["Type | None"]
 _MOST_PASSES = 4        # over the body of a loop, until the types of what it carries stand still
+
+
+def split_of(module: Module) -> Split | None:
+    """The steps of a module as imported, which is taken apart; None where all of it is native."""
+    seed_random(module)
+    return split_host(module, HOST_OPS, CONTAINER_OPS, (*PYTHON_OPS, *ONLY_HOST_OPS))
 
 
 def compile_hosted(module: Module, split: Split, given: Sequence[Type], result_types: Sequence[str],

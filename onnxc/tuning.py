@@ -25,14 +25,12 @@ from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.schedule import Choose, Schedule
 from onnxc.driver import CompileOptions, emit, import_to_ir, load_changed, pass_context
 from onnxc.errors import InvalidArgument
+from onnxc.hosting import split_of
 from onnxc.ir.core import Func, Module, Op, Ref, Value
 from onnxc.ir.dims import evaluate, sym
 from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import U8, DType, Mem
 from onnxc.passes.pipeline import PIPELINE, passes_named, run
-from onnxc.passes.split_host import split_host
-from onnxc.runtime.custom import PYTHON_OPS
-from onnxc.runtime.host_ops import CONTAINER_OPS, HOST_OPS
 from onnxc.runtime.program import NativeProgram
 from onnxc.tuned import Notes, named, open_notes
 
@@ -73,7 +71,7 @@ def tune_model(model: str | bytes | os.PathLike[str], options: CompileOptions, d
         raise InvalidArgument("Tuning keeps what it finds in the cache folder, and the cache is off or only read: "
                               "change or unset ONNXC_CACHE.")
     module = import_to_ir(load_changed(model, options), options)
-    if split_host(module, HOST_OPS, CONTAINER_OPS, PYTHON_OPS) is not None:
+    if split_of(module) is not None:
         raise InvalidArgument("The model has steps that run in Python; its native parts are tuned as they are compiled "
                               "with ONNXC_TUNE set.")
     say("up to its schedules")

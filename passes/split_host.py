@@ -201,7 +201,7 @@ class _Splitter:
         outputs = tuple(map(self.number, results))
         wanted = {op: self.crossing(op) for op in ops}
         steps: list[Segment | HostNode] = []
-        for level in range(1 + max(self.levels.values(), default=0)):
+        for level in range(-1, 1 + max(self.levels.values(), default=0)):
             nodes = [self.host_node(op) for op in host.get(level, ())]
             if level in native:
                 steps.append(self.segment(native[level], wanted))
@@ -221,8 +221,10 @@ class _Splitter:
         return self.module.constants[attr.name] if isinstance(attr, Ref) else attr
 
     def level(self, op: Op) -> int:
+        """Of native ops from 0 on; of host ops that need nothing native, -1."""
         before = [v.op for v in op.inputs if v.op is not None and v.op.name != "t.const"]
-        return max((self.levels[p] + (p in self.hosted and op not in self.hosted) for p in before), default=0)
+        native = op not in self.hosted
+        return max((self.levels[p] + (p in self.hosted and native) for p in before), default=0 if native else -1)
 
     def crossing(self, op: Op) -> list[Value]:
         """The results that ops of other steps, or the block's end, use."""

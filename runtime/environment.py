@@ -8,6 +8,8 @@ import platform
 import sys
 from pathlib import Path
 
+from onnxc.runtime import randomness
+
 __all__ = ["disable_telemetry_events", "enable_telemetry_events", "get_build_info", "get_version_string",
            "has_collective_ops", "preload_dlls", "print_debug_info", "set_global_thread_pool_sizes", "set_seed"]
 
@@ -36,8 +38,9 @@ def print_debug_info() -> None:
 
 
 def set_seed(seed: int) -> None:
-    """Accepted: operators of random numbers take their seeds from the model."""
-    operator.index(seed)
+    """Begins the random numbers of operators that have no seed of their own anew: the same follow after the same
+    seed."""
+    randomness.set_seed(operator.index(seed))
 
 
 def has_collective_ops() -> bool:

@@ -17,18 +17,26 @@ import numpy.typing as npt
 from onnxc.errors import InvalidArgument
 from onnxc.ir.types import dtype_of_onnx
 from onnxc.runtime.host_control import CONTROL_OPS
+from onnxc.runtime.host_images import decode_image
+from onnxc.runtime.randomness import generator
 
-__all__ = ["CONTAINER_OPS", "HOST_OPS"]
+__all__ = ["CONTAINER_OPS", "HOST_OPS", "ONLY_HOST_OPS", "STATEFUL_OPS"]
 
 Array = npt.NDArray[Any]
 Attrs = Mapping[str, Any]
 HostOp = Callable[..., Any]
 
 HOST_OPS: dict[str, HostOp] = dict(CONTROL_OPS)
+#: Those with a state: of a node's attributes they make a function such as HOST_OPS has, one for each open program.
+STATEFUL_OPS: dict[str, Callable[[Attrs], HostOp]] = {}
 #: Those that a program needs no host for where the parts of the container are known when it is compiled.
 CONTAINER_OPS = ("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt",
                  "SequenceLength", "ConcatFromSequence", "SplitToSequence", "Optional", "OptionalHasElement",
                  "OptionalGetElement", "Identity")
+
+
+#: Those that native code has no form of, whatever their inputs are.
+ONLY_HOST_OPS = ("ai.onnxc.RandomSeed", "ImageDecoder")
 
 
 def _host(fn: HostOp) -> HostOp:
@@ -82,6 +90,56 @@ def StringNormalizer(attrs: Attrs, x: Array) -> Array:
     stop = {word if exact else word.lower() for word in attrs.get("stopwords", ())}
     kept = [change(word) for word in x.ravel() if (word if exact else word.lower()) not in stop] or [""]
     return _texts(kept, (len(kept),) if x.ndim == 1 else (1, len(kept)))
+
+
+@_host
+def TfIdfVectorizer(attrs: Attrs, x: Array) -> Array:
+    """Of texts; numbers are counted in native code."""
+    if x.ndim > 2:
+        raise InvalidArgument(f"TfIdfVectorizer: the input has the shape {list(x.shape)}; expected [C] or [N, C]")
+    columns, width = _pooled(attrs), max(attrs["ngram_indexes"]) + 1
+    rows = x if x.ndim == 2 else x.reshape(1, -1)
+    counts = np.zeros((len(rows), width), np.int64)
+    for row, words in zip(counts, rows.tolist(), strict=True):
+        for length in sorted({len(gram) for gram in columns}):
+            for step in range(1, (attrs["max_skip_count"] if length > 1 else 0) + 2):
+                for start in range(len(words) - (length - 1) * step):
+                    for column in columns.get(tuple(words[start:start + (length - 1) * step + 1:step]), ()):
+                        row[column] += 1
+    found = (counts > 0 if attrs["mode"] == "IDF" else counts).astype(np.float32)
+    if attrs["mode"] != "TF" and attrs.get("weights"):
+        found *= np.array(attrs["weights"][:width], np.float32)
+    return found if x.ndim == 2 else found[0]
+
+
+def _pooled(attrs: Attrs) -> dict[tuple[str, ...], list[int]]:
+    """The columns that count each n-gram of the pool, of those lengths that count."""
+    pool, starts = attrs["pool_strings"], attrs["ngram_counts"]
+    found: dict[tuple[str, ...], list[int]] = {}
+    number = 0
+    for i, (start, end) in enumerate(zip(starts, [*starts[1:], len(pool)], strict=True)):
+        for at in range(start, end, i + 1):
+            if attrs["min_gram_length"] <= i + 1 <= attrs["max_gram_length"]:
+                found.setdefault(tuple(pool[at:at + i + 1]), []).append(attrs["ngram_indexes"][number])
+            number += 1
+    return found
+
+
+@_host
+def Unique(attrs: Attrs, x: Array) -> tuple[Array, Array, Array, Array]:
+    """Of texts; numbers are told apart in native code."""
+    axis = attrs.get("axis")
+    rows = x.reshape(-1, 1) if axis is None else np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
+    places: dict[tuple[str, ...], list[int]] = {}
+    for i, row in enumerate(map(tuple, rows.tolist())):
+        places.setdefault(row, []).append(i)
+    groups = [places[row] for row in (sorted(places) if attrs.get("sorted", 1) else places)]
+    first = np.array([group[0] for group in groups], np.int64)
+    inverse = np.empty(len(rows), np.int64)
+    for number, group in enumerate(groups):
+        inverse[group] = number
+    values = np.take(x.reshape(-1) if axis is None else x, first, axis or 0)
+    return values, first, inverse, np.array([len(group) for group in groups], np.int64)
 
 
 @_host
@@ -249,6 +307,22 @@ def OptionalGetElement(attrs: Attrs, value: Any) -> Any:
     if value is None:
         raise InvalidArgument("OptionalGetElement: the optional has no value")
     return value
+
+
+# ---- random numbers, images ------------------------------------------------------------------------------------------
+
+def _random_seed(attrs: Attrs) -> HostOp:
+    """A number for each run, of the node's seed and how many came before; without one, of the process's generator."""
+    given = attrs.get("seed")
+    own = None if given is None else np.random.default_rng(int(np.float32(given).view(np.uint32)))
+
+    def draw(attrs: Attrs) -> Array:
+        return np.array((own or generator()).integers(0, 1 << 64, dtype=np.uint64))
+    return draw
+
+
+HOST_OPS["ImageDecoder"] = decode_image
+STATEFUL_OPS["ai.onnxc.RandomSeed"] = _random_seed
 
 
 # ---- ai.onnx.ml ------------------------------------------------------------------------------------------------------

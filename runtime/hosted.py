@@ -22,7 +22,7 @@ from onnxc.ir.types import ALL_DTYPES, STR, Tensor, dtype_named, dtype_of
 from onnxc.runtime.compiled import CompiledModel, Form, HostPlan, HostStep, NativeStep
 from onnxc.runtime.custom import PYTHON_OPS, PythonOp
 from onnxc.runtime.host_control import Body
-from onnxc.runtime.host_ops import HOST_OPS
+from onnxc.runtime.host_ops import HOST_OPS, STATEFUL_OPS
 from onnxc.runtime.profiling import Profile
 from onnxc.runtime.program import NativeProgram
 
@@ -183,8 +183,12 @@ Call = Callable[[HostStep, Any, list[Any]], tuple[Any, ...]]
 
 def _function_of(step: HostStep) -> Call:
     """What runs a step."""
+    if step.op in STATEFUL_OPS:
+        own = STATEFUL_OPS[step.op](step.attrs)
+        return lambda step, attrs, inputs: _call(own, step, attrs, inputs)
     if step.op in HOST_OPS:
-        return _call
+        fn = HOST_OPS[step.op]
+        return lambda step, attrs, inputs: _call(fn, step, attrs, inputs)
     if step.op not in PYTHON_OPS:
         domain, _, name = step.op.rpartition(".")
         raise errors.NotImplemented(f"{_named(step)} is an operator in Python that is not registered here: call "
@@ -201,9 +205,9 @@ def _failed(step: HostStep, what: object) -> str:
     return f"Non-zero status code returned while running {step.op} node. Name:'{step.loc}' Status Message: {what}"
 
 
-def _call(step: HostStep, attrs: Any, inputs: list[Any]) -> tuple[Any, ...]:
+def _call(fn: Callable[..., Any], step: HostStep, attrs: Any, inputs: list[Any]) -> tuple[Any, ...]:
     try:
-        out = HOST_OPS[step.op](attrs, *inputs)
+        out = fn(attrs, *inputs)
     except InvalidArgument as error:
         raise InvalidArgument(_failed(step, error.message)) from error.__cause__
     except (ValueError, IndexError, TypeError, KeyError) as error:

@@ -49,6 +49,7 @@ LAZILY: dict[tuple[str, str], str] = {
     ("onnxc.runtime.cache", "platformdirs"): "where the cache lies; running an artifact needs no cache",
     ("onnxc.runtime.cache", "filelock"): "two who compile the same; running an artifact needs no cache",
     ("onnxc.codegen.llvm.target", "onnxc.runtime.cpu"): "one place asks for what the system has to permit",
+    ("onnxc.runtime.host_images", "PIL"): "a model that decodes images; others do without the package",
     ("onnxc.runtime.loader", "llvmlite"): "hosts whose object format the loader does not read",
 }
 

@@ -14,6 +14,7 @@ from onnxc.ir.types import BOOL, F32, F64, I64, U64
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.data_sizes import read_dim, sizes_of
 from onnxc.lowerings.elementwise import element_type
+from onnxc.lowerings.random import kept_share
 from onnxc.lowerings.table import lowering
 
 __all__: list[str] = []
@@ -137,10 +138,7 @@ def Trilu(b: Lowering, input: Value, k: Value | None = None, *, upper: int = 1) 
 @lowering
 def Dropout(b: Lowering, data: Value, ratio: Value | None = None, training_mode: Value | None = None, *,
             seed: int | None = None) -> tuple[Value, Value | None]:
-    if training_mode is not None:
-        training = b.constant(training_mode)
-        if training is None or bool(training.reshape(-1)[0]):
-            share = b.constant(ratio) if ratio is not None else np.asarray(0.5)
-            if training is None or share is None or float(share.reshape(-1)[0]) != 0:
-                b.refuse("training mode is not supported")
+    training = b.constant(training_mode)
+    if training_mode is not None and (training is None or bool(training.reshape(-1)[0])):
+        return kept_share(b, data, b.scalar(0.5, F32) if ratio is None else ratio, training_mode)
     return data, b.broadcast_to(b.scalar(True, BOOL), b.shape(data)) if b.wants(1) else None

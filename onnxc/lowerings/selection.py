@@ -10,10 +10,10 @@ from onnxc.ir.types import BOOL, F32, I64
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.table import lowering
 
-__all__: list[str] = []
+__all__ = ["kept_places"]
 
 
-def _kept(b: Lowering, mask: Value) -> Value:
+def kept_places(b: Lowering, mask: Value) -> Value:
     """The positions at which a mask of one axis holds, in order: as many as data says."""
     n = b.shape(mask)[0]
     ones = b.cast(mask, I64)
@@ -41,7 +41,7 @@ def NonZero(b: Lowering, X: Value) -> Value:
     shape = b.shape(X) or (1,)
     flat = b.reshape(X, (product(shape),))
     mask = flat if b.dtype(flat) == BOOL else b.map("ne", flat, b.scalar(0, flat))
-    kept = _kept(b, mask)
+    kept = kept_places(b, mask)
     rows = [b.reshape(v, (1, *b.shape(v))) for v in _digits(b, kept, shape)]
     return rows[0] if len(rows) == 1 else b.value("t.concat", *rows, axis=0)
 
@@ -56,7 +56,7 @@ def Compress(b: Lowering, input: Value, condition: Value, *, axis: int | None = 
     if mask is not None:
         return b.value("t.gather", flat, b.const(mask.nonzero()[0]), axis=at)
     b.at_most(b.shape(condition)[0], b.shape(flat)[at], "the condition is longer than the axis")
-    return b.value("t.gather", flat, _kept(b, condition), axis=at)
+    return b.value("t.gather", flat, kept_places(b, condition), axis=at)
 
 
 @lowering
@@ -79,7 +79,7 @@ def NonMaxSuppression(b: Lowering, boxes: Value, scores: Value, max_output_boxes
         for v, default in ((iou_threshold, 0.0), (score_threshold, -np.inf)))]
     chosen = b.value("t.nms", _corners(b, boxes, bool(center_point_box)), scores, *limits, most=most)
     flat = b.reshape(chosen, (batch * classes * most,))
-    kept = _kept(b, b.map("ge", flat, b.scalar(0, I64)))
+    kept = kept_places(b, b.map("ge", flat, b.scalar(0, I64)))
     first, second, _ = _digits(b, kept, (batch, classes, most))
     columns = [first, second, b.value("t.gather", flat, kept, axis=0)]
     return b.value("t.concat", *(b.reshape(v, (*b.shape(v), 1)) for v in columns), axis=1)

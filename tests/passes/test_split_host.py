@@ -40,12 +40,17 @@ def steps(text):
      ["SequenceConstruct", "SequenceAt"]),
     ('%n = onnx.Neg(%a) : f32[N]\n %p = onnx.SequenceAt(%s, %i) : f32[*]\n %q = onnx.Add(%n, %p) : f32[*]\n'
      '%r = onnx.Exp(%n) : f32[N]\n %u = onnx.Mul(%q, %r) : f32[*]\n return(%u)', "f32[*]",
-     ["Neg Exp", "SequenceAt", "Add Mul"]),
+     ["SequenceAt", "Neg Add Exp Mul"]),
+    ('%n = onnx.Neg(%a) : f32[N]\n %y = onnx.SequenceConstruct(%n, %a) : seq<f32[N]>\n'
+     '%p = onnx.SequenceAt(%y, %i) : f32[*]\n %q = onnx.Add(%n, %p) : f32[*]\n %r = onnx.Exp(%n) : f32[N]\n'
+     '%u = onnx.Mul(%q, %r) : f32[*]\n return(%u)', "f32[*]",
+     ["Neg Exp", "SequenceConstruct", "SequenceAt", "Add Mul"]),
     ('%e = onnx.Equal(%t, %t) : bool[N]\n %f = onnx.Not(%e) : bool[N]\n %l = onnx.SequenceLength(%s) : i64[]\n'
      'return(%f, %l)', "bool[N], i64[]", ["Equal", "SequenceLength", "Not"]),
     ('%n = onnx.Neg(%a) : f32[N]\n %y = onnx.SequenceConstruct(%n, %a) : seq<f32[N]>\n return(%y)', "seq<f32[N]>",
      ["Neg", "SequenceConstruct"]),
-], ids=["native", "known place", "place in a run", "two segments", "host first", "sequence out"])
+], ids=["native", "known place", "place in a run", "host first, one segment", "two segments", "host first",
+        "sequence out"])
 def test_steps(body, result, expected):
     arguments = {"a": "f32[N]", "i": "i64[]", "t": "str[N]", "s": "seq<f32[*]>"}
     used = [f"%{name}: {kind}" for name, kind in arguments.items() if f"%{name}," in body or f"%{name})" in body]

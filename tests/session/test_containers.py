@@ -540,7 +540,7 @@ def test_an_artifact_with_host_steps_needs_no_compiler(ours, tmp_path):
 
 
 def test_an_artifact_of_what_only_a_run_tells_is_refused(ours, tmp_path):
-    with pytest.raises(Unsupported, match="the ranks of p, and an artifact"):
+    with pytest.raises(Unsupported, match="the ranks of p, e, and an artifact"):
         ours.api.compile(steps_of_all_kinds(declared=False).SerializeToString(), tmp_path / "m.onnxc")
 
 
@@ -556,7 +556,8 @@ def test_an_artifact_that_meets_another_rank_than_declared(ours, tmp_path):
 
 @pytest.mark.parametrize("change", [
     lambda host: host.update(values=2), lambda host: host["steps"][0].update(inputs=[-1]),
-    lambda host: host["steps"][0].update(outputs=[]), lambda host: host.update(constants=[[0, {"texts": [1]}]]),
+    lambda host: next(s for s in host["steps"] if "programs" in s).update(outputs=[]),
+    lambda host: host.update(constants=[[0, {"texts": [1]}]]),
     lambda host: host["steps"][-1].update(attrs={"x": {"no": "kind"}}), lambda host: host.pop("steps")],
     ids=["values", "inputs", "outputs", "constants", "attributes", "no steps"])
 def test_a_plan_that_makes_no_sense_is_refused(ours, tmp_path, change):
