@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxc.ir.core import Module, Op, Value
-from onnxc.ir.dims import DimLike
+from onnxc.ir.dims import DimLike, provably_nonneg
 from onnxc.ir.registry import lookup
 from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite, rule
 from onnxc.ops.fold import parse_spec
@@ -108,6 +108,23 @@ def _window_of_one(m: Match) -> Value | None:
     single = all(s == 1 for s in (*a["size"], *a["stride"])) and all(d == 0 for d in a["low"])
     places = tuple(dims(x)[i] for i in a["axes"])
     return m.builder.value("t.reshape", x, shape=dims(m.op.result)) if single and places == a["out"] else None
+
+
+@rule("window-of-pad", root="t.window")
+def _window_of_pad(m: Match) -> Value | None:
+    """What a window finds outside of its operand may as well be what the operand was padded with."""
+    pad, axes = m.made_by(m.op.operand(0), "t.pad"), m.op.attr("axes")
+    if pad is None or pad.attr("mode") != "constant":
+        return None
+    filled = scalar_constant(m, pad.operands[1]) if len(pad.operands) > 1 and pad.operands[1] is not None else 0.0
+    if filled != m.op.attr("fill"):
+        return m.no("the window finds something else outside")
+    low, high = pad.attr("low"), pad.attr("high")
+    for axis, amounts in enumerate(zip(low, high, strict=True)):
+        if not all(d == 0 if axis not in axes else provably_nonneg(d) for d in amounts):
+            return m.no("the pad cuts, or pads another axis")
+    moved = tuple(d + low[axis] for axis, d in zip(axes, m.op.attr("low"), strict=True))
+    return m.builder.value("t.window", pad.operand(0), **{**m.op.attrs, "low": moved})
 
 
 # ---- arithmetic ----------------------------------------------------------------------------------------------------
@@ -217,4 +234,4 @@ def _without(m: Match, v: Value, letters: str, gone: set[str]) -> Value:
 
 
 _RULES = RuleSet.of(globals())
-VIEW_RULES = RuleSet(r for r in _RULES if "transpose" in r.name or "reshape" in r.name)
+VIEW_RULES = RuleSet(r for r in _RULES if any(word in r.name for word in ("transpose", "reshape", "window")))

@@ -181,9 +181,9 @@ class Grouping:
         """Make what `op` reads a root, views looked through, so that a contraction reads memory through `op`."""
         v = op.operand(0)
         while v not in self.roots and not is_given(v):
-            if v.op is None or v.op.name not in VIEWS:
-                if v.op is None or v.op.name in _CONDITIONAL:
-                    return False
+            if v.op is None or v.op.name == "t.window":
+                return False            # windows in memory are copies of it
+            if v.op.name not in VIEWS:
                 self.roots.add(v)
                 return True
             v = v.op.operand(0)
