@@ -15,8 +15,9 @@ from typing import cast
 
 from onnxc.ir.core import Func, Module, Op, Ref, Value
 from onnxc.ir.dims import DimLike, product, provably_nonneg, sym, symbols_of
-from onnxc.ir.types import Mem
+from onnxc.ir.types import Mem, Scalar
 from onnxc.passes.fuse import symbols_in
+from onnxc.passes.kernel_builder import element_type
 
 __all__ = ["append_in_place"]
 
@@ -106,8 +107,12 @@ def _copied(module: Module, main: Func, launch: Op, present: Value) -> Value | N
     region = loop.regions[0]
     loads = [op for op in region.ops if op.name == "k.load"]
     stores = [op for op in region.ops if op.name == "k.store"]
-    if len(loads) != 1 or len(stores) != 1 or any(op.name not in ("k.load", "k.store", "s.cast") for op in region.ops):
+    casts = [op for op in region.ops if op.name == "s.cast"]
+    if len(loads) != 1 or len(stores) != 1 or len(region) != 2 + len(casts):
         return None
+    exact = (Scalar(past.mem.dtype), Scalar(element_type(past.mem.dtype)))
+    if any(op.result.type not in exact for op in casts):
+        return None                 # what is stored has been rounded
     load, store = loads[0], stores[0]
     plain = not load.attrs["where"] and not store.attrs["where"] and store.attrs["combine"] is None
     extents = dict(zip(map(str, _tuple(loop, "axes")), _tuple(loop, "extents"), strict=True))

@@ -44,6 +44,8 @@ def _attention(m: Match) -> Value | None:
     scores = _scores(weights)
     if scores is None:
         return m.no("the softmax is not computed from one product of the same number of elements")
+    if scores.result.tensor.dtype != F32:
+        return m.no("the softmax is not computed in f32")
     specs = _specs(scores.product, m.op)
     if specs is None:
         return m.no("the products have other axes than those of attention")
@@ -190,7 +192,7 @@ def _product_behind(v: Value) -> Op | None:
             continue
         if op.name == "t.contract":
             return op
-        if is_elementwise(op) or op.name in ("t.reshape", "t.cast"):
+        if is_elementwise(op) or op.name == "t.reshape":
             new = [x for x in op.inputs if x.tensor.size == size and x not in seen]
             seen.update(new)
             stack.extend(reversed(new))
@@ -203,7 +205,7 @@ def _keeps_elements(op: Op, product: Op) -> bool:
         return False
     if op.name == "t.reshape":
         return op.result.dims[-1:] == op.operand(0).dims[-1:]
-    return is_elementwise(op) or op.name == "t.cast"
+    return is_elementwise(op)
 
 
 def _unscaled(m: Match, operands: Sequence[Value]) -> tuple[list[Value], list[float]]:

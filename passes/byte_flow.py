@@ -70,9 +70,12 @@ def _least(dtype: DType) -> int:
 def _greatest_byte(m: Match) -> Value | None:
     if m.op.attr("kind") != "max":
         return None
-    x = _scaled(m, m.op.operand(0))
-    if x is None or not m.only_use(m.op.operand(0)) or any(view.result.tensor.size == 0 for view in x.views):
+    v = m.op.operand(0)
+    x = _scaled(m, v)
+    if x is None or not m.only_use(v):
         return None
+    if any(not isinstance(dims(v)[a], int) or dims(v)[a] == 0 for a in m.op.attr("axes")):
+        return m.no("there may be no element, of which -inf is the greatest")
     windows = [view for view in x.views if view.name == "t.window"]
     if not all(_reaches_in(view) for view in windows):
         return m.no("a window may lie in the padding as a whole")
@@ -172,7 +175,9 @@ def _quantisation(m: Match, cast: Op) -> _Quantisation | None:
         ops.append(op)
         v = op.operand(0)
     least = _least(to)
-    if v.tensor.dtype != F32 or (limits["t.max"], limits["t.min"]) != (least - zero, least + 255 - zero):
+    if v.tensor.dtype != F32 or dims(v) != dims(cast.result):
+        return None
+    if (limits["t.max"], limits["t.min"]) != (least - zero, least + 255 - zero):
         return None
     return _Quantisation(v, limits["t.div"], int(zero), tuple(reversed(ops)))
 

@@ -34,7 +34,7 @@ def dims(v: Value) -> tuple[DimLike, ...]:
 
 
 def scalar_constant(m: Match, v: Value) -> float | None:
-    """The number in a constant of one element (rank included: it must not broadcast the other side)."""
+    """The number in a constant of one element, of any rank: where that is the greater one, it adds axes to a result."""
     array = m.const(v)
     return None if array is None or array.size != 1 else float(array.reshape(-1)[0])
 

@@ -11,12 +11,11 @@ from collections.abc import Hashable, Sequence
 
 from onnxc.ir.core import Block, Func, Module, Op, Value
 from onnxc.ir.dims import Dim, DimLike
-from onnxc.ir.registry import lookup
 from onnxc.ir.types import F32, DType, Mem, Scalar
 from onnxc.ops.attention import KERNEL_AXES
 from onnxc.ops.fold import parse_spec
 from onnxc.passes.clean import attr_key
-from onnxc.passes.epilogues import PRODUCTS
+from onnxc.passes.epilogues import PRODUCTS, is_elementwise
 from onnxc.passes.forms import scattered
 from onnxc.passes.indexing import Index, reshape_index
 from onnxc.passes.kernel_builder import Demand, NotFusable, element_type
@@ -25,10 +24,8 @@ from onnxc.passes.topk import topk_body
 
 __all__ = ["MOST_FOLDS", "SCATTERS", "Group", "build_kernels"]
 
-
 SCATTERS = ("t.scatter_elements", "t.scatter_nd")
 _SELECTIONS = {"t.compact": compact_body, "t.nms": nms_body, "t.topk": topk_body}
-
 
 MOST_FOLDS = 4         # in one kernel: softmax and norms have two, and each is a loop that computes all before it again
 
@@ -54,7 +51,6 @@ class Group:
                 stack.append((v, True))
                 stack.extend((x, False) for x in reversed(v.op.inputs))
         return out
-
 
     def key(self) -> Hashable:
         """Equal for groups whose kernels are the same but for names."""
@@ -283,14 +279,11 @@ def _pushed(start: Value, root: Value, index: Index, d: Demand) -> Index:
         if op is None:
             raise NotFusable(start, "the product does not reach the result of its group")
         old, new = v.dims, op.result.dims
-        row = lookup(op.name)
         if op.name == "t.transpose":
             index = tuple(index[p] for p in op.attr("perm"))
         elif op.name == "t.reshape":
             index = reshape_index(index, new, old, d.bounds())
-        elif (op.name == "t.cast" or (row is not None and row.has("elementwise"))) and old == new:
-            pass
-        else:
+        elif not (is_elementwise(op) and old == new):
             raise NotFusable(start, f"{op.name} does not keep the product's elements one to one")
         v = op.result
     return index

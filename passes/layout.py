@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxc.ir.core import Module, Value
-from onnxc.ir.registry import lookup
 from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite, rule
 from onnxc.passes.canonicalize import VIEW_RULES, dims
+from onnxc.passes.epilogues import is_elementwise
 
 __all__ = ["sink_transposes"]
 
@@ -39,8 +39,7 @@ def _transposed(m: Match, v: Value) -> tuple[Value, tuple[int, ...]] | None:
 
 @rule("sink-through-elementwise", root="*")
 def _sink_through_elementwise(m: Match) -> Value | None:
-    row = lookup(m.op.name)
-    if not (row is not None and row.has("elementwise")) and m.op.name != "t.cast":
+    if not is_elementwise(m.op):
         return None
     perm = next((t[1] for t in (_transposed(m, v) for v in m.op.inputs)
                  if t is not None and len(t[1]) == len(dims(m.op.result))), None)

@@ -30,6 +30,7 @@ __all__ = ["Quantised", "narrow_contracts", "quantised", "requantise"]
 
 _VIEWS = ("t.transpose", "t.reshape", "t.window")
 _LONGEST = 64       # ops that a scale or zero point may be computed from
+_MOST_TERMS = ((1 << 31) - 1) // 255**2     # products of two bytes, zero points taken off, that 32 bits hold the sum of
 
 
 def narrow_contracts(module: Module, fuel: Fuel, log: RewriteLog) -> None:
@@ -122,14 +123,16 @@ def _contract_bytes(m: Match) -> Value | None:
             return None                 # the reason has been given
         sides.append(side)
     left, right = sides
+    terms = product(spec.sizes(dims(left.bytes), dims(right.bytes))[c] for c in spec.k)
+    if to == F32 and isinstance(terms, int) and terms > _MOST_TERMS:
+        return m.no(f"a sum of {terms} products of bytes may be beyond 32 bits")
     total = m.builder.value("t.contract", left.bytes, right.bytes, spec=m.op.attr("spec"), to=I32)
     if left.zero is not None:
         total = m.builder.value("t.sub", total, m.builder.value("t.mul", right.sums(m), left.zero))
     if right.zero is not None:
         total = m.builder.value("t.sub", total, m.builder.value("t.mul", left.sums(m), right.zero))
     if left.zero is not None and right.zero is not None:
-        sizes = spec.sizes(dims(left.bytes), dims(right.bytes))
-        number = m.builder.value("t.dims", values=(product(sizes[c] for c in spec.k),), vector=False, dtype=I32)
+        number = m.builder.value("t.dims", values=(terms,), vector=False, dtype=I32)
         zeros = m.builder.value("t.mul", left.zero, right.zero)
         total = m.builder.value("t.add", total, m.builder.value("t.mul", zeros, number))
     if to == I32:
@@ -180,6 +183,9 @@ def _side(m: Match, q: Quantised, letters: str, spec: ContractSpec) -> _Side | N
         if any(view.name == "t.window" and view.attr("fill") != 0 for view in q.views):
             return m.no("the windows are padded with something else than zero")
         fill = 0 if known is None else int(known.reshape(-1)[0])
+        limits = np.iinfo(data.tensor.dtype.numpy)
+        if not limits.min <= fill <= limits.max:
+            return m.no(f"the zero point {fill} is no byte, which padding has to be")
     for view in q.views:
         attrs = {**view.attrs, "fill": fill} if view.name == "t.window" else view.attrs
         data = m.builder.value(view.name, data, **attrs)
@@ -246,7 +252,8 @@ def _spread(m: Match, v: Value, q: Quantised, letters: str, spec: ContractSpec) 
 def _requantise(m: Match) -> Value | None:
     """A sum of scaled integers and constants, over c: the scales and the constants take the division."""
     divisor = scalar_constant(m, m.op.operand(1))
-    if divisor is None or not divisor > 0 or m.op.result.tensor.dtype != F32:
+    if divisor is None or not divisor > 0 or m.op.result.type != m.op.operand(0).type or \
+            m.op.result.tensor.dtype != F32:
         return None
     parts = _parts(m, m.op.operand(0))
     if parts is None or not any(v.op is not None and v.op.name == "t.mul" for v in parts):

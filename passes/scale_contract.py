@@ -7,6 +7,8 @@ engine that folds batch norms; results differ by rounding only.
 
 from __future__ import annotations
 
+import numpy as np
+
 from onnxc.ir.core import Module, Op, Value
 from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite, rule
 from onnxc.ops.fold import parse_spec
@@ -104,7 +106,11 @@ def _divide_as_scale(m: Match) -> Value | None:
     op = _contraction(m, m.op.operand(0))
     if op is None or c is None or c.dtype.kind != "f":
         return None
-    return m.builder.value("t.mul", m.op.operand(0), m.builder.const((1 / c).astype(c.dtype)))
+    with np.errstate(all="ignore"):
+        inverse = (1 / c).astype(c.dtype)
+    if not np.all(np.isfinite(inverse) & (np.abs(inverse) >= np.finfo(c.dtype).tiny)):
+        return m.no("a reciprocal is out of range, or has fewer bits than other numbers")
+    return m.builder.value("t.mul", m.op.operand(0), m.builder.const(inverse))
 
 
 @rule("scale-before-view", root="t.mul")

@@ -12,8 +12,8 @@ import math
 from collections.abc import Iterable
 
 from onnxc.ir.core import Op, Value
-from onnxc.ir.registry import lookup
 from onnxc.ir.types import F32, Tensor
+from onnxc.passes.epilogues import is_elementwise
 from onnxc.passes.kernel_builder import VIEWS
 
 __all__ = ["widening_ops"]
@@ -52,7 +52,7 @@ def _path(weights: Value) -> set[Op]:
             bits = v.tensor.dtype.bits
             held += elements * bits // 8
             narrow = narrow or (elements >= size and bits <= 8)
-        elif op.name in VIEWS or _is_elementwise(op):
+        elif op.name in VIEWS or is_elementwise(op):
             stack.extend(op.inputs)
             if elements >= size:
                 path.add(op)
@@ -66,11 +66,6 @@ def _elements(v: Value) -> int:
     if not isinstance(v.type, Tensor) or not v.type.is_static:
         return 0
     return math.prod(d for d in v.dims if isinstance(d, int))
-
-
-def _is_elementwise(op: Op) -> bool:
-    row = lookup(op.name)
-    return op.name == "t.cast" or (row is not None and row.has("elementwise"))
 
 
 def _reads_windows(v: Value) -> bool:

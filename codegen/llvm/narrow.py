@@ -9,6 +9,7 @@ holds them for as many columns; scales and zero points as [panels, blocks, colum
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import cast
 
 from onnxc.codegen.accesses import Accesses, linear_in
@@ -67,7 +68,8 @@ def narrow_operand(func: Func) -> Narrow | None:
         return None
     (along, depth), (_, width) = k[0], n[0]
     region = op.regions[1]
-    if not isinstance(depth, int) or not isinstance(width, int) or any(inner.regions for inner in region.ops):
+    if not isinstance(depth, int) or not isinstance(width, int) or any(
+            inner.regions or inner.name == "k.index" for inner in region.ops):
         return None
     return _Reader(func, op, along, depth).narrow()
 
@@ -84,8 +86,8 @@ class _Reader:
         fine = [x for x in self.loads if self.shared(x) == 1]
         if len(fine) != 1 or cast(Mem, fine[0].operand(0).type).dtype.name not in _STORED:
             return None
-        block = min((self.shared(x) for x in self.loads if x is not fine[0]), default=self.depth)
-        return self.match(fine[0], min(block, self.depth))
+        blocks = [n for n in (self.shared(x) for x in self.loads if x is not fine[0]) if n < self.depth]
+        return self.match(fine[0], math.gcd(*blocks) if blocks else self.depth)
 
     def match(self, codes: Op, block: int) -> Narrow | None:
         """Scale and zero point around the codes, which nothing but casts may stand between."""
@@ -96,15 +98,15 @@ class _Reader:
             v, scale = self.split(v.op, varying)
         if v is not None and v.op is not None and v.op.name == "s.cast" and v.type == Scalar(F32):
             v = self.uncast(v)
-        if v is not None and v.op is not None and v.op.name == "s.sub" and v.op.operand(0) in varying:
+        # A difference in the codes' own type wraps around.
+        if v is not None and v.op is not None and v.op.name == "s.sub" and v.op.operand(0) in varying and _is_wide(v):
             v, zero = self.split(v.op, varying)
         while v is not None and v is not codes.result:
             v = self.uncast(v)
         return None if v is None else Narrow(codes, zero, scale, block)
 
     def uncast(self, v: Value) -> Value | None:
-        is_wide = isinstance(v.type, Scalar) and v.type.dtype in (F32, I32)
-        return v.op.operand(0) if v.op is not None and v.op.name == "s.cast" and is_wide else None
+        return v.op.operand(0) if v.op is not None and v.op.name == "s.cast" and _is_wide(v) else None
 
     def split(self, op: Op, varying: set[Value]) -> tuple[Value | None, Value | None]:
         """The operand that the codes are in, and the other one."""
@@ -133,6 +135,10 @@ class _Reader:
             if inside not in symbols_of(moved) and linear_in(moved, step) is not None:
                 return size
         return 1
+
+
+def _is_wide(v: Value) -> bool:
+    return isinstance(v.type, Scalar) and v.type.dtype in (F32, I32)
 
 
 def _divisors(d: DimLike, axis: str) -> set[int]:

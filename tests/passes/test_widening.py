@@ -108,3 +108,36 @@ def test_few_weights_are_floats() -> None:
     scale = np.ones((K // BLOCK, 4), np.float32)
     module = compiled(model(nodes, [tensor("w", codes, TensorProto.INT4), tensor("s", scale)]))
     assert all(a.dtype != ml_dtypes.int4 for a in module.constants.values())
+
+
+def test_a_difference_in_the_codes_own_type_wraps_around() -> None:
+    codes = np.random.default_rng(5).integers(0, 256, (K, N)).astype(np.uint8)
+    zero, scale = np.array(100, np.uint8), np.array(0.01, np.float32)
+    nodes = [helper.make_node("Sub", ["w", "z"], ["d"]), helper.make_node("Cast", ["d"], ["f"], to=TensorProto.FLOAT),
+             helper.make_node("Mul", ["f", "s"], ["r"]), helper.make_node("MatMul", ["x", "r"], ["y"])]
+    text = model(nodes, [tensor("w", codes), tensor("z", zero), tensor("s", scale)])
+    x = np.random.default_rng(6).standard_normal((3, K)).astype(np.float32)
+    (found,) = onnxc.InferenceSession(text).run(None, {"x": x})
+    exact = x @ ((codes - zero) * np.float64(0.01))
+    np.testing.assert_allclose(found, exact, rtol=0, atol=2e-6 * np.abs(exact).max())
+
+
+def test_blocks_of_scales_and_of_zero_points_may_begin_at_different_steps() -> None:
+    depth, rng = 192, np.random.default_rng(8)
+    codes = rng.integers(0, 256, (depth, N)).astype(np.uint8)
+    zero = rng.integers(0, 256, (depth // 48, 1, N)).astype(np.float32)
+    scale = rng.uniform(0.01, 0.02, (depth // 32, 1, N)).astype(np.float32)
+    nodes = [helper.make_node("Cast", ["w"], ["f"], to=TensorProto.FLOAT),
+             helper.make_node("Reshape", ["f", "zeros_shape"], ["fz"]), helper.make_node("Sub", ["fz", "z"], ["d"]),
+             helper.make_node("Reshape", ["d", "scales_shape"], ["ds"]), helper.make_node("Mul", ["ds", "s"], ["m"]),
+             helper.make_node("Reshape", ["m", "shape"], ["r"]), helper.make_node("MatMul", ["xx", "r"], ["y"])]
+    nodes.insert(0, helper.make_node("Concat", ["x", "more"], ["xx"], axis=1))
+    more = rng.standard_normal((3, depth - K)).astype(np.float32)
+    shapes = {"zeros_shape": (depth // 48, 48, N), "scales_shape": (depth // 32, 32, N), "shape": (depth, N)}
+    constants = [tensor("w", codes), tensor("z", zero), tensor("s", scale), tensor("more", more)]
+    text = model(nodes, constants + [tensor(name, np.array(shape)) for name, shape in shapes.items()])
+    x = rng.standard_normal((3, K)).astype(np.float32)
+    (found,) = onnxc.InferenceSession(text).run(None, {"x": x})
+    weights = (codes - zero.repeat(48, 1).reshape(depth, N).astype(np.float64)) * scale.repeat(32, 1).reshape(depth, N)
+    exact = np.concatenate([x, more], 1) @ weights
+    np.testing.assert_allclose(found, exact, rtol=0, atol=2e-6 * np.abs(exact).max())
