@@ -359,6 +359,9 @@ class Emitter:
                 _prefetch(builder, byte_offset(builder, place, i64(_STREAM_BYTES + offset)), 3)
         elif spec.ahead:
             _prefetch(builder, byte_offset(builder, self.next, builder.mul(k, i64(_CACHE_LINE))), 2)
+        if spec.rows_ahead and spec.sums == 1:
+            next_rows, pace = self.function.args[-2:]
+            _prefetch(builder, byte_offset(builder, next_rows, builder.mul(k, pace)), 3)
 
     def _folded(self, builder: ir.IRBuilder, accumulators: list[ir.Value]) -> list[ir.Value]:
         cells = self.spec.rows * self.spec.vectors
