@@ -29,8 +29,10 @@ class BoundRun:
     def __init__(self, program: NativeProgram, inputs: Sequence[Dense], outputs: Sequence[Dense | None],
                  old: Sequence[Dense | None]) -> None:
         self.program, self._given = program, list(outputs)
-        growth = grow(program, inputs, outputs)
+        self._sources = _compact_where_written(inputs, outputs) if any(outputs) else inputs
+        growth = grow(program, self._sources, outputs)
         self._grown = growth.places
+        self._ends = [(place.buffer, place.buffer.filled) for place in self._grown.values()]
         kept = {c.input for c in program.compiled.caches if c.output in growth.places}
         self._inputs = [t if i in kept and not _is_astray(t.address, t.dtype) else _readable(t)
                         for i, t in enumerate(growth.inputs)]
@@ -46,6 +48,9 @@ class BoundRun:
 
     def run(self, cancel: int = 0) -> list[Dense]:
         """The outputs. `cancel` is the address of an i32 word that stops the run when it becomes non-zero."""
+        if any(buffer.filled != end for buffer, end in self._ends):
+            # Another run went on behind an output: what it began with must not be written again.
+            BoundRun.__init__(self, self.program, self._sources, self._given, self.results)
         for source, copy in self._copies:
             copy.raw()[...] = source.raw()
         if self.program.sizes_from_data:
@@ -103,8 +108,8 @@ class BoundRun:
                 self._given, old, self._binding.shapes, self.program.outputs, strict=True)):
             if given is not None or i in self._grown:
                 places.append(given or self._grown[i])
-            elif occupied is not None and before is not None and (before.shape, before.dtype) == (shape, dtype) \
-                    and not occupied.meets(before):
+            elif occupied is not None and before is not None and before.is_alone \
+                    and (before.shape, before.dtype) == (shape, dtype) and not occupied.meets(before):
                 places.append(before)
             else:
                 places.append(Dense.new(dtype, shape, f"output '{name}'"))
@@ -121,18 +126,24 @@ class BoundRun:
 
 
 class _Ranges:
-    """Ranges of addresses that tensors take."""
+    """Ranges of addresses that tensors take, with what room is between their elements."""
 
     def __init__(self, tensors: Sequence[Dense]) -> None:
-        taken = sorted((t.address, t.address + t.nbytes) for t in tensors if t.nbytes)
+        taken = sorted((t.address, t.address + _span(t)) for t in tensors if t.nbytes)
         self._begins, self._ends = [begin for begin, _ in taken], [end for _, end in taken]
         # The end that reaches furthest of all ranges up to each.
         for i in range(1, len(taken)):
             self._ends[i] = max(self._ends[i], self._ends[i - 1])
 
     def meets(self, tensor: Dense) -> bool:
-        before = bisect.bisect_left(self._begins, tensor.address + tensor.nbytes)
+        before = bisect.bisect_left(self._begins, tensor.address + _span(tensor))
         return before > 0 and tensor.nbytes > 0 and self._ends[before - 1] > tensor.address
+
+
+def _compact_where_written(inputs: Sequence[Dense], outputs: Sequence[Dense | None]) -> Sequence[Dense]:
+    """The inputs, copied without room where an output lies in them."""
+    written = _Ranges([tensor for tensor in outputs if tensor is not None])
+    return [t.alone() if t.room is not None and written.meets(t) else t for t in inputs]
 
 
 def _readable(tensor: Dense) -> Dense:
@@ -144,6 +155,11 @@ def _readable(tensor: Dense) -> Dense:
         copy.raw()[...] = tensor.raw()
         return copy
     return tensor
+
+
+def _span(tensor: Dense) -> int:
+    """Bytes from the tensor's first to at least its last."""
+    return tensor.nbytes if tensor.room is None else tensor.buffer.nbytes
 
 
 def _is_astray(address: int, dtype: DType) -> bool:

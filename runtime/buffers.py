@@ -116,6 +116,19 @@ class Dense:
         """The tensor itself, or a copy without room where it has some."""
         return self if self.room is None else Dense.of(self.array(), self.dtype)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other tensor, longer or shorter, can lie in the same buffer as a part of this one or as more."""
+        return self.room is None and not self.buffer.filled
+
+    def alone(self) -> Dense:
+        """The tensor itself, or a copy where it has room or shares rows with others."""
+        if self.is_alone:
+            return self
+        copy = Dense.new(self.dtype, self.shape, "a tensor that others were to share")
+        copy.array()[...] = self.array()
+        return copy
+
 
 class _Bytes:
     """What NumPy asks for to make an array of foreign memory, which the array then keeps alive."""

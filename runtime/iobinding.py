@@ -90,7 +90,10 @@ class IOBinding:
 
     def bind_ortvalue_output(self, name: str, ortvalue: OrtValue) -> None:
         """Writes an output to the memory of an OrtValue."""
-        self._bind_output(name, ortvalue._get_c_value())
+        value = ortvalue._get_c_value()
+        if value.is_tensor() and value.data_type() != "tensor(string)":
+            value.data_ptr()        # where it is to stay
+        self._bind_output(name, value)
 
     def _bind_output(self, name: str, place: OrtValue | None) -> None:
         self._outputs[name] = place

@@ -113,11 +113,7 @@ class OrtValue:
         Raises TypeError for what is neither, and RuntimeError for tensors on other devices, of unknown element types
         or with gaps.
         """
-        value = cls.of_tensor(dlpack.tensor_of(data))
-        if isinstance(data, OrtValue):
-            # A bool travels as a byte.
-            value._type, value._tensor.dtype = data._type, data._tensor.dtype
-        return value
+        return cls.of_tensor(data._alone() if isinstance(data, OrtValue) else dlpack.tensor_of(data))
 
     # ---- asking ------------------------------------------------------------------------------------------------------
 
@@ -155,9 +151,9 @@ class OrtValue:
         return "cpu"
 
     def data_ptr(self) -> int:
-        """The address of the first element; the elements lie one behind the other."""
-        self._content = self._tensor.compact()
-        return cast(Dense, self._content).address
+        """The address of the first element; the elements lie one behind the other, in memory that is no other value's
+        unless it was made to share it."""
+        return self._alone().address
 
     def tensor_size_in_bytes(self) -> int:
         return self._tensor.nbytes
@@ -182,9 +178,11 @@ class OrtValue:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.numpy(), dtype, copy=copy)
 
-    def __dlpack__(self, *, stream: Any = None, **_: Any) -> object:
-        """A DLPack capsule with the memory of the tensor; bool goes out as uint8, as ONNX Runtime has it."""
-        return dlpack.capsule_of(self._tensor)
+    def __dlpack__(self, *, stream: Any = None, copy: bool | None = None, **_: Any) -> object:
+        """A DLPack capsule with the memory of the tensor, or with a copy of it; bool goes out as uint8, as ONNX Runtime
+        has it."""
+        tensor = self._alone()
+        return dlpack.capsule_of(Dense.of(tensor.array().copy(), tensor.dtype) if copy else tensor)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return dlpack.CPU
@@ -241,6 +239,11 @@ class OrtValue:
         if not isinstance(self._content, Dense):
             self._refuse("has no such memory")
         return cast(Dense, self._content)
+
+    def _alone(self) -> Dense:
+        """The tensor, in memory that later runs neither continue nor share, which may be other memory than before."""
+        self._content = tensor = self._tensor.alone()
+        return tensor
 
     def _refuse(self, why: str) -> None:
         raise RuntimeError(f"an OrtValue of type {self._type or 'optional'} {why}: only OrtValues that are tensors of "

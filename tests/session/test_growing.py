@@ -149,6 +149,74 @@ def test_given_memory_for_the_present_is_written_without_room() -> None:
     np.testing.assert_array_equal(keys, wanted[1])
 
 
+def bound(session: Any, past: dict[str, Any], new: Arrays) -> Any:
+    binding = session.io_binding()
+    for name, value in {**past, **values(new)}.items():
+        binding.bind_ortvalue_input(name, value)
+    for name in ("y", "present_k", "present_v"):
+        binding.bind_output(name)
+    session.run_with_iobinding(binding)
+    return binding
+
+
+def test_a_run_that_is_repeated_leaves_what_others_continued() -> None:
+    session, rng = onnxc.InferenceSession(attention()), np.random.default_rng(7)
+    new = step(rng, 5)
+    binding = bound(session, values(empty()), new)
+    _, keys, rows = binding.get_outputs()
+    _, after = run(session, {"past_k": keys, "past_v": rows}, step(rng))
+    kept = after["past_k"].numpy().copy()
+    new["k"][...] = 7
+    session.run_with_iobinding(binding)
+    np.testing.assert_array_equal(after["past_k"].numpy(), kept)
+    for found, want in zip(binding.get_outputs(), session.run(None, {**empty(), **new}), strict=True):
+        np.testing.assert_array_equal(found.numpy(), want)
+
+
+def test_memory_with_room_is_not_written_by_a_run_that_has_none() -> None:
+    session, rng = onnxc.InferenceSession(attention()), np.random.default_rng(8)
+    new = step(rng, 5)
+    binding = bound(session, values(empty()), new)
+    binding.bind_ortvalue_output("present_v", onnxc.OrtValue.ortvalue_from_shape_and_type([2, HEADS, 5, WIDTH],
+                                                                                          np.float32))
+    new["k"][...] = rng.standard_normal(new["k"].shape)
+    session.run_with_iobinding(binding)
+    for found, want in zip(binding.get_outputs(), session.run(None, {**empty(), **new}), strict=True):
+        np.testing.assert_array_equal(found.numpy(), want)
+
+
+def test_a_present_with_room_can_be_bound_and_shared_like_any_value() -> None:
+    session, rng = onnxc.InferenceSession(attention()), np.random.default_rng(9)
+    _, past = run(session, values(empty()), step(rng, 5))
+    _, after = run(session, past, step(rng))
+    keys, rows = (past[name].numpy().copy() for name in ("past_k", "past_v"))
+    new = step(rng, 6)
+    wanted = session.run(None, {**empty(), **new})
+    binding = bound(session, values(empty()), new)
+    binding.bind_ortvalue_output("present_k", after["past_k"])
+    session.run_with_iobinding(binding)
+    np.testing.assert_array_equal(after["past_k"].numpy(), wanted[1])
+    again, exported = onnxc.OrtValue.from_dlpack(after["past_v"]), np.from_dlpack(after["past_v"])
+    assert again.data_ptr() == after["past_v"].data_ptr() == exported.ctypes.data
+    assert exported.flags.c_contiguous
+    after["past_v"].update_inplace(np.zeros(after["past_v"].shape(), np.float32))
+    assert not exported.any() and not again.numpy().any()
+    np.testing.assert_array_equal(past["past_k"].numpy(), keys)         # which had the same memory
+    np.testing.assert_array_equal(past["past_v"].numpy(), rows)
+
+
+def test_an_output_may_lie_where_the_past_does() -> None:
+    session, rng = onnxc.InferenceSession(attention()), np.random.default_rng(10)
+    _, past = run(session, values(empty()), step(rng, 5))
+    new = step(rng)
+    wanted = session.run(None, {**{name: value.numpy() for name, value in past.items()}, **new})
+    binding = bound(session, past, new)
+    binding.bind_output("y", "cpu", 0, np.float32, [2, HEADS, 1, WIDTH], place(past["past_k"]))
+    session.run_with_iobinding(binding)
+    for found, want in zip(binding.get_outputs(), wanted, strict=True):
+        np.testing.assert_array_equal(found.numpy(), want)
+
+
 def test_an_artifact_knows_its_caches(tmp_path: Any) -> None:
     from onnxc.driver import compile_model
     from onnxc.runtime.artifact import save
