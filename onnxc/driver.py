@@ -17,6 +17,7 @@ import numpy as np
 
 from onnxc.compilers import Compilers
 from onnxc.config import config
+from onnxc.errors import UnsupportedModel
 from onnxc.frontend import LoadedModel, import_model, load_model
 from onnxc.frontend.changes import Changes, changed
 from onnxc.frontend.external import external_locations
@@ -32,6 +33,7 @@ from onnxc.lowerings.lower import lower
 from onnxc.ops import load_all
 from onnxc.passes.pipeline import PIPELINE, Context, Pass, run
 from onnxc.runtime.compiled import Cache, CompiledModel, Signature
+from onnxc.runtime.host_control import CONTROL_OPS
 from onnxc.runtime.interrupt import give_up_on_interrupt
 
 __all__ = ["Changes", "CompileOptions", "Hook", "compile_model", "import_to_ir", "load_changed", "lower_to_program",
@@ -159,6 +161,25 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     start = time.perf_counter()
     loaded = load_changed(model, options)
     external = external_locations(loaded.proto)
+    on_host: frozenset[str] = frozenset()
+    while True:
+        try:
+            compiled = _compile_loaded(loaded, options, hooks, on_host)
+            break
+        except UnsupportedModel as error:
+            # Loops and branches that native code has no form of are host steps around native ones.
+            more = frozenset(n.name for n in error.nodes if n.op_type in CONTROL_OPS and not n.domain)
+            if len(more) < len(error.nodes) or more <= on_host:
+                raise
+            on_host |= more
+    compiled.report.update(external_files=external, compile_seconds=time.perf_counter() - start)
+    return compiled
+
+
+def _compile_loaded(loaded: LoadedModel, options: CompileOptions, hooks: Sequence[Hook],
+                    on_host: frozenset[str]) -> CompiledModel:
+    """`compile_model` of a loaded model, with these loops and branches as host steps."""
+    start = time.perf_counter()
     module = import_to_ir(loaded, options)
     nodes = _nodes_of(module)
     for hook in hooks:
@@ -166,13 +187,13 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
     imported = time.perf_counter()
     result_types = [type_text(v.type) for v in module.main.body.terminator.inputs]
     given = [v.type for v in module.main.args]
-    split = split_of(module)
+    split = split_of(module, on_host)
     if split is not None:
         from onnxc.codegen.llvm.target import Target
         target = str(Target.parse(options.target))
         compiled = compile_hosted(module, split, given, result_types,
                                   lambda part: _compile_segment(part, options, hooks), target)
-        compiled.report.update(external_files=external, nodes=nodes, compile_seconds=time.perf_counter() - start)
+        compiled.report["nodes"] = nodes
         return compiled
     with Compilers(options.target) as compilers:
         report = lower_to_program(module, options, hooks, pass_context(options, compilers))
@@ -180,9 +201,7 @@ def compile_model(model: str | bytes | os.PathLike[str] | LoadedModel, options: 
         compiled = emit(module, options, report, compilers)
     report["seconds"] = {"import": imported - start, "passes": lowered - imported, "emit": time.perf_counter() -
     lowered}
-    report["external_files"] = external
     report["nodes"] = nodes
-    report["compile_seconds"] = time.perf_counter() - start
     return compiled
 
 

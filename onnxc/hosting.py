@@ -4,7 +4,7 @@ inputs have. Where steps tell these before a run (`host_types.py`), segments are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,11 @@ Types = list["Type | None"]
 _MOST_PASSES = 4        # over the body of a loop, until the types of what it carries stand still
 
 
-def split_of(module: Module) -> Split | None:
-    """The steps of a module as imported, which is taken apart; None where all of it is native."""
+def split_of(module: Module, nodes: Collection[str] = ()) -> Split | None:
+    """The steps of a module as imported, which is taken apart; None where all of it is native. `nodes` are the labels
+    of loops and branches that the host runs whatever is in them."""
     seed_random(module)
-    return split_host(module, HOST_OPS, CONTAINER_OPS, (*PYTHON_OPS, *ONLY_HOST_OPS))
+    return split_host(module, HOST_OPS, CONTAINER_OPS, (*PYTHON_OPS, *ONLY_HOST_OPS), nodes)
 
 
 def compile_hosted(module: Module, split: Split, given: Sequence[Type], result_types: Sequence[str],

@@ -1,6 +1,6 @@
 """Splits an imported model into native segments and the host steps between them: operators on texts, sequences, maps
-and optionals, which are no native code, operators in Python, and loops and branches that hold such steps. The region of
-a host step is split in the same way.
+and optionals, which are no native code, operators in Python, and loops and branches that hold such steps or that native
+code has no form of. The region of a host step is split in the same way.
 
 A container whose parts are known when the model is compiled stays in its segment, where lowering takes it apart. All
 native ops that need nothing of a later host step are one segment, so a model has as few of them as it can.
@@ -61,12 +61,13 @@ class Split:
     values: int
 
 
-def split_host(module: Module, host_ops: Collection[str], containers: Collection[str],
-               always: Collection[str] = ()) -> Split | None:
+def split_host(module: Module, host_ops: Collection[str], containers: Collection[str], always: Collection[str] = (),
+               nodes: Collection[str] = ()) -> Split | None:
     """The split of a module as imported, which is taken apart; None, and the module untouched, where all of it is
     native. `host_ops` are the operators that the host has; `containers` those that lowering takes apart too; `always`
-    those that have no other form. Raises UnsupportedModel for nodes that neither can run."""
-    sides = _Sides(host_ops, containers, always)
+    those that have no other form, `nodes` the labels of loops and branches that shall be the host's. Raises
+    UnsupportedModel for nodes that neither can run."""
+    sides = _Sides(host_ops, containers, always, nodes)
     block = module.main.body
     hosted = sides.hosted(block)
     bad = sides.refused(block, hosted)
@@ -97,15 +98,16 @@ def _values(op: Op) -> Iterable[Value]:
 class _Sides:
     """Tells the ops that the host runs from those of native code."""
 
-    def __init__(self, host_ops: Collection[str], containers: Collection[str], always: Collection[str]) -> None:
-        self.host_ops, self.containers, self.always = host_ops, containers, always
+    def __init__(self, host_ops: Collection[str], containers: Collection[str], always: Collection[str],
+                 nodes: Collection[str]) -> None:
+        self.host_ops, self.containers, self.always, self.nodes = host_ops, containers, always, nodes
 
     def hosted(self, block: Block, inlined: bool = False) -> set[Op]:
         """The ops of a block that the host runs. `inlined` says that the block comes to stand among the ops around it:
         containers that go in and out are then no reason."""
         ops = [op for op in block.ops if _kind(op) in self.host_ops]
         hosted = {op for op in block.ops if _kind(op) in self.always}
-        hosted.update(op for op in ops if op.regions and self._has_host_regions(op))
+        hosted.update(op for op in ops if op.regions and (op.loc in self.nodes or self._has_host_regions(op)))
         open_values = {v for v in (*block.args, *block.terminator.inputs)
                        if not _is_native(v) and not (inlined and _is_container(v))}
         open_values.update(v for op in block.ops for v in _values(op) if not _is_native(v) and not _is_container(v))

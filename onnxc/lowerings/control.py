@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxc.ir.core import Block, Value
-from onnxc.ir.dims import Dim, DimLike, dim_max, substitute
+from onnxc.ir.dims import Dim, DimLike, dim_max, substitute, symbols_of
 from onnxc.ir.types import BOOL, I64, Tensor
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.regions import adopt, captured_by, enter
@@ -167,7 +167,7 @@ def _kept_type(b: Lowering, new: Value, old: Value, k: int) -> Value:
     if s.dtype != t.dtype or s.rank != t.rank:
         b.refuse(f"the carried value {k} begins as {t} and goes on as {s}")
     for d, e in zip(s.dims, t.dims, strict=True):
-        if isinstance(d, int) and isinstance(e, int) and d != e:
+        if d != e and symbols_of(d) == symbols_of(e):
             b.refuse(f"the carried value {k} begins as {t} and goes on as {s}; its shape has to stay the same")
         b.guard("eq", d, e, f"the carried value {k} changes its shape")
     return new if s == t else b.value("t.reshape", new, shape=t.dims)

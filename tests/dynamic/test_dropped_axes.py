@@ -7,7 +7,7 @@ import pytest
 from onnx import helper
 
 import onnxc
-from onnxc.errors import InvalidArgument, UnsupportedModel
+from onnxc.errors import InvalidArgument
 from tests.session import models
 
 
@@ -34,7 +34,8 @@ def test_the_size_is_demanded_and_the_axis_dropped():
         session.run(None, {"x": np.ones((3, 2), np.float32)})
 
 
-@pytest.mark.parametrize(("then", "otherwise"), [("Unsqueeze", "Identity"), ("Identity", "Squeeze")])
-def test_other_branches_of_unlike_ranks_are_refused(then, otherwise):
-    with pytest.raises(UnsupportedModel, match="element type and rank have to be equal"):
-        onnxc.InferenceSession(dropping(then, otherwise).SerializeToString())
+def test_other_branches_of_unlike_ranks_are_chosen_by_the_host():
+    session = onnxc.InferenceSession(dropping("Unsqueeze", "Identity").SerializeToString())
+    assert session.report()["host_ops"] == ["If (drop)"]
+    np.testing.assert_array_equal(session.run(None, {"x": np.array([[-1], [2]], np.float32)})[0], [[[0]], [[2]]])
+    np.testing.assert_array_equal(session.run(None, {"x": np.ones((1, 2), np.float32)})[0], np.ones((1, 2)))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import onnxc
-from onnxc.errors import InvalidArgument, OnnxcError, UnsupportedModel
-from tests.dynamic.check import body, check, model, node
+from onnxc.errors import InvalidArgument, OnnxcError
+from tests.dynamic.check import body, check, model, node, ort_results
 
 F = np.float32
 
@@ -130,16 +130,31 @@ def test_scans_go_either_way_along_any_axis(direction: int) -> None:
     check(m, feeds, expected, tolerance=1e-6)
 
 
-def test_a_value_that_changes_its_shape_is_refused_or_an_error() -> None:
-    grows = body([node("Concat", "v v", "v2", axis=0)], ["i", "go", "v"], ["go", "v2"])
-    fixed = model([node("Loop", "n _ v0", "v", body=grows)], {"v0": (F, [2])}, ["v"], {"n": counted(3)})
-    with pytest.raises(UnsupportedModel, match="its shape has to stay the same"):
-        onnxc.InferenceSession(fixed.SerializeToString())
-    free = model([node("Loop", "n _ v0", "v", body=grows)], {"v0": (F, ["N"])}, ["v"], {"n": counted(3)})
-    session = onnxc.InferenceSession(free.SerializeToString())
-    assert session.run(None, {"v0": np.zeros(0, F)})[0].shape == (0,)
+@pytest.mark.parametrize("size", [2, "N"])
+def test_a_value_that_changes_its_shape_is_carried_by_the_host(size) -> None:
+    """The loop is a host step, what it computes stays native; it is compiled before the first run."""
+    grows = body([node("Concat", "v v", "v2", axis=0), node("Exp", "v", "e"), node("ReduceSum", "e axis", "row")],
+                 ["i", "go", "v"], ["go", "v2", "row"])
+    m = model([node("Loop", "n _ v0", "v rows", body=grows)], {"v0": (F, [size])}, ["v", "rows"],
+              {"n": counted(3), "axis": counted([0])})
+    session = onnxc.InferenceSession(m.SerializeToString())
+    assert session.report()["host_ops"] == ["Loop (Loop_v)"]
+    assert session.statistics()["kernels"] > 0
+    feed = {"v0": np.array([1, 2], F)}
+    for got, want in zip(session.run(None, feed), ort_results(m, [feed])[0], strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_a_shape_that_data_changes_is_an_error() -> None:
+    """What is carried gets its size from data: the one that it began with is demanded."""
+    inner = body([node("NonZero", "v", "at"), node("Gather", "at zero", "row", axis=0),
+                  node("Cast", "row", "v2", to=1)], ["i", "go", "v"], ["go", "v2"])
+    m = model([node("Loop", "n _ v0", "v", body=inner)], {"v0": (F, ["N"])}, ["v"],
+              {"n": counted(1), "zero": counted(0)})
+    session = onnxc.InferenceSession(m.SerializeToString())
+    np.testing.assert_array_equal(session.run(None, {"v0": np.array([5, 6], F)})[0], [0, 1])
     with pytest.raises(InvalidArgument, match="changes its shape"):
-        session.run(None, {"v0": np.zeros(2, F)})
+        session.run(None, {"v0": np.array([5, 0], F)})
 
 
 def test_rows_of_as_many_iterations_as_data_says() -> None:
@@ -152,13 +167,17 @@ def test_rows_of_as_many_iterations_as_data_says() -> None:
     check(m, [{"n": counted(n), "v0": np.array([1, 2], F)} for n in (3, 1, 20)])
 
 
-def test_a_condition_needs_a_bound_for_rows() -> None:
-    inner = body([node("Less", "v one", "on"), node("Identity", "v", "v2")], ["i", "go", "v"], ["on", "v2", "v2"],
-                 {"on": np.bool_})
-    m = model([node("Loop", "n _ v0", "v vs", body=inner)], {"n": (np.int64, []), "v0": (F, [1])}, ["v", "vs"],
-              {"one": F(1)})
-    with pytest.raises(UnsupportedModel, match="computed from data"):
-        onnxc.InferenceSession(m.SerializeToString())
+@pytest.mark.parametrize("count", ["n", "_"])
+def test_rows_that_nothing_bounds_before_a_run_are_stacked_by_the_host(count) -> None:
+    inner = body([node("Mul", "v half", "v2"), node("ReduceMax", "v2", "top", keepdims=0),
+                  node("Greater", "top one", "on")], ["i", "go", "v"], ["on", "v2", "v2"], {"on": np.bool_})
+    m = model([node("Loop", f"{count} _ v0", "v vs", body=inner)], {"n": (np.int64, []), "v0": (F, ["N"])}, ["v", "vs"],
+              {"one": F(1), "half": F(0.5)})
+    session = onnxc.InferenceSession(m.SerializeToString())
+    assert session.report()["host_ops"] == ["Loop (Loop_v)"]
+    for feed in ({"n": counted(30), "v0": np.array([100, 3], F)}, {"n": counted(4), "v0": np.array([0.5], F)}):
+        for got, want in zip(session.run(None, feed), ort_results(m, [feed])[0], strict=True):
+            np.testing.assert_array_equal(got, want)
 
 
 def test_runs_at_the_same_time_have_symbols_of_their_own(tmp_path: Path) -> None:
