@@ -27,8 +27,8 @@ from onnxc.ir.types import DType, Mem, Scalar
 from onnxc.ops.attention import KERNEL_AXES
 
 __all__ = ["LOOPS", "Accesses", "Axis", "Condition", "Linear", "accesses_of", "dependent_values", "dims_of",
-           "element_of", "flat_index", "index_of", "kernel_symbols", "linear_in", "loop_axes", "recombine",
-           "row_major_strides", "where_of"]
+           "element_of", "ends_as_one", "flat_index", "index_of", "kernel_symbols", "linear_in", "loop_axes",
+           "recombine", "row_major_strides", "where_of"]
 
 LOOPS = ("k.parallel", "k.sweep", "k.reduce", "k.scan", "k.iterate", "k.contract", "k.attend")
 Condition = tuple[DimLike, DimLike, DimLike]
@@ -185,10 +185,17 @@ def _mark(op: Op, axis: str, found: set[Value]) -> None:
             found.update(region.args)
             _mark(op, axis, found)
     depends = any(v in found for v in op.inputs) or axis in symbols_of(dims_of(op))
-    if op.regions and op.name == "k.reduce":
+    if op.name in ("k.reduce", "k.iterate"):
         depends = depends or _yields(op.regions[0], found)
     if depends:
         found.update(op.results)
+
+
+def ends_as_one(op: Op) -> bool:
+    """Whether a k.iterate has to end at the same time at all points that share a vector: one that may end early does
+    not where all it does is read and compute."""
+    return bool(op.attrs["conditional"]) and any(
+        inner is not op and (inner.regions or inner.name in ("k.store", "k.require")) for inner in op.walk())
 
 
 def _yields(region: Block, found: set[Value]) -> bool:

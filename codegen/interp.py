@@ -312,6 +312,7 @@ class _Run:
             carried = [np.where(here, new, old) for new, old in zip(self.block(region), carried, strict=True)]
             self.active = outer
         self.symbols.pop(axis, None)
+        self.values.update(zip(op.results, carried, strict=False))
 
     def op_contract(self, op: Op) -> None:
         batch, m, n, k = (list(zip(*_tuple(op, group), strict=True)) or [(), ()] for group in ("batch", "m", "n", "k"))

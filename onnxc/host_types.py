@@ -106,6 +106,11 @@ def _gather(attrs: Mapping[str, Any], types: Types) -> int | None:
     return None if data is None or indices is None else data + indices - 1
 
 
+def _extracted(attrs: Mapping[str, Any], types: Types) -> int | None:
+    rank = _rank(types[0])
+    return None if rank is None else max(2, rank)
+
+
 def _count(t: Type | None) -> int | None:
     """How many elements a vector has."""
     size = t.shape[0] if isinstance(t, Tensor) and t.shape is not None and len(t.shape) == 1 else None
@@ -188,5 +193,6 @@ RULES: dict[str, Rule] = {
     "SequenceErase": lambda attrs, types: types[0], "SequenceAt": _at, "SequenceLength": lambda attrs, types: 0,
     "ConcatFromSequence": _join, "SplitToSequence": _split, "Optional": _optional,
     "OptionalHasElement": lambda attrs, types: 0, "OptionalGetElement": _held, "ai.onnx.ml.LabelEncoder": _same,
-    "ai.onnx.ml.DictVectorizer": lambda attrs, types: 2,
+    "ai.onnx.ml.DictVectorizer": lambda attrs, types: 2, "ai.onnx.ml.CastMap": lambda attrs, types: 2,
+    "ai.onnx.ml.CategoryMapper": _same, "ai.onnx.ml.ArrayFeatureExtractor": _extracted,
 }

@@ -165,12 +165,12 @@ def _data_index(d: Demand, op: Op, indices: Value, part: Index, extent: DimLike,
             return at % extent, where
     element = d.at(indices, part, where)
     if op.attr("in_range"):
-        return d.given_index(element, d._depends([*part, *(e for t in where for e in t)])), where
+        return d.given_index(element, d.depends([*part, *(e for t in where for e in t)])), where
     key = (element, extent, where)
     for scope in d.scopes:
         if key in scope.data_indices:
             return scope.data_indices[key]
-    axes = d._depends([*part, *(e for t in where for e in t)])
+    axes = d.depends([*part, *(e for t in where for e in t)])
     depth = d.depth(axes)
     inner = d.scopes[depth + 1:]
     del d.scopes[depth + 1:]

@@ -27,7 +27,7 @@ __all__ = ["Grouping"]
 _FOLDS = ("t.reduce", "t.argreduce")
 _ALWAYS = ("t.scan", "t.topk", "t.concat", "t.compact", "t.nms", *SCATTERS)         # kernels of their own shape
 _REPEATING = ("t.window", "t.gather", "t.gather_nd", "t.gather_elements", "t.topk", "t.concat", "t.pad",
-              "t.nms")                  # read their operand anywhere
+              "t.nms", "t.walk")                  # read their operand anywhere
 _CONDITIONAL = ("t.window", "t.pad")    # contractions read through them: an access with a condition
 _DEEPEST = 64           # ops one behind the other in a kernel, and
 _LARGEST = 256          # ops in all: beside that many, a value's way to memory and back costs nothing
@@ -41,6 +41,7 @@ class Grouping:
         self.ops = list(block.ops)
         self.position = {op: i for i, op in enumerate(self.ops)}
         self.after_fold = _after_folds(self.ops)
+        self.walked = _walked(self.ops)
         self.widening = widening_ops(self.ops)
         self.held: set[Value] = set()                     # reshapes known to be views of memory
         self.groups: dict[Value, set[Value]] = {}
@@ -171,6 +172,8 @@ class Grouping:
             return not (op.name in _CONDITIONAL and self._keep_operand(op))
         if user.name == "t.concat" or user.name in SCATTERS:
             return op.name in _FOLDS
+        if v in self.walked and any(not provably_nonneg(v.tensor.size - r.tensor.size) for r in user.results):
+            return True
         if user.name in _REPEATING:
             return user.operand(0) is v and not (user.name == "t.pad" and is_elementwise(op))
         if v.tensor.size == 1 or v in self.after_fold or not (user.name in VIEWS or is_elementwise(user)):
@@ -256,5 +259,15 @@ def _after_folds(ops: Iterable[Op]) -> set[Value]:
     out: set[Value] = set()
     for op in ops:
         if op.name in _FOLDS or ((is_elementwise(op) or op.name in VIEWS) and any(v in out for v in op.inputs)):
+            out.update(op.results)
+    return out
+
+
+def _walked(ops: Iterable[Op]) -> set[Value]:
+    """Values that go down trees for each of their elements: walks, and what is looked up where they end."""
+    out: set[Value] = set()
+    for op in ops:
+        looked_up = is_elementwise(op) or op.name in VIEWS or op.name == "t.gather"
+        if op.name == "t.walk" or (looked_up and any(v in out for v in op.inputs)):
             out.update(op.results)
     return out

@@ -104,7 +104,7 @@ class Demand:
         positive = {n for d in upper.values() for n in symbols_of(d) if isinstance(d, Dim) and d + 1 == sym(n)}
         return Bounds(upper, positive)
 
-    def _depends(self, parts: Sequence[Any]) -> frozenset[str]:
+    def depends(self, parts: Sequence[Any]) -> frozenset[str]:
         """Axis symbols in index expressions, through loaded indices."""
         out: set[str] = set()
         for part in parts:
@@ -190,7 +190,7 @@ class Demand:
         value is in memory, and anything otherwise (the caller selects)."""
         bounds = self.bounds()
         index = tuple(simplify(i, bounds) for i in index)
-        axes = self._depends([*index, *(e for t in where for e in t)])
+        axes = self.depends([*index, *(e for t in where for e in t)])
         depth = self.depth(axes)
         key = (value, index, where, _key(other))
         for scope in self.scopes[:depth + 1]:
@@ -319,7 +319,7 @@ class Demand:
         extents = tuple(shape[a] for a in axes)
         if any(isinstance(i, Dim) and symbols_of(i) != {str(i)} for i in index):
             raise NotFusable(op.result, "a fold is read at a computed position")
-        self.fold_values.append((op.result, self._depends([*index, *(e for t in where for e in t)])))
+        self.fold_values.append((op.result, self.depends([*index, *(e for t in where for e in t)])))
         self.open(list(own.values()), extents)
         element = self.cast(self.at(source, full, where), types[0])
         position = [self.index_value(full[axes[0]])] if kinds[0].startswith("arg") else []

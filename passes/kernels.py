@@ -14,6 +14,7 @@ from onnxc.ir.dims import Dim, DimLike
 from onnxc.ir.types import F32, DType, Mem, Scalar
 from onnxc.ops.attention import KERNEL_AXES
 from onnxc.ops.fold import parse_spec
+from onnxc.passes import trees  # noqa: F401  (gives t.walk its form)
 from onnxc.passes.clean import attr_key
 from onnxc.passes.epilogues import PRODUCTS, is_elementwise
 from onnxc.passes.forms import scattered

@@ -18,6 +18,7 @@ from onnxc.errors import UnsupportedModel, UnsupportedNode
 from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.signature import ValueInfo, type_text
 from onnxc.ir.types import Opt, Seq, Tensor, Type
+from onnxc.passes.text_labels import separate_texts
 
 __all__ = ["HostNode", "Segment", "Split", "split_host"]
 
@@ -63,10 +64,11 @@ class Split:
 
 def split_host(module: Module, host_ops: Collection[str], containers: Collection[str], always: Collection[str] = (),
                nodes: Collection[str] = ()) -> Split | None:
-    """The split of a module as imported, which is taken apart; None, and the module untouched, where all of it is
+    """The split of a module as imported, which is taken apart; None, and the module stays whole, where all of it is
     native. `host_ops` are the operators that the host has; `containers` those that lowering takes apart too; `always`
     those that have no other form, `nodes` the labels of loops and branches that shall be the host's. Raises
     UnsupportedModel for nodes that neither can run."""
+    separate_texts(module)
     sides = _Sides(host_ops, containers, always, nodes)
     block = module.main.body
     hosted = sides.hosted(block)

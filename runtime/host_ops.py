@@ -342,6 +342,47 @@ def ZipMap(attrs: Attrs, scores: Array) -> list[dict[Any, float]]:
 
 
 @_ml
+def CastMap(attrs: Attrs, given: dict[int, Any]) -> Array:
+    if not given:
+        raise InvalidArgument("CastMap: the map is empty")
+    sparse = attrs.get("map_form", "DENSE") == "SPARSE"
+    keys = list(range(attrs.get("max_map", 1))) if sparse else sorted(given)
+    if sparse and (min(given) < 0 or max(given) >= len(keys)):
+        raise InvalidArgument(f"CastMap: a key of the map is outside of [0, {len(keys)})")
+    values = [given.get(key, 0.0) for key in keys]
+    to = attrs.get("cast_to", "TO_FLOAT")
+    if to == "TO_STRING":
+        return _texts([v if isinstance(v, str) else f"{v:f}" for v in values], (1, len(values)))
+    try:
+        numbers = np.array([[float(v) for v in values]])
+    except ValueError as error:
+        raise InvalidArgument(f"CastMap: {error}") from None
+    return numbers.astype(np.int64 if to == "TO_INT64" else np.float32)
+
+
+@_ml
+def CategoryMapper(attrs: Attrs, x: Array) -> Array:
+    numbers, words = attrs.get("cats_int64s") or (), attrs.get("cats_strings") or ()
+    if len(numbers) != len(words):
+        raise InvalidArgument(f"CategoryMapper: {len(numbers)} numbers for {len(words)} texts")
+    if x.dtype == np.int64:
+        names = dict(zip(numbers, words, strict=True))
+        return _texts([names.get(n, attrs.get("default_string", "_Unused")) for n in x.ravel().tolist()], x.shape)
+    places = dict(zip(words, numbers, strict=True))
+    found = [places.get(text, attrs.get("default_int64", -1)) for text in x.ravel().tolist()]
+    return np.array(found, np.int64).reshape(x.shape)
+
+
+@_ml
+def ArrayFeatureExtractor(attrs: Attrs, data: Array, indices: Array) -> Array:
+    rows, wanted = np.atleast_2d(data), indices.ravel()
+    size = rows.shape[-1]
+    if ((wanted < 0) | (wanted >= size)).any():
+        raise InvalidArgument(f"ArrayFeatureExtractor: an index is outside of [0, {size})")
+    return rows[..., wanted]
+
+
+@_ml
 def DictVectorizer(attrs: Attrs, given: dict[Any, Any]) -> Array:
     words = attrs.get("string_vocabulary") or attrs.get("int64_vocabulary") or ()
     values = [given.get(word, 0) for word in words]
@@ -353,7 +394,7 @@ def LabelEncoder(attrs: Attrs, x: Array) -> Array:
     keys, values = _table(attrs, "keys"), _table(attrs, "values")
     if len(keys) != len(values):
         raise InvalidArgument(f"LabelEncoder: {len(keys)} keys for {len(values)} values")
-    table = dict(zip(keys, values, strict=True))
+    table = dict(zip(reversed(keys), reversed(values), strict=True))        # of equal keys the first one counts
     texts = any(isinstance(v, str) for v in values)
     floats = any(isinstance(v, float) for v in values)
     name, otherwise = ("default_string", "_Unused") if texts else ("default_float", -0.0) if floats else \

@@ -46,8 +46,10 @@ def _emit_op(scope: Scope, op: Op) -> list[Element]:
         return [Element(scope.dim(cast("DimLike", op.attrs["expr"]), operands), I64)]
     if op.name == "k.reduce":
         return emit_reduce(scope, op)
-    effects = {"k.store": emit_store, "k.scan": emit_scan, "k.iterate": emit_iterate,
-               "k.sweep": _emit_sweep, "k.require": _emit_require}
+    if op.name == "k.iterate":
+        return emit_iterate(scope, op)
+    effects = {"k.store": emit_store, "k.scan": emit_scan, "k.sweep": _emit_sweep,
+               "k.require": _emit_require}
     if op.name not in effects:
         raise KernelError(f"kernel @{scope.kernel.func.name}: {op.name} cannot stand inside k.parallel")
     effects[op.name](scope, op)

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from onnxc.codegen.accesses import Accesses, dependent_values, linear_in, loop_axes
+from onnxc.codegen.accesses import Accesses, dependent_values, ends_as_one, linear_in, loop_axes
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.llvm.transpose import tiled_loads
 from onnxc.codegen.llvm.weights import weight
@@ -49,7 +49,7 @@ def ranked_schedules(func: Func, target: Target) -> list[Schedule]:
     inner = [n for n in accesses.axes if n not in outer and accesses.axes[n].loop.name not in ("k.scan", "k.iterate")]
     found = [Schedule()]
     # Points whose loops end at different times cannot share a vector.
-    apart = any(op.name == "k.iterate" and op.attrs["conditional"] for op in func.walk())
+    apart = any(op.name == "k.iterate" and ends_as_one(op) for op in func.walk())
     for name in [*(() if apart else reversed(outer)), *reversed(inner)]:
         candidate = Schedule(vector=name, lanes=_lanes(accesses, name, target), unroll=_UNROLL)
         if candidate.lanes > 1:

@@ -13,9 +13,10 @@ from typing import cast
 
 from llvmlite import ir
 
-from onnxc.codegen.accesses import dependent_values, element_of, linear_in, loop_axes
-from onnxc.codegen.llvm.abi import I32, I64, KernelError
+from onnxc.codegen.accesses import dependent_values, element_of, ends_as_one, linear_in, loop_axes
+from onnxc.codegen.llvm.abi import I1, I32, I64, KernelError
 from onnxc.codegen.llvm.dims import constant, splat
+from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.loops import counted_loop
 from onnxc.codegen.llvm.nests import Form, forms_for, scalar_nest, vector_axis, vector_nest
 from onnxc.codegen.llvm.registers import Element, const
@@ -331,22 +332,38 @@ def emit_scan(scope: Scope, op: Op) -> None:
 
 # ---- k.iterate -------------------------------------------------------------------------------------------------------
 
-def emit_iterate(scope: Scope, op: Op) -> None:
-    """A k.iterate: a counted loop whose carried values are vectors where any of them differs from lane to lane."""
+def emit_iterate(scope: Scope, op: Op) -> list[Element]:
+    """A k.iterate: a counted loop whose carried values are vectors where any of them differs from lane to lane. One
+    that may end early goes on until it has ended in all lanes; those where it has keep their values and do nothing."""
     region = op.regions[0]
     (axis, extent), = loop_axes(op)
     types = [element_of(v) for v in region.args]
     lanes = _lanes_of(scope, op, region.args)
-
     conditional = bool(op.attrs["conditional"])
-    if conditional and lanes > 1:
-        raise KernelError(f"kernel @{scope.kernel.func.name}: a k.iterate that may end early cannot run across lanes")
+    apart = conditional and lanes > 1
+    if apart and ends_as_one(op):
+        raise KernelError(f"kernel @{scope.kernel.func.name}: a k.iterate that stores and may end early cannot run "
+                          "across lanes")
 
-    def iteration(_: ir.IRBuilder, index: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+    def iteration(b: ir.IRBuilder, index: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
         given = {v: Element(x, t) for v, x, t in zip(region.args, carried, types, strict=True)}
-        yielded = scope.kernel.block(scope.within(axes={axis: index}, values=given), region)
-        return [splat(scope.builder, e.value, lanes) for e in yielded]
+        mask = scope.mask if not apart else carried[0] if scope.mask is None else b.and_(scope.mask, carried[0])
+        yielded = scope.kernel.block(scope.within(axes={axis: index}, values=given, mask=mask), region)
+        new = [splat(b, e.value, lanes) for e in yielded]
+        return [b.select(mask, x, old) for x, old in zip(new, carried, strict=True)] if apart else new
+
+    def goes_on(values: Sequence[ir.Value]) -> ir.Value:
+        return _in_any_lane(scope, values[0]) if apart else values[0]
 
     starts = [splat(scope.builder, scope.values[v].value, lanes) for v in op.inputs]
-    counted_loop(scope.builder, axis, ir.Constant(I64, 0), scope.dim(extent), 1, starts, iteration,
-                 (lambda values: values[0]) if conditional else None)
+    if apart and scope.mask is not None:
+        starts[0] = scope.builder.and_(scope.mask, starts[0])
+    finals = counted_loop(scope.builder, axis, ir.Constant(I64, 0), scope.dim(extent), 1, starts, iteration,
+                          goes_on if conditional else None)
+    return [Element(v, t) for v, t, _ in zip(finals, types, op.results, strict=False)]
+
+
+def _in_any_lane(scope: Scope, flags: ir.Value) -> ir.Value:
+    """Whether a vector of i1 holds anywhere."""
+    function = intrinsic(scope.builder.module, "llvm.vector.reduce.or", [flags.type], I1, [flags.type])
+    return scope.builder.call(function, [flags])

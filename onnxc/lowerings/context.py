@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from onnxc.ir.builder import Builder, constant_of
-from onnxc.ir.core import Block, Func, Module, Op, Value
+from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.dims import Dim, DimLike, Shape, dim_max, sym, symbols_of
 from onnxc.ir.types import BOOL, I64, DType, Tensor, dtype_named
 from onnxc.ops.known import KnownValues
@@ -110,6 +110,13 @@ class Lowering(Builder):
         """The array of a constant, or of a small value computed from constants; None for absent and other ones."""
         array = constant_of(self.module, v)
         return self._known.array(v) if array is None else array
+
+    def array(self, attribute: Any) -> np.ndarray:
+        """A tensor attribute as an array; refused when it is a sparse one."""
+        array = self.module.constants[attribute.name] if isinstance(attribute, Ref) else attribute
+        if not isinstance(array, np.ndarray):
+            self.refuse(f"the value is {type(array).__name__}, not a dense tensor")
+        return array
 
     def known(self, v: Value) -> np.ndarray | None:
         """The elements of an integer or bool value as ints, bools and Dims; None when they depend on data."""

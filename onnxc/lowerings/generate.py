@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxc.ir.core import Ref, Value
+from onnxc.ir.core import Value
 from onnxc.ir.dims import DimLike, ceildiv, dim_max
 from onnxc.ir.types import BOOL, F32, F64, I64, U64
 from onnxc.lowerings.context import Lowering
@@ -26,7 +26,7 @@ def Constant(b: Lowering, *, value: Any = None, sparse_value: Any = None, value_
              value_floats: Sequence[float] | None = None, value_string: Any = None, value_strings: Any = None) -> Value:
     given = value if value is not None else sparse_value
     if given is not None:
-        return b.const(_array(b, given), name=b.node.results[0].name or "c")
+        return b.const(b.array(given), name=b.node.results[0].name or "c")
     for ints in (value_int, value_ints):
         if ints is not None:
             return b.const(np.asarray(ints, np.int64))
@@ -37,20 +37,12 @@ def Constant(b: Lowering, *, value: Any = None, sparse_value: Any = None, value_
     return b.refuse("a constant of strings" if strings else "no value is given")
 
 
-def _array(b: Lowering, value: Any) -> np.ndarray:
-    """A tensor attribute as an array."""
-    array = b.module.constants[value.name] if isinstance(value, Ref) else value
-    if not isinstance(array, np.ndarray):
-        b.refuse(f"the value is {type(array).__name__}, not a dense tensor")
-    return array
-
-
 @lowering
 def ConstantOfShape(b: Lowering, input: Value, *, value: Any = None) -> Value:
     shape = sizes_of(b, input, "a dim of the shape")
     for d in shape:
         b.extent(d, f"a dim of the shape [{', '.join(map(str, shape))}]")
-    element = np.zeros((), np.float32) if value is None else _array(b, value)
+    element = np.zeros((), np.float32) if value is None else b.array(value)
     if element.size != 1:
         b.refuse(f"the value has {element.size} elements, not one")
     return b.broadcast_to(b.const(element.reshape(())), shape)

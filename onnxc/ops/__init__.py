@@ -6,8 +6,8 @@ import importlib
 
 __all__ = ["load_all"]
 
-_TABLES = ("scalar", "elementwise", "tensor", "scatter", "order", "fold", "control", "selection", "group", "containers",
-           "kernel", "attention", "program")
+_TABLES = ("scalar", "elementwise", "tensor", "scatter", "order", "fold", "control", "selection", "trees", "group",
+           "containers", "kernel", "attention", "program")
 
 
 def load_all() -> None:

@@ -13,10 +13,10 @@ symbol may stand in index expressions. A kernel body holds scalar ops (`s.*`), t
   Positions grow in the order of the axes; of no elements the position is 0.
 - `k.scan {axis, extent, kind, exclusive} () {... yield(v)} (%acc) {...}`: prefix fold along one axis in order; the
   second region runs for each position with the running value (before its own element when exclusive).
-- `k.iterate(%init...) {axis, extent, conditional} (%carried...) {... yield(next...)}`: a loop in order, run for its
-  stores, whose region takes the operands in the first iteration and what it yielded in the one before in all others.
-  Iterations see what earlier ones stored. With `conditional` the first value is a bool: the loop ends where it is
-  false.
+- `k.iterate(%init...) {axis, extent, conditional} (%carried...) {... yield(next...)}`: a loop in order, whose region
+  takes the operands in the first iteration and what it yielded in the one before in all others. Iterations see what
+  earlier ones stored. With `conditional` the first value is a bool: the loop ends where it is false. It is run for its
+  stores, or for its results, which are what is carried when it ends.
 - `k.load(%mem, %i0, ...) {index, where, other}`: the element at `index`, one dim a memory dim, over axis symbols, dim
   symbols, and `$0`, `$1` ... for the i64 operands after the memory. `where` is a list of [expr, low, high]: the load
   happens only if low <= expr < high for all of them and gives `other` elsewhere. Indices are in range wherever it
@@ -120,6 +120,9 @@ def _iterate(op: Op) -> Iterator[str]:
     yield from axes_faults(op, (op.attrs["axis"],), (op.attrs["extent"],))
     carried = [v.type for v in op.inputs]
     yield from region_faults(op, 0, carried, carried)
+    given = [r.type for r in op.results]
+    if given and given != carried:
+        yield f"{op.name} gives ({', '.join(map(str, given))}), not ({', '.join(map(str, carried))})"
 
 
 def _contract(op: Op) -> Iterator[str]:
@@ -146,7 +149,7 @@ register("k.reduce", "", "results*", attrs={"axes": REQUIRED, "extents": REQUIRE
          traits="pure loop", regions=1, check=_reduce, doc="fold yielded values over axes")
 register("k.scan", "", "", attrs={"axis": REQUIRED, "extent": REQUIRED, "kind": "add", "exclusive": False},
          traits="loop", regions=2, check=_scan, doc="prefix fold along an axis")
-register("k.iterate", "inits*", "", attrs={"axis": REQUIRED, "extent": REQUIRED, "conditional": False},
+register("k.iterate", "inits*", "results*", attrs={"axis": REQUIRED, "extent": REQUIRED, "conditional": False},
          traits="loop", regions=1, check=_iterate,
          doc="a loop in order that carries values from one iteration to the next")
 register("k.load", "mem, indices*", attrs={"index": REQUIRED, "where": (), "other": 0}, traits="read", infer=_element,

@@ -73,6 +73,48 @@ def test_carried_values(way: str, shape: tuple[int, int]) -> None:
     np.testing.assert_array_equal(arrays[2], expected(x)[1])
 
 
+# How often a number is halved before it is at most 1, up to L times: loops of neighbours end at different times.
+HALVED = """
+func @halved(%x: mem<f32[N]>, %o: mem<f32[N]>, %c: mem<i64[N]>) kind "kernel" {
+  k.parallel() {axes = [<n>], extents = [<N>]} () {
+    %v = k.load(%x) {index = [<n>], where = [], other = 0.0} : f32
+    %one = s.const() {value = 1.0, dtype = !f32} : f32
+    %none = s.const() {value = 0, dtype = !i64} : i64
+    %large = s.gt(%v, %one) : bool
+    %goes, %left, %count = k.iterate(%large, %v, %none) {axis = <l>, extent = <L>, conditional = true}
+        : bool, f32, i64 (%on: bool, %y: f32, %n: i64) {
+      %half = s.const() {value = 0.5, dtype = !f32} : f32
+      %next = s.mul(%y, %half) : f32
+      %step = s.const() {value = 1, dtype = !i64} : i64
+      %more = s.add(%n, %step) : i64
+      %end = s.const() {value = 1.0, dtype = !f32} : f32
+      %still = s.gt(%next, %end) : bool
+      yield(%still, %next, %more)
+    }
+    k.store(%o, %left) {index = [<n>], where = [], combine = none}
+    k.store(%c, %count) {index = [<n>], where = [], combine = none}
+  }
+}
+"""
+
+
+@functools.cache
+def halved(target: str) -> NativeKernel:
+    return NativeKernel(parse_func(HALVED), Target.parse(target))
+
+
+@pytest.mark.parametrize("way", ["numpy", "host", "x86-64-v3"])
+@pytest.mark.parametrize("count", [0, 1, 7, 100])
+def test_results_of_loops_that_end_apart(way: str, count: int) -> None:
+    x = (2.0 ** np.random.default_rng(count).integers(-2, 12, count)).astype(np.float32)
+    arrays, dims = [x, np.zeros(count, np.float32), np.zeros(count, np.int64)], {"N": count, "L": 9}
+    error = run_kernel(parse_func(HALVED), arrays, dims) if way == "numpy" else halved(way).run(arrays, dims)
+    assert not error
+    steps = np.clip(np.log2(x), 0, 9).astype(np.int64)
+    np.testing.assert_array_equal(arrays[2], steps)
+    np.testing.assert_array_equal(arrays[1], x / 2.0 ** steps)
+
+
 def test_triton_has_no_form_of_it() -> None:
     with pytest.raises(TritonUnsupported, match="k.iterate"):
         emit_kernel(decay(), schedule_kernel(decay()))

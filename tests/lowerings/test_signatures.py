@@ -13,11 +13,17 @@ from onnxc.lowerings import LOWERINGS, lowering_of
 
 lowering_of("onnx.Add")                        # loads the families
 OPSET = 28
-STANDARD = sorted(name for name in LOWERINGS if "." not in name)
+ML = "ai.onnx.ml."
+STANDARD = sorted(name for name in LOWERINGS if "." not in name or name.startswith(ML))
 
 
 def schema_of(name: str) -> onnx.defs.OpSchema:
-    return onnx.defs.get_schema(name, OPSET)
+    if not name.startswith(ML):
+        return onnx.defs.get_schema(name, OPSET)
+    schema = onnx.defs.get_schema(name.removeprefix(ML), 5, "ai.onnx.ml")
+    if schema.deprecated:                       # it stays in the form that was current last
+        return onnx.defs.get_schema(schema.name, schema.since_version - 1, schema.domain)
+    return schema
 
 
 def parameters(name: str) -> list[inspect.Parameter]:

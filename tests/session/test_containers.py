@@ -404,6 +404,74 @@ def test_labels(engine, keys, values, x, want):
     same(session.run(None, {"x": np.array(x)})[0], np.array(want, kind))
 
 
+@pytest.mark.parametrize(("attrs", "x", "want"), [
+    ({}, [["a", "?"], ["c", "a"]], [[2, -1], [9, 2]]), ({}, [2, 5, 9], ["b", "_Unused", "c"]),
+    ({"default_string": "none"}, [3], ["none"]),
+], ids=["numbers", "texts", "default"])
+def test_categories(engine, attrs, x, want):
+    """Of equal categories the last one counts."""
+    made = [helper.make_node("CategoryMapper", ["x"], ["y"], domain="ai.onnx.ml", cats_int64s=[1, 2, 9, 2],
+                             cats_strings=["a", "a", "c", "b"], **attrs)]
+    texts = np.array(x).dtype.kind == "U"
+    kinds = [STRING, INT64] if texts else [INT64, STRING]
+    session = engine.session(model(made, [value("x", None, kinds[0])], [value("y", None, kinds[1])]))
+    same(session.run(None, {"x": np.array(x)})[0], np.array(want, np.int64 if texts else object))
+
+
+@pytest.mark.parametrize(("attrs", "want"), [
+    ({}, np.array([[2.25, 1.5]], np.float32)), ({"cast_to": "TO_INT64"}, np.array([[2, 1]])),
+    ({"cast_to": "TO_STRING"}, np.array([["2.250000", "1.500000"]], object)),
+    ({"map_form": "SPARSE", "max_map": 7}, np.array([[0, 0, 2.25, 0, 0, 1.5, 0]], np.float32)),
+], ids=["floats", "integers", "texts", "sparse"])
+def test_a_map_as_a_row(engine, attrs, want):
+    kind = helper.make_map_type_proto(INT64, helper.make_tensor_type_proto(FLOAT, None))
+    made = [helper.make_node("CastMap", ["m"], ["y"], domain="ai.onnx.ml", **attrs)]
+    out = {"f": FLOAT, "i": INT64, "O": STRING}[want.dtype.kind]
+    session = engine.session(model(made, [helper.make_value_info("m", kind)], [value("y", None, out)]))
+    same(session.run(None, {"m": {5: 1.5, 2: 2.25}})[0], want)
+
+
+LABELS = {"classlabels_strings": ["no", "yes", "maybe"]}
+STUMP = {"nodes_treeids": [0] * 3, "nodes_nodeids": [0, 1, 2], "nodes_featureids": [0] * 3, "nodes_values": [0.5, 0, 0],
+         "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"], "nodes_truenodeids": [1, 0, 0], "class_treeids": [0] * 6,
+         "nodes_falsenodeids": [2, 0, 0], "class_nodeids": [1, 1, 1, 2, 2, 2], "class_ids": [0, 1, 2] * 2,
+         "class_weights": [0.1, 0.7, 0.2, 0.2, 0.1, 0.7]}
+
+
+@pytest.mark.parametrize(("op", "attrs"), [
+    ("LinearClassifier", {"coefficients": [1.0, 0.0, -1.0], "intercepts": [0.0, 0.5, 0.5]}),
+    ("TreeEnsembleClassifier", STUMP),
+    ("SVMClassifier", {"coefficients": [1.0, -1.0, 0.5, 0.3, -0.2, 0.7], "vectors_per_class": [1, 1, 1],
+                       "support_vectors": [0.0, 1.0, 2.0], "rho": [0.1, 0.2, 0.3], "kernel_type": "RBF",
+                       "kernel_params": [1.0, 0.0, 0.0]}),
+])
+def test_text_labels(ours, op, attrs):
+    """The model computes with numbers; the host only looks the texts up. ONNX Runtime gives the same."""
+    made = [helper.make_node(op, ["x"], ["label", "score"], domain="ai.onnx.ml", **LABELS, **attrs)]
+    m = model(made, [value("x", ["N", 1])], [value("label", ["N"], STRING), value("score", ["N", 3])])
+    session, x = ours.session(m), np.array([[-1], [0.3], [0.8], [3]], np.float32)
+    assert session.report()["host_ops"] == ["ai.onnx.ml.LabelEncoder (label)"]
+    theirs = pytest.importorskip("onnxruntime").InferenceSession(m.SerializeToString()).run(None, {"x": x})
+    label, score = session.run(None, {"x": x})
+    same(label, theirs[0])
+    np.testing.assert_allclose(score, theirs[1], 1e-5, 1e-6)
+
+
+def test_text_categories(engine):
+    made = [helper.make_node("OneHotEncoder", ["x"], ["y"], domain="ai.onnx.ml", cats_strings=["a", "b", "c"])]
+    session = engine.session(model(made, [value("x", ["N"], STRING)], [value("y", ["N", 3])]))
+    same(session.run(None, {"x": np.array(["b", "?", "a"])})[0],
+         np.array([[0, 1, 0], [0, 0, 0], [1, 0, 0]], np.float32))
+
+
+def test_columns_of_texts(engine):
+    made = [helper.make_node("ArrayFeatureExtractor", ["x", "i"], ["y"], domain="ai.onnx.ml")]
+    session = engine.session(model(made, [value("x", ["N", 2], STRING), value("i", [None], INT64)],
+                                   [value("y", None, STRING)]))
+    x = np.array([["a", "b"], ["c", "d"]], object)
+    same(session.run(None, {"x": x, "i": np.array([1, 0, 1])})[0], x[:, [1, 0, 1]])
+
+
 # ---- optionals -------------------------------------------------------------------------------------------------------
 
 def test_an_optional_input_may_be_left_out(engine):
