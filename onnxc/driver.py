@@ -31,7 +31,7 @@ from onnxc.ir.types import Tensor
 from onnxc.ir.verify import verify
 from onnxc.lowerings.lower import lower
 from onnxc.ops import load_all
-from onnxc.passes.pipeline import PIPELINE, Context, Pass, run
+from onnxc.passes.pipeline import PIPELINE, Context, run
 from onnxc.runtime.compiled import Cache, CompiledModel, Signature
 from onnxc.runtime.host_control import CONTROL_OPS
 from onnxc.runtime.interrupt import give_up_on_interrupt
@@ -47,13 +47,11 @@ class CompileOptions:
     """What a caller may ask of a compilation.
 
     `level` 0 leaves out every pass that is not required; `disabled` names single passes; `overridden` names
-    initializers
-    that become inputs; `changes` are made to the model before it is imported; `flush_denormals` makes kernels take
-    denormal numbers for zero; `folder` is where external data lies if not beside the model; `verify` is the level of
-    `ir.verify`
-    after each pass (0: once, after lowering); `fuel` bounds the number of rewrites; `ort_format` says whether the model
-    is in ONNX Runtime's format (None: by its content); `tune` is how many seconds the timing of
-    schedules may take.
+    initializers that become inputs; `changes` are made to the model before it is imported; `flush_denormals` makes
+    kernels take denormal numbers for zero; `folder` is where external data lies if not beside the model; `verify` is
+    the level of `ir.verify` after each pass (0: once, after lowering); `fuel` bounds the number of rewrites;
+    `ort_format` says whether the model is in ONNX Runtime's format (None: by its content); `tune` is how many seconds
+    the timing of schedules may take.
     """
 
     target: str = "host"
@@ -199,8 +197,8 @@ def _compile_loaded(loaded: LoadedModel, options: CompileOptions, hooks: Sequenc
         report = lower_to_program(module, options, hooks, pass_context(options, compilers))
         lowered = time.perf_counter()
         compiled = emit(module, options, report, compilers)
-    report["seconds"] = {"import": imported - start, "passes": lowered - imported, "emit": time.perf_counter() -
-    lowered}
+    report["seconds"] = {"import": imported - start, "passes": lowered - imported,
+                         "emit": time.perf_counter() - lowered}
     report["nodes"] = nodes
     return compiled
 
@@ -231,9 +229,8 @@ def emit(module: Module, options: CompileOptions, report: dict[str, Any] | None 
     report.update(kernels=len(program.kernels), launches=len(program.steps), host_ops=[])
     return CompiledModel(
         program.object_bytes, tuple(np.ascontiguousarray(module.constants[n]) for n in program.constants),
-        program.symbols,
-        inputs, outputs, program.errors, program.kernels, program.steps, _signature(module, outputs), str(target),
-        tuple(sorted(target.features)), print_module(module, hashes=False), report, _run_symbols(module),
+        program.symbols, inputs, outputs, program.errors, program.kernels, program.steps, _signature(module, outputs),
+        str(target), tuple(sorted(target.features)), print_module(module, hashes=False), report, _run_symbols(module),
         _caches(module))
 
 
@@ -278,8 +275,3 @@ def _filled(declared: ValueInfo, found: Tensor) -> ValueInfo:
     if shape is None:
         shape = tuple(d if isinstance(d, int) else str(d) for d in found.dims)
     return ValueInfo(declared.name, declared.type_text or type_text(found), shape)
-
-
-def passes_of(options: CompileOptions) -> list[Pass]:
-    """The passes that run under `options`, in order."""
-    return [p for p in PIPELINE if p.name not in options.left_out()]

@@ -84,13 +84,6 @@ def _broadcast(attrs: Mapping[str, Any], types: Types) -> int | None:
     return None if None in ranks else max(r for r in ranks if r is not None)
 
 
-def _plus(more: int) -> Rule:
-    def rule(attrs: Mapping[str, Any], types: Types) -> int | None:
-        rank = _rank(types[0])
-        return None if rank is None else rank + more
-    return rule
-
-
 def _split_text(attrs: Mapping[str, Any], types: Types) -> list[Any]:
     rank = _rank(types[0])
     return [None, None] if rank is None else [rank + 1, rank]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxc.ir.core import Block, Module, Op, Value
-from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite, rule
+from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite_graphs, rule
 from onnxc.ir.types import F32, Tensor
 from onnxc.ops.fold import ContractSpec, parse_spec
 from onnxc.passes.canonicalize import scalar_constant
@@ -31,9 +31,7 @@ _MOST_OPS = 64          # between the first product and the softmax
 
 def fuse_attention(module: Module, fuel: Fuel, log: RewriteLog) -> None:
     """Make attention one op in every graph function."""
-    for func in module.funcs.values():
-        if func.kind == "graph":
-            rewrite(func, module, RuleSet([_attention]), log, fuel)
+    rewrite_graphs(module, RuleSet([_attention]), fuel, log)
 
 
 @rule("attention", root="t.contract")

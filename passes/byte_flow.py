@@ -14,7 +14,7 @@ import dataclasses
 import numpy as np
 
 from onnxc.ir.core import Module, Op, Value
-from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite, rule
+from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite_graphs, rule
 from onnxc.ir.types import F32, I8, I32, U8, DType
 from onnxc.passes.canonicalize import dims, scalar_constant
 from onnxc.passes.quant import Quantised, quantised
@@ -27,9 +27,7 @@ _MOST_SCALE = float(np.finfo(np.float32).max) / 512
 
 def keep_bytes(module: Module, fuel: Fuel, log: RewriteLog) -> None:
     """Apply the rules of this file to every graph function until none applies."""
-    for func in module.funcs.values():
-        if func.kind == "graph":
-            rewrite(func, module, _RULES, log, fuel)
+    rewrite_graphs(module, _RULES, fuel, log)
 
 
 @dataclasses.dataclass(frozen=True)

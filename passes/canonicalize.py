@@ -15,7 +15,7 @@ import numpy as np
 from onnxc.ir.core import Module, Op, Value
 from onnxc.ir.dims import DimLike, provably_nonneg
 from onnxc.ir.registry import lookup
-from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite, rule
+from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite_graphs, rule
 from onnxc.ops.fold import parse_spec
 
 __all__ = ["VIEW_RULES", "canonicalize"]
@@ -23,9 +23,7 @@ __all__ = ["VIEW_RULES", "canonicalize"]
 
 def canonicalize(module: Module, fuel: Fuel, log: RewriteLog) -> None:
     """Apply the rules of this file to every graph function until none applies."""
-    for func in module.funcs.values():
-        if func.kind == "graph":
-            rewrite(func, module, _RULES, log, fuel)
+    rewrite_graphs(module, _RULES, fuel, log)
 
 
 def dims(v: Value) -> tuple[DimLike, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxc.ir.core import Module, Value
-from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite, rule
+from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite_graphs, rule
 from onnxc.passes.canonicalize import VIEW_RULES, dims
 from onnxc.passes.epilogues import is_elementwise
 
@@ -20,9 +20,7 @@ __all__ = ["sink_transposes"]
 
 def sink_transposes(module: Module, fuel: Fuel, log: RewriteLog) -> None:
     """Apply the rules of this file, and those that merge views, to every graph function until none applies."""
-    for func in module.funcs.values():
-        if func.kind == "graph":
-            rewrite(func, module, VIEW_RULES + _RULES, log, fuel)
+    rewrite_graphs(module, VIEW_RULES + _RULES, fuel, log)
 
 
 def _inverse(perm: Sequence[int]) -> tuple[int, ...]:

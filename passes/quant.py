@@ -21,7 +21,7 @@ import numpy as np
 from onnxc.ir.core import Module, Op, Value
 from onnxc.ir.dims import product
 from onnxc.ir.registry import lookup
-from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite, rule
+from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite_graphs, rule
 from onnxc.ir.types import F32, I8, I32, U8
 from onnxc.ops.fold import ContractSpec, parse_spec
 from onnxc.passes.canonicalize import dims, scalar_constant
@@ -35,18 +35,12 @@ _MOST_TERMS = ((1 << 31) - 1) // 255**2     # products of two bytes, zero points
 
 def narrow_contracts(module: Module, fuel: Fuel, log: RewriteLog) -> None:
     """Contract bytes in place of what they were dequantised to, in every graph function."""
-    _apply(module, fuel, log, RuleSet([_contract_bytes]))
+    rewrite_graphs(module, RuleSet([_contract_bytes]), fuel, log)
 
 
 def requantise(module: Module, fuel: Fuel, log: RewriteLog) -> None:
     """Merge the scale of an integer contraction with the division of the quantisation behind it."""
-    _apply(module, fuel, log, RuleSet([_requantise]))
-
-
-def _apply(module: Module, fuel: Fuel, log: RewriteLog, rules: RuleSet) -> None:
-    for func in module.funcs.values():
-        if func.kind == "graph":
-            rewrite(func, module, rules, log, fuel)
+    rewrite_graphs(module, RuleSet([_requantise]), fuel, log)
 
 
 # ---- what an operand is made of ------------------------------------------------------------------------------------

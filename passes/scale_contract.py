@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxc.ir.core import Module, Op, Value
-from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite, rule
+from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite_graphs, rule
 from onnxc.ops.fold import parse_spec
 from onnxc.passes.canonicalize import dims
 
@@ -19,9 +19,7 @@ __all__ = ["fold_scales"]
 
 def fold_scales(module: Module, fuel: Fuel, log: RewriteLog) -> None:
     """Apply the rules of this file to every graph function until none applies."""
-    for func in module.funcs.values():
-        if func.kind == "graph":
-            rewrite(func, module, _RULES, log, fuel)
+    rewrite_graphs(module, _RULES, fuel, log)
 
 
 _MADE_OPS = 64          # ops that rules may have made of constants before they are folded; longer chains are a model's

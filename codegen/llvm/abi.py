@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from onnxc.errors import NotImplemented
-from onnxc.ir.dims import DimLike
+from onnxc.ir.dims import DimLike, ceildiv
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 PTR = ir.PointerType()
@@ -40,6 +40,12 @@ CONTEXT_SLOTS = 4
 SLOT_BYTES = 8
 SCRATCH_ALIGN = 64
 """Alignment of the arena, of scratch, and of every thread's piece of it."""
+
+
+def aligned(size: DimLike) -> DimLike:
+    """`size` bytes, rounded up so that what follows them is aligned."""
+    return ceildiv(size, SCRATCH_ALIGN) * SCRATCH_ALIGN
+
 
 KERNEL_TYPE = ir.FunctionType(VOID, [PTR, I64, I64, I64])
 FAIL_TYPE = ir.FunctionType(VOID, [PTR, I64])

@@ -26,9 +26,9 @@ from llvmlite import ir
 from onnxc.codegen.accesses import Accesses, kernel_symbols
 from onnxc.codegen.clone import clone_op
 from onnxc.codegen.llvm import abi
-from onnxc.codegen.llvm.abi import KernelCode
+from onnxc.codegen.llvm.abi import KernelCode, aligned
 from onnxc.codegen.llvm.attend_products import Product, attention_of, contiguous_load, products
-from onnxc.codegen.llvm.attend_softmax import OnlineSoftmax, at, folded, least
+from onnxc.codegen.llvm.attend_softmax import OnlineSoftmax, at, folded
 from onnxc.codegen.llvm.body import emit_block
 from onnxc.codegen.llvm.contract import decode
 from onnxc.codegen.llvm.contract_epilogue import lane_mask, sweep
@@ -39,7 +39,7 @@ from onnxc.codegen.llvm.contract_plan import COLUMN
 from onnxc.codegen.llvm.contract_transpose import emit_transposed
 from onnxc.codegen.llvm.dims import DimEmitter
 from onnxc.codegen.llvm.intrinsics import intrinsic
-from onnxc.codegen.llvm.loops import counted_loop, i64
+from onnxc.codegen.llvm.loops import counted_loop, i64, least
 from onnxc.codegen.llvm.microkernel import byte_offset, multiply_add, splat
 from onnxc.codegen.llvm.registers import Element
 from onnxc.codegen.llvm.schedule_contract import chunks_of
@@ -102,10 +102,6 @@ class _Scratch:
     end: DimLike
 
 
-def _aligned(size: DimLike) -> DimLike:
-    return ceildiv(size, abi.SCRATCH_ALIGN) * abi.SCRATCH_ALIGN
-
-
 class _AttendEmitter:
     """Emits one kernel. `env` holds the dim symbols and, inside the loop over jobs, the batch axes."""
 
@@ -135,15 +131,15 @@ class _AttendEmitter:
     def _scratch(self) -> _Scratch:
         chunk = self.schedule.chunk
         tiles = max(p.blocking.tile_bytes for p in (self.scores, self.values))
-        rows = tiles + _aligned(chunk * POINTER_BYTES)
+        rows = tiles + aligned(chunk * POINTER_BYTES)
         depth = extent_of(self.scores.plan.k)
-        keys = rows + (0 if self.rows_in_place else _aligned(depth * (chunk * _ITEM)))
-        values = keys + _aligned(self.scores.packed_bytes)
-        scores = values + _aligned(self.values.packed_bytes)
+        keys = rows + (0 if self.rows_in_place else aligned(depth * (chunk * _ITEM)))
+        values = keys + aligned(self.scores.packed_bytes)
+        scores = values + aligned(self.values.packed_bytes)
         sums = scores + chunk * self.score_stride
-        most = sums + _aligned(self.sum_stride * chunk)
-        total = most + _aligned(chunk * _ITEM)
-        return _Scratch(rows, keys, values, scores, sums, most, total, total + _aligned(chunk * _ITEM))
+        most = sums + aligned(self.sum_stride * chunk)
+        total = most + aligned(chunk * _ITEM)
+        return _Scratch(rows, keys, values, scores, sums, most, total, total + aligned(chunk * _ITEM))
 
     # ---- the function ------------------------------------------------------------------------------------------------
 

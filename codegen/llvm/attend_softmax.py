@@ -19,14 +19,14 @@ from llvmlite import ir
 from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import I64
 from onnxc.codegen.llvm.intrinsics import intrinsic
-from onnxc.codegen.llvm.loops import counted_loop, i64
+from onnxc.codegen.llvm.loops import counted_loop, i64, least
 from onnxc.codegen.llvm.microkernel import byte_offset, splat
 from onnxc.codegen.llvm.registers import Element
 from onnxc.codegen.llvm.scalars import Scalars
 from onnxc.codegen.llvm.target import Target
 from onnxc.ir.types import F32
 
-__all__ = ["OnlineSoftmax", "at", "folded", "least"]
+__all__ = ["OnlineSoftmax", "at", "folded"]
 
 # Rows whose weights are computed together: enough that none waits for the latencies of its maximum and exponentials.
 _ROWS_AT_ONCE = 4
@@ -167,7 +167,3 @@ def folded(b: ir.IRBuilder, kind: str, vector: ir.Value) -> ir.Value:
     function = intrinsic(b.module, f"llvm.vector.reduce.{kind}", [vector.type], _FLOAT,
                          [*(s.type for s in start), vector.type])
     return b.call(function, [*start, vector], fastmath=("reassoc",) if kind == "fadd" else ("nnan", "nsz"))
-
-
-def least(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
-    return b.select(b.icmp_signed("<", x, y), x, y)

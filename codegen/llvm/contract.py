@@ -18,7 +18,7 @@ from llvmlite import ir
 
 from onnxc.codegen.accesses import kernel_symbols, linear_in
 from onnxc.codegen.llvm import abi
-from onnxc.codegen.llvm.abi import I8, I64, KernelCode, KernelError
+from onnxc.codegen.llvm.abi import I8, I64, KernelCode, KernelError, aligned
 from onnxc.codegen.llvm.body import emit_block
 from onnxc.codegen.llvm.candidates import contraction_candidates
 from onnxc.codegen.llvm.contract_epilogue import Row, sweep
@@ -39,7 +39,7 @@ from onnxc.codegen.llvm.contract_plan import COLUMN, Plan, plan_of
 from onnxc.codegen.llvm.contract_transpose import emit_transposed
 from onnxc.codegen.llvm.dims import DimEmitter, constant
 from onnxc.codegen.llvm.intrinsics import intrinsic
-from onnxc.codegen.llvm.loops import counted_loop, i64
+from onnxc.codegen.llvm.loops import counted_loop, i64, least
 from onnxc.codegen.llvm.microkernel import ITEM_BYTES, byte_offset
 from onnxc.codegen.llvm.microkernel_amx import configure, copy_bytes, release
 from onnxc.codegen.llvm.microkernel_narrow import unpack_panel
@@ -63,7 +63,7 @@ from onnxc.ir.core import Func, Value
 from onnxc.ir.dims import DimLike, ceildiv, floordiv, product
 from onnxc.ir.types import DType, Mem
 
-__all__ = ["ContractEmitter", "Scratch", "aligned", "decode", "emit_contract", "least", "prepare_contraction"]
+__all__ = ["ContractEmitter", "Scratch", "decode", "emit_contract", "prepare_contraction"]
 
 # Epilogues of more instructions than this are a loop over vectors; straight-line code over a panel would repeat them.
 _LONGEST_STRAIGHT = 12
@@ -111,10 +111,6 @@ class Scratch:
     rows: DimLike
     panel: DimLike
     end: DimLike
-
-
-def aligned(size: DimLike) -> DimLike:
-    return ceildiv(size, abi.SCRATCH_ALIGN) * abi.SCRATCH_ALIGN
 
 
 class ContractEmitter:
@@ -474,10 +470,6 @@ def decode(b: ir.IRBuilder, position: ir.Value, axes: Axes, dim: DimEmitter) -> 
 def _memset(b: ir.IRBuilder, pointer: ir.Value, byte: int, size: ir.Value) -> None:
     function = intrinsic(b.module, "llvm.memset", [abi.PTR, I64], abi.VOID, [abi.PTR, I8, I64, abi.I1])
     b.call(function, [pointer, ir.Constant(I8, byte & 0xFF), size, ir.Constant(abi.I1, 0)])
-
-
-def least(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
-    return b.select(b.icmp_signed("<", x, y), x, y)
 
 
 def _within(b: ir.IRBuilder, dim: DimEmitter, expr: DimLike, low: DimLike, high: DimLike) -> ir.Value:

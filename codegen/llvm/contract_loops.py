@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from llvmlite import ir
 
-from onnxc.codegen.llvm.loops import I64, counted_loop, i64
+from onnxc.codegen.llvm.loops import I64, counted_loop, i64, least
 from onnxc.codegen.llvm.microkernel import ITEM_BYTES, POINTER, Microkernel, byte_offset, microkernel
 from onnxc.codegen.llvm.microkernel_amx import amx_microkernel
 from onnxc.codegen.llvm.microkernel_bytes import byte_microkernel
@@ -169,8 +169,8 @@ class Chunk:
         """First row, counted from m0, and number of rows of a tile."""
         if self.longer is None:
             first = builder.mul(index, self.base)
-            return first, _minimum(builder, self.base, builder.sub(self.rows, first))
-        extra = _minimum(builder, index, self.longer)
+            return first, least(builder, self.base, builder.sub(self.rows, first))
+        extra = least(builder, index, self.longer)
         first = builder.add(builder.mul(index, self.base), extra)
         is_longer = builder.zext(builder.icmp_signed("<", index, self.longer), I64)
         return first, builder.add(self.base, is_longer)
@@ -231,7 +231,7 @@ class _Contraction:
         step = _maximum(builder, equal, i64(1))
 
         def body(b: ir.IRBuilder, m0: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            self._chunk(b, m0, _minimum(b, step, b.sub(end, m0)))
+            self._chunk(b, m0, least(b, step, b.sub(end, m0)))
             return []
 
         counted_loop(builder, "m", begin, end, step, [], body)
@@ -242,7 +242,7 @@ class _Contraction:
         end = i64(self.job.n_end)
 
         def body(b: ir.IRBuilder, n0: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            self._panel(b, chunk, n0, _minimum(b, b.sub(end, n0), i64(self.blocking.columns)))
+            self._panel(b, chunk, n0, least(b, b.sub(end, n0), i64(self.blocking.columns)))
             return []
 
         counted_loop(builder, "n", self.job.n_begin, end, self.blocking.columns, [], body)
@@ -285,11 +285,11 @@ class _Contraction:
         is_only = builder.and_(all_taps, all_steps)
 
         def each_tap_block(b: ir.IRBuilder, tap: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            taps = _minimum(b, tap_step, b.sub(self.taps, tap))
+            taps = least(b, tap_step, b.sub(self.taps, tap))
             ends = b.icmp_signed(">=", b.add(tap, taps), self.taps)
 
             def each_depth_block(b: ir.IRBuilder, step: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                steps = _minimum(b, depth_step, b.sub(self.depth, step))
+                steps = least(b, depth_step, b.sub(self.depth, step))
                 is_first = b.icmp_signed("==", b.or_(tap, step), i64(0))
                 is_last = b.and_(ends, b.icmp_signed(">=", b.add(step, steps), self.depth))
                 block = _DepthBlock(tap, taps, step, steps, is_first, is_last, is_only)
@@ -360,7 +360,7 @@ class _Contraction:
 
     def _rows_ahead(self, builder: ir.IRBuilder, chunk: Chunk, index: ir.Value) -> list[ir.Value]:
         """The first row of the tile behind number `index`, and its bytes for a step of this one."""
-        following = _minimum(builder, builder.add(index, i64(1)), builder.sub(chunk.tiles, i64(1)))
+        following = least(builder, builder.add(index, i64(1)), builder.sub(chunk.tiles, i64(1)))
         row, next_row = (builder.load(self._table_of(builder, i), typ=POINTER, align=POINTER_BYTES)
                          for i in (index, following))
         size = builder.sub(builder.ptrtoint(next_row, I64), builder.ptrtoint(row, I64))
@@ -404,12 +404,6 @@ def call_microkernel(
     builder.position_at_end(never)
     builder.unreachable()
     builder.position_at_end(after)
-
-
-
-
-def _minimum(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
-    return builder.select(builder.icmp_signed("<", a, b), a, b)
 
 
 def _maximum(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:

@@ -13,12 +13,12 @@ from typing import cast
 from llvmlite import ir
 
 from onnxc.codegen.llvm import abi
-from onnxc.codegen.llvm.abi import KernelError
-from onnxc.codegen.llvm.contract import ContractEmitter, Scratch, aligned, decode, least
+from onnxc.codegen.llvm.abi import KernelError, aligned
+from onnxc.codegen.llvm.contract import ContractEmitter, Scratch, decode
 from onnxc.codegen.llvm.contract_form import axes_of, extent_of, place_of, rows_of, winograd_of
 from onnxc.codegen.llvm.contract_loops import POINTER_BYTES, Block, Chunk, ahead_of, call_microkernel
 from onnxc.codegen.llvm.dims import constant
-from onnxc.codegen.llvm.loops import counted_loop, i64
+from onnxc.codegen.llvm.loops import counted_loop, i64, least
 from onnxc.codegen.llvm.microkernel import byte_offset
 from onnxc.codegen.llvm.winograd_transform import along_all
 from onnxc.codegen.winograd import TAPS, transforms

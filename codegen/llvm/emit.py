@@ -30,7 +30,7 @@ from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.llvm.transpose import TiledLoad, read_row, read_tile, tiled_loads
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Func, Op, Value
-from onnxc.ir.dims import DimLike, ceildiv, symbols_of
+from onnxc.ir.dims import DimLike, symbols_of
 from onnxc.ir.types import Mem
 
 __all__ = ["emit_block", "emit_kernel", "kernel_symbols"]
@@ -245,7 +245,7 @@ class _KernelEmitter:
 
 def _rounded_bytes(argument: Value) -> DimLike:
     assert isinstance(argument.type, Mem)
-    return ceildiv(argument.type.nbytes, abi.SCRATCH_ALIGN) * abi.SCRATCH_ALIGN
+    return abi.aligned(argument.type.nbytes)
 
 
 def points_meet(accesses: Accesses, parallel: Op) -> bool:

@@ -20,6 +20,11 @@ def i64(value: int | ir.Value) -> ir.Value:
     return ir.Constant(I64, value) if isinstance(value, int) else value
 
 
+def least(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The smaller of two signed integers."""
+    return builder.select(builder.icmp_signed("<", x, y), x, y)
+
+
 def counted_loop(
     builder: ir.IRBuilder,
     name: str,

@@ -41,7 +41,7 @@ from onnxc.codegen.llvm.prepare import is_contraction
 from onnxc.codegen.llvm.share import Functions, Sharing, functions_of
 from onnxc.codegen.llvm.target import Target
 from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
-from onnxc.ir.dims import DimLike, ceildiv, dim_max, product, provably_nonneg, sym
+from onnxc.ir.dims import DimLike, dim_max, product, provably_nonneg, sym
 from onnxc.ir.printer import print_func
 from onnxc.ir.types import Mem
 from onnxc.ops.program import STEPS, at_most, copies_of_inputs
@@ -256,7 +256,7 @@ class _ProgramEmitter:
     def arena(self) -> DimLike:
         """Bytes of the planned buffers, and where the scratch of launches starts."""
         arena = self.main.attrs.get("arena")
-        return ceildiv(0 if arena is None else arena, abi.SCRATCH_ALIGN) * abi.SCRATCH_ALIGN  # type: ignore[arg-type]
+        return abi.aligned(0 if arena is None else arena)  # type: ignore[arg-type]
 
     def scratch_room(self) -> DimLike:
         """Bytes of scratch that the launch with the most of it needs on all threads."""

@@ -10,7 +10,7 @@ from llvmlite import ir
 from onnxc.codegen.llvm.abi import I1, I8, KernelError
 from onnxc.ir.types import BOOL, DType
 
-__all__ = ["Element", "const", "is_packed", "memory_type", "register_type", "typed_zero", "with_lanes"]
+__all__ = ["Element", "const", "is_packed", "memory_type", "register_type", "with_lanes"]
 
 _NATIVE = {"f32": ir.FloatType(), "f64": ir.DoubleType(), "bool": I1}
 
@@ -62,8 +62,3 @@ def const(value: float | int | bool, dtype: DType) -> Element:
     else:
         number = int(value) & ((1 << type.width) - 1) if dtype != BOOL else int(bool(value))
     return Element(ir.Constant(type, number), dtype)
-
-
-def typed_zero(type: ir.Type) -> ir.Constant:
-    """Zero of a scalar or vector type."""
-    return ir.Constant(type, None)

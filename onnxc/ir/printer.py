@@ -27,7 +27,7 @@ from onnxc.ir.dims import Dim
 from onnxc.ir.types import DType, Scalar, Type, tensor_of
 
 __all__ = ["PLAIN_KEY", "PLAIN_NAME", "PLAIN_OP", "attr_text", "constant_hash", "dense_text", "op_line", "print_func",
-           "print_module", "print_op", "print_place", "quote_name"]
+           "print_module", "print_place", "quote_name"]
 
 # What stands without quotes. A name does not end in ":", because in `%x: f32` that belongs to the type.
 PLAIN_NAME = r"[A-Za-z0-9_$./:\-]*[A-Za-z0-9_$./\-]"
@@ -163,13 +163,6 @@ def _op_lines(op: Op, names: _Names, indent: str, out: list[str], places: dict[O
 def op_line(op: Op) -> str:
     """The first line of one op on its own, without its regions, for messages and logs."""
     return _op_line(op, _Names())
-
-
-def print_op(op: Op) -> str:
-    """One op (with its regions) on its own, for messages; values keep their names as far as they have any."""
-    out: list[str] = []
-    _op_lines(op, _Names(), "", out, {})
-    return "\n".join(out)
 
 
 def _func_lines(func: Func) -> tuple[list[str], dict[Op, int]]:

@@ -31,7 +31,7 @@ from onnxc.ir.printer import op_line, quote_name
 from onnxc.ir.registry import lookup
 
 __all__ = ["Application", "Fuel", "Match", "RewriteError", "RewriteLog", "RewriteLoop", "Rule", "RuleSet", "merge_locs",
-           "rewrite", "rule"]
+           "rewrite", "rewrite_graphs", "rule"]
 
 Replacement = Value | Sequence[Value] | None
 
@@ -251,6 +251,13 @@ def rewrite(func: Func, module: Module, rules: RuleSet, log: RewriteLog | None =
     by ...) before RewriteLoop. `after` is called after every rewrite. RewriteError when a rule breaks its contract.
     """
     return _Driver(func, module, rules, log or RewriteLog(), fuel or Fuel(), limit, after).run()
+
+
+def rewrite_graphs(module: Module, rules: RuleSet, fuel: Fuel, log: RewriteLog) -> None:
+    """Apply `rules` in every function of kind "graph"."""
+    for func in module.funcs.values():
+        if func.kind == "graph":
+            rewrite(func, module, rules, log, fuel)
 
 
 @dataclasses.dataclass

@@ -6,17 +6,16 @@ All are frozen and compared by value; `str(t)` is what the parser reads back.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 import ml_dtypes
 import numpy as np
 
-from onnxc.ir.dims import DimLike, Shape, product, sym, symbols_of
+from onnxc.ir.dims import DimLike, Shape, product
 
 __all__ = ["ALL_DTYPES", "BF16", "BOOL", "F16", "F32", "F64", "I8", "I16", "I32", "I64", "STR", "U8", "U16", "U32",
 "U64",
            "DType", "Map", "Mem", "Opt", "Scalar", "Seq", "Tensor", "Type", "dtype_of", "dtype_named", "dtype_of_onnx",
-           "fresh_symbol", "tensor_of"]
+           "tensor_of"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -226,12 +225,3 @@ class Map(Type):
 def tensor_of(array: np.ndarray) -> Tensor:
     """The type of a numpy array."""
     return Tensor(dtype_of(array.dtype), tuple(int(d) for d in array.shape))
-
-
-def fresh_symbol(taken: Iterable[DimLike], stem: str = "u") -> DimLike:
-    """A symbol `u0`, `u1`, ... that none of `taken` uses."""
-    used = symbols_of(taken)
-    n = 0
-    while f"{stem}{n}" in used:
-        n += 1
-    return sym(f"{stem}{n}")

@@ -59,9 +59,8 @@ class _Pass:
         self.known = KnownValues(module)
         self.guards: list[Guard] = []
         self.poisoned: set[Value] = set()
-        self.symbols = RunSymbols(s for t in (a.type for a in func.args) if isinstance(t, Tensor) and t.shape is not
-        None
-                                  for s in symbols_of(t.shape))
+        shapes = [a.type.shape for a in func.args if isinstance(a.type, Tensor) and a.type.shape is not None]
+        self.symbols = RunSymbols(s for shape in shapes for s in symbols_of(shape))
 
     def run(self) -> None:
         self.block(self.func.body)

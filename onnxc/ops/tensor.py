@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from onnxc.ir.core import Ref
-from onnxc.ir.dims import DimLike, product, provably_nonneg
+from onnxc.ir.dims import DimLike, product
 from onnxc.ir.registry import REQUIRED, TypeInferenceError, register
 from onnxc.ir.types import I32, I64, Tensor, Type
 
@@ -317,8 +317,3 @@ def _gather_nd_ref(attrs: dict[str, Any], x: np.ndarray, i: np.ndarray) -> np.nd
 
 register("t.gather_nd", "x, indices", attrs={"batch": 0, "in_range": False}, infer=_gather_nd, ref=_gather_nd_ref,
          doc="x at index tuples (the last axis of `indices`), behind `batch` common axes")
-
-
-def positive_size(d: DimLike) -> bool:
-    """Whether a dim certainly is at least 1."""
-    return provably_nonneg(d - 1)
