@@ -3,7 +3,7 @@
 Whatever exporters write around it is seen through: scales and masks between the first product and the softmax become
 the region of scores, with reshapes that group heads, as do numbers that queries and keys are multiplied with; a
 replacement of NaN weights by zero becomes `missing` (weights of a row are all NaN or none is); conversions between
-floats on the way to the second product leave weights as they are.
+floats of 16 bits and more on the way to the second product leave weights as they are.
 """
 
 from __future__ import annotations
@@ -89,8 +89,7 @@ def _weights(m: Match, v: Value) -> _Weights | None:
     while True:
         if v.op is not None and v.op.name == "t.reshape" and v.dims[-1:] == v.op.operand(0).dims[-1:]:
             v = through(v, "t.reshape") or v
-        elif v.op is not None and v.op.name == "t.cast" and v.tensor.dtype.is_float \
-                and v.op.operand(0).tensor.dtype.is_float:
+        elif v.op is not None and v.op.name == "t.cast" and _is_at_least_half(v) and _is_at_least_half(v.op.operand(0)):
             v = through(v, "t.cast") or v
         elif (kept := _without_nan(m, v)) is not None and not missing:
             ops.update(op for op in (v.op, v.op.operand(0).op) if op is not None)   # type: ignore[union-attr]
@@ -101,6 +100,10 @@ def _weights(m: Match, v: Value) -> _Weights | None:
     if found is None:
         return None
     return _Weights(found[0], missing, frozenset(ops | found[1]))
+
+
+def _is_at_least_half(v: Value) -> bool:
+    return v.tensor.dtype.is_float and v.tensor.dtype.bits >= 16
 
 
 def _without_nan(m: Match, v: Value) -> Value | None:
