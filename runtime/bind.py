@@ -14,9 +14,13 @@ from onnxc.ir.dims import Dim, DimLike, evaluate, symbols_of
 from onnxc.ir.solve import solve
 from onnxc.ir.types import Tensor
 
-__all__ = ["DimBinder", "shape_function"]
+__all__ = ["Contradiction", "DimBinder", "shape_function"]
 
 Shape = tuple[int, ...]
+
+
+class Contradiction(InvalidArgument):
+    """Dimensions that the model calls the same, or makes of the same, have sizes that do not go together."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class DimBinder:
             size = shapes[place.position][place.axis]
             expected = evaluate(place.dim, values)
             if size != expected:
-                raise InvalidArgument(self._contradiction(place, size, expected, shapes))
+                raise self._contradiction(place, size, expected, shapes)
         return values
 
     def _check_ranks(self, shapes: Sequence[Shape]) -> None:
@@ -80,15 +84,15 @@ class DimBinder:
                 raise InvalidArgument(f"Invalid rank for input: {name} Got: {len(shape)} Expected: {rank} "
                                       "Please fix either the inputs/outputs or the model.")
 
-    def _contradiction(self, place: _Place, size: int, expected: int, shapes: Sequence[Shape]) -> str:
+    def _contradiction(self, place: _Place, size: int, expected: int, shapes: Sequence[Shape]) -> InvalidArgument:
         found = place.text(self._names, size)
         if isinstance(place.dim, int):
-            return f"{found}; the model takes {expected} only."
+            return InvalidArgument(f"{found}; the model takes {expected} only.")
         sources = [step.place for step in self._steps if step.symbol in symbols_of(place.dim)]
         because = " and ".join(s.text(self._names, shapes[s.position][s.axis]) for s in sources)
         if [s.dim for s in sources] == [place.dim]:
-            return f"{found}, but {because}: the model calls both {place.dim}, so they have to be equal."
-        return f"{found}, but {because}, which makes the first, {place.dim}, {expected}."
+            return Contradiction(f"{found}, but {because}: the model calls both {place.dim}, so they have to be equal.")
+        return Contradiction(f"{found}, but {because}, which makes the first, {place.dim}, {expected}.")
 
 
 def _given(rest: DimLike, values: dict[str, int]) -> str:

@@ -33,18 +33,43 @@ class BoundRun:
         growth = grow(program, self._sources, outputs)
         self._grown = growth.places
         self._ends = [(place.buffer, place.buffer.filled) for place in self._grown.values()]
-        kept = {c.input for c in program.compiled.caches if c.output in growth.places}
-        self._inputs = [t if i in kept and not _is_astray(t.address, t.dtype) else _readable(t)
-                        for i, t in enumerate(growth.inputs)]
-        self._binding = program.binding(tuple([tensor.shape for tensor in self._inputs]), growth.rooms)
         self._copies: list[tuple[Dense, Dense]] = []
+        kept = {c.input for c in program.compiled.caches if c.output in growth.places}
+        self._inputs = [self._readable(t, i in kept) for i, t in enumerate(growth.inputs)]
+        self._binding = program.binding(tuple([tensor.shape for tensor in self._inputs]), growth.rooms)
         if any(self._given):
             self._check_given()
             self._keep_apart()
         self.results: list[Dense] = []
+        self._movable = not (program.sizes_from_data or program.compiled.caches or self._copies
+                             or any(t.room is not None for t in inputs))
         if not program.sizes_from_data:
             self.results = self._places(old)
             self._addresses = [tensor.address for tensor in (*self._inputs, *self.results)]
+
+    def follow(self, inputs: Sequence[tuple[int, Dense]], outputs: Sequence[tuple[int, Dense | None]]) -> bool:
+        """Takes other tensors, by position, for some inputs and outputs (None: memory made anew): whether that is all
+        that it takes, as they have the types and shapes of those before and overlap with nothing. If not, another run
+        has to be made in place of this one."""
+        if not self._movable:
+            return False
+        moved = [(i, tensor) for i, tensor in inputs if tensor is not self._inputs[i]]
+        for i, tensor in moved:
+            if not _has_form_of(tensor, self._inputs[i]):
+                return False
+            self._inputs[i], self._addresses[i] = tensor, tensor.address
+        placed = [(i, given) for i, given in outputs if given is None or given is not self._given[i]]
+        if placed:
+            self.results = [*self.results]
+        for i, given in placed:
+            place = given or Dense.new(self.results[i].dtype, self.results[i].shape, f"output '{self._name(i)}'")
+            if not _has_form_of(place, self.results[i]) or not place.buffer.writable:
+                return False
+            self._given[i], self.results[i], self._addresses[len(self._inputs) + i] = given, place, place.address
+        return not (moved or placed) or _are_apart(self._inputs, self.results)
+
+    def _name(self, output: int) -> str:
+        return self.program.outputs[output][0]
 
     def run(self, cancel: int = 0) -> list[Dense]:
         """The outputs. `cancel` is the address of an i32 word that stops the run when it becomes non-zero."""
@@ -115,14 +140,24 @@ class BoundRun:
                 places.append(Dense.new(dtype, shape, f"output '{name}'"))
         return places
 
+    def _readable(self, tensor: Dense, may_have_room: bool) -> Dense:
+        """The tensor as native code reads it: without gaps but for room that it knows of, each element at a multiple of
+        its size. What lies elsewhere is copied before each run."""
+        if _is_astray(tensor.address, tensor.dtype):
+            return self._copied(tensor.compact(), "an input that lies at an odd address")
+        return tensor if may_have_room else tensor.compact()
+
+    def _copied(self, tensor: Dense, why: str) -> Dense:
+        copy = Dense.new(tensor.dtype, tensor.shape, why)
+        self._copies.append((tensor, copy))
+        return copy
+
     def _keep_apart(self) -> None:
         """Puts copies, to be made before each run, in place of the inputs that overlap with given outputs."""
         written = _Ranges([tensor for tensor in self._given if tensor is not None])
         for position, tensor in enumerate(self._inputs):
             if written.meets(tensor):
-                copy = Dense.new(tensor.dtype, tensor.shape, "an input that an output overlaps")
-                self._copies.append((tensor, copy))
-                self._inputs[position] = copy
+                self._inputs[position] = self._copied(tensor, "an input that an output overlaps")
 
 
 class _Ranges:
@@ -146,15 +181,23 @@ def _compact_where_written(inputs: Sequence[Dense], outputs: Sequence[Dense | No
     return [t.alone() if t.room is not None and written.meets(t) else t for t in inputs]
 
 
-def _readable(tensor: Dense) -> Dense:
-    """The tensor as native code reads it: without gaps, each element at a multiple of its size."""
-    if tensor.room is not None:
-        return tensor.compact()
-    if _is_astray(tensor.address, tensor.dtype):
-        copy = Dense.new(tensor.dtype, tensor.shape, "an input that lies at an odd address")
-        copy.raw()[...] = tensor.raw()
-        return copy
-    return tensor
+def _are_apart(inputs: Sequence[Dense], outputs: Sequence[Dense]) -> bool:
+    """Whether no output shares a byte with an input or another output."""
+    if len(outputs) > 1:
+        read, written = _Ranges(inputs), sorted((t.address, t.address + t.nbytes) for t in outputs if t.nbytes)
+        return not any(map(read.meets, outputs)) and all(a[1] <= b[0] for a, b in itertools.pairwise(written))
+    for output in outputs:
+        begin, end = output.address, output.address + output.nbytes
+        for tensor in inputs:
+            if tensor.address < end and begin < tensor.address + tensor.nbytes:
+                return False
+    return True
+
+
+def _has_form_of(tensor: Dense, other: Dense) -> bool:
+    """Whether native code that works on `other` may work on `tensor` in its place."""
+    return tensor.shape == other.shape and tensor.dtype == other.dtype and tensor.room is None and \
+        not _is_astray(tensor.address, tensor.dtype)
 
 
 def _span(tensor: Dense) -> int:

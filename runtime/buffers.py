@@ -83,9 +83,10 @@ class Dense:
     @classmethod
     def new(cls, dtype: DType, shape: Shape, purpose: str, room: int = 0, axis: int = 0) -> Dense:
         """A tensor of unknown content, with room for at least `room` elements along `axis`."""
-        whole = (*shape[:axis], max(room, shape[axis]), *shape[axis + 1:]) if shape else shape
-        behind = Room(axis, whole[axis]) if shape else None
-        return cls(Buffer.new(nbytes_of(dtype, whole), purpose), dtype, shape, behind)
+        if not room or not shape:
+            return cls(Buffer.new(nbytes_of(dtype, shape), purpose), dtype, shape)
+        whole = (*shape[:axis], max(room, shape[axis]), *shape[axis + 1:])
+        return cls(Buffer.new(nbytes_of(dtype, whole), purpose), dtype, shape, Room(axis, whole[axis]))
 
     @classmethod
     def of(cls, array: Array, dtype: DType) -> Dense:

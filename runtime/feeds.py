@@ -58,6 +58,7 @@ class Feeds:
                  overrides: Mapping[str, int] | None = None) -> None:
         self._inputs = {i.name: _input(i, overrides or {}) for i in (*inputs, *overridable)}
         self._required = tuple(self._inputs[i.name] for i in inputs)
+        self.required = tuple(i.name for i in inputs)
         self._plain = tuple((i.name, i.dtype.numpy) for i in self._required)
         self._only_numbers = all(i.is_number for i in self._required)
         self._taken: set[tuple[tuple[int, ...], ...]] = set()
@@ -123,7 +124,7 @@ class Feeds:
         for name in values:
             if name not in self._inputs:
                 raise InvalidArgument(f"Invalid input name: {name}")
-        required = [i.name for i in self._required]
+        required = self.required
         for name in required:
             if name not in values and not is_optional(self._inputs[name].type_text):
                 raise InvalidArgument(f"Missing Input: {name}")

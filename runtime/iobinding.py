@@ -17,7 +17,6 @@ from onnxc.runtime.devices import require_cpu
 from onnxc.runtime.feeds import wanted_outputs
 from onnxc.runtime.hosted import HostedProgram
 from onnxc.runtime.ortvalue import OrtValue, OrtValueVector, element_type_of, shape_of
-from onnxc.runtime.program import NativeProgram
 from onnxc.runtime.programs import Variant
 
 if TYPE_CHECKING:
@@ -42,34 +41,44 @@ class IOBinding:
         self._inputs: dict[str, OrtValue] = {}
         self._outputs: dict[str, OrtValue | None] = {}      # None: memory is made by the run
         self._made: dict[str, Dense] = {}                   # by runs so far, for outputs without memory of their own
+        self._places: dict[str, int] = {}                   # of inputs among those of the program
         self._results: list[OrtValue] = []
         self._last: list[Dense] | None = None               # what `_results` were made of
-        self._bound: BoundRun | None = None
+        self._foreign: dict[str, tuple[Any, OrtValue]] = {}     # what was bound by address last
         self._wanted: list[int] = []
+        # The run on what was bound once, the names that it is for, and what was bound since.
+        self._bound: BoundRun | None = None
+        self._names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self._new_inputs: set[str] = set()
+        self._new_outputs: set[str] = set()
+        self._is_current = False
 
     # ---- inputs ------------------------------------------------------------------------------------------------------
 
     def bind_cpu_input(self, name: str, arr_on_cpu: Array) -> None:
         """Reads an input from an array: where it lies if it is contiguous, later writes to it included; else a copy."""
-        self.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(arr_on_cpu))
+        before = self._inputs.get(name)
+        if before is None or not before.is_of_array(arr_on_cpu):
+            self.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(arr_on_cpu))
 
     def bind_input(self, name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int],
                    buffer_ptr: int) -> None:
         """Reads an input from memory at an address."""
-        self.bind_ortvalue_input(name, _at(name, device_type, device_id, element_type, shape, buffer_ptr))
+        self.bind_ortvalue_input(name, self._at(name, device_type, device_id, element_type, shape, buffer_ptr))
 
     def bind_ortvalue_input(self, name: str, ortvalue: OrtValue) -> None:
         """Reads an input from an OrtValue."""
-        if not self._session._feeds.knows(name):
+        if name not in self._inputs and not self._session._feeds.knows(name):
             raise BindingError(f"Failed to find NodeArg with name: {name} in the def list; the inputs are "
                                f"{', '.join(i.name for i in self._session.get_inputs())}")
         self._inputs[name] = ortvalue._get_c_value()
-        self._bound = None
+        self._new_inputs.add(name)
+        self._is_current = False
 
     def clear_binding_inputs(self) -> None:
         """Forgets what inputs are bound to."""
         self._inputs.clear()
-        self._bound = None
+        self._is_current = False
 
     def synchronize_inputs(self) -> None:
         """Nothing to wait for on the CPU."""
@@ -86,7 +95,7 @@ class IOBinding:
             return
         if element_type is None or shape is None:
             raise ValueError("`element_type` and `shape` are to be provided if pre-allocated memory is provided")
-        self._bind_output(name, _at(name, device_type, device_id, element_type, shape, buffer_ptr))
+        self._bind_output(name, self._at(name, device_type, device_id, element_type, shape, buffer_ptr))
 
     def bind_ortvalue_output(self, name: str, ortvalue: OrtValue) -> None:
         """Writes an output to the memory of an OrtValue."""
@@ -98,14 +107,15 @@ class IOBinding:
     def _bind_output(self, name: str, place: OrtValue | None) -> None:
         self._outputs[name] = place
         self._made.pop(name, None)
-        self._bound = None
+        self._new_outputs.add(name)
+        self._is_current = False
 
     def clear_binding_outputs(self) -> None:
         """Forgets what outputs are bound to, and the results so far."""
         self._outputs.clear()
         self._made.clear()
         self._results, self._last = [], None
-        self._bound = None
+        self._is_current = False
 
     def synchronize_outputs(self) -> None:
         """Nothing to wait for on the CPU."""
@@ -127,10 +137,10 @@ class IOBinding:
     def run(self, cancel: int = 0) -> None:
         """One run of the session; for `InferenceSession.run_with_iobinding`."""
         try:
-            if self._bound is None and isinstance(self._session._programs.plain, HostedProgram):
+            if not self._is_current and isinstance(self._session._programs.plain, HostedProgram):
                 self._results = self._run_hosted(cancel)
                 return
-            bound = self._bound or self._prepare()
+            bound = self._bound if self._bound is not None and self._is_current else self._up_to_date()
             results = bound.run(cancel)
         except InvalidArgument as error:
             raise BindingError(f"Error in execution: {error.message}") from error
@@ -160,20 +170,57 @@ class IOBinding:
                 place = OrtValue.of_tensor(results[position])
             self._results.append(place)
 
+    def _up_to_date(self) -> BoundRun:
+        """The run on what is bound now: the one before, if the same names are bound to tensors of the same forms."""
+        before, self._bound = self._bound, None
+        names = (tuple(self._inputs), tuple(self._outputs))
+        if before is None or names != self._names or not self._follow(before):
+            before = self._prepare()
+        self._bound, self._names = before, names
+        self._new_inputs.clear()
+        self._new_outputs.clear()
+        self._is_current = True
+        return before
+
+    def _follow(self, bound: BoundRun) -> bool:
+        inputs, outputs = [], []
+        for name in self._new_inputs:
+            tensor = self._inputs[name]._content
+            if type(tensor) is not Dense:
+                return False
+            inputs.append((self._places[name], tensor))
+        for name, position in zip(self._outputs, self._wanted, strict=True):
+            if name in self._new_outputs:
+                place = self._outputs[name]
+                outputs.append((position, None if place is None else place._tensor))
+        return bound.follow(inputs, outputs)
+
     def _prepare(self) -> BoundRun:
         session = self._session
         self._require_outputs()
         self._wanted = wanted_outputs(list(self._outputs), session._positions) or []
         inputs, overridden = _checked(session, self._inputs)
-        program = session._programs.get(Variant(overridden, None))
-        assert isinstance(program, NativeProgram)
+        self._places = {name: i for i, name in enumerate([*session._feeds.required, *overridden])}
+        program = session._programs.fitting(Variant(overridden, None), tuple([t.shape for t in inputs]))
         places: list[Dense | None] = [None] * len(program.compiled.output_types)
         old: list[Dense | None] = [*places]
         for (name, place), i in zip(self._outputs.items(), self._wanted, strict=True):
             places[i] = None if place is None else place._tensor
             old[i] = self._made.get(name)
-        self._bound = BoundRun(program, inputs, places, old)
-        return self._bound
+        return BoundRun(program, inputs, places, old)
+
+    def _at(self, name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int],
+            address: int) -> OrtValue:
+        """A tensor in foreign memory. What was said of it the last time is not looked at again."""
+        form = (device_type, device_id, element_type, tuple(shape))
+        before, value = self._foreign.get(name, (None, None))
+        if value is None or before != form or not address:
+            value = _foreign_tensor(name, device_type, device_id, element_type, shape, address)
+        elif value._tensor.address != address:
+            tensor = value._tensor
+            value = OrtValue.of_tensor(Dense(Buffer(int(address), tensor.nbytes), tensor.dtype, tensor.shape))
+        self._foreign[name] = (form, value)
+        return value
 
 
 def run_with_ort_values(session: InferenceSession, output_names: Any, feed: Mapping[str, OrtValue],
@@ -185,8 +232,7 @@ def run_with_ort_values(session: InferenceSession, output_names: Any, feed: Mapp
         return _run_hosted(session, output_names, values, cancel)
     inputs, overridden = _checked(session, values)
     wanted = wanted_outputs(output_names, session._positions)
-    program = session._programs.get(Variant(overridden, None))
-    assert isinstance(program, NativeProgram)
+    program = session._programs.fitting(Variant(overridden, None), tuple([t.shape for t in inputs]))
     nowhere: list[Dense | None] = [None] * len(program.compiled.output_types)
     results = BoundRun(program, inputs, nowhere, nowhere).run(cancel)
     return [OrtValue.of_tensor(results[i]) for i in (range(len(results)) if wanted is None else wanted)]
@@ -211,7 +257,8 @@ def _checked(session: InferenceSession, values: Mapping[str, OrtValue]) -> tuple
     return [value._tensor for value in ordered], overridden
 
 
-def _at(name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int], address: int) -> OrtValue:
+def _foreign_tensor(name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int],
+                    address: int) -> OrtValue:
     """A tensor in foreign memory."""
     require_cpu(device_type, device_id)
     dtype, sizes = element_type_of(element_type), shape_of(shape)

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from onnxc.errors import ModelRequiresCompilation, OnnxcError, RuntimeException
+from onnxc.errors import InvalidArgument, ModelRequiresCompilation, OnnxcError, RuntimeException
 from onnxc.runtime.artifact import open_artifact
+from onnxc.runtime.bind import Contradiction
 from onnxc.runtime.compiled import CompiledModel, Signature
 from onnxc.runtime.custom import CUSTOM_OPS
 from onnxc.runtime.digest import BLOCK, tree_digest
@@ -32,10 +33,11 @@ _FOLDER = "session.model_external_initializers_file_folder_path"
 
 class Variant(NamedTuple):
     """Which program of a model: the initializers that are inputs in it, and the values that it gives, None for the
-    model's outputs."""
+    model's outputs; whether dimensions that the model calls the same are `apart`, each with a size of its own."""
 
     overridden: tuple[str, ...]
     outputs: tuple[str, ...] | None
+    apart: bool = False
 
 
 PLAIN = Variant((), None)
@@ -61,6 +63,40 @@ class Programs:
     def get(self, variant: Variant) -> NativeProgram | HostedProgram:
         """The program of a variant. Raises InvalidArgument for values that the model does not have."""
         return self._all.get(variant) or self._make(variant)
+
+    def fitting(self, variant: Variant, shapes: tuple[tuple[int, ...], ...]) -> NativeProgram:
+        """The program of a variant of a model without host steps, or the one that lets dimensions of one name differ,
+        if these shapes of inputs need it."""
+        program = self.get(variant)
+        assert isinstance(program, NativeProgram)
+        try:
+            program.binding(shapes)
+            return program
+        except Contradiction as error:
+            return self.apart(variant, error, shapes)
+
+    def apart(self, variant: Variant, error: Contradiction, shapes: tuple[tuple[int, ...], ...]) -> NativeProgram:
+        """The program of a variant with its dimensions apart, which takes `shapes`. ONNX Runtime does not compare such
+        dimensions, and models are about whose mean nothing by their names: sizes of 1 are broadcast, or never meet.
+
+        Raises InvalidArgument for shapes that make no sense then either, and the `error` itself where nothing can be
+        compiled.
+        """
+        if self.is_artifact or variant.apart:
+            raise error
+        self._options.log(logging.WARNING, "%s The model is compiled once more, with dimensions that may differ.",
+                          error.message)
+        try:
+            program = self.get(variant._replace(apart=True))
+        except OnnxcError as refusal:
+            raise error from refusal
+        if not isinstance(program, NativeProgram):
+            raise error
+        try:
+            program.binding(shapes)
+        except InvalidArgument as refusal:
+            raise InvalidArgument(f"{refusal.message} ({error.message})") from None
+        return program
 
     def write_optimized(self) -> None:
         """Writes the model where the options say."""
@@ -123,8 +159,7 @@ class Programs:
         if cache is None:
             self._cache = "off"
             return self._build(variant)
-        request = {**self._request, "overridden": variant.overridden, "outputs": variant.outputs,
-                   "changes": _digests(self._options.model_changes())}
+        request = {**self._request, **variant._asdict(), "changes": _digests(self._options.model_changes())}
         compiled, hit = compile_through(cache, self._source.value, folder, request,
                                         lambda: self._build(variant))
         self._cache = "hit" if hit else "miss"
@@ -134,7 +169,7 @@ class Programs:
 
     def _compile_options(self, variant: Variant) -> Any:
         from onnxc.driver import Changes, CompileOptions
-        changes = Changes(**self._options.model_changes(), outputs=variant.outputs)
+        changes = Changes(**self._options.model_changes(), outputs=variant.outputs, apart=variant.apart)
         return CompileOptions.from_config(**self._request, overridden=variant.overridden, changes=changes,
                                           folder=self._options.entry(_FOLDER) or None)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy.typing as npt
 
 from onnxc.errors import Fail, InvalidArgument, NoModel
+from onnxc.runtime.bind import Contradiction
 from onnxc.runtime.feeds import Feeds, wanted_outputs
 from onnxc.runtime.iobinding import IOBinding, run_with_ort_values
 from onnxc.runtime.log import check_severity
@@ -21,7 +22,7 @@ from onnxc.runtime.metadata import ModelMetadata, NodeArg, describe, describe_mo
 from onnxc.runtime.options import RunOptions, SessionOptions
 from onnxc.runtime.ortvalue import OrtValue, OrtValueVector
 from onnxc.runtime.profiling import start_profile
-from onnxc.runtime.programs import Programs, Variant
+from onnxc.runtime.programs import PLAIN, Programs, Variant
 from onnxc.runtime.providers import chosen_providers
 from onnxc.runtime.source import Source
 from onnxc.runtime.worker import Callback, Worker
@@ -115,7 +116,7 @@ class InferenceSession:
         """
         self._worker.close()
         self.end_profiling()
-        self._programs = self._sess = self._plain = self._feeds = _CLOSED  # type: ignore[assignment]
+        self._programs = self._sess = self._plain = self._feeds = _CLOSED
 
     # ---- running -----------------------------------------------------------------------------------------------------
 
@@ -134,7 +135,10 @@ class InferenceSession:
         wanted = None if output_names is None else self._wanted(output_names)
         if overridden or taps or run_options is not None or self._profile is not None:
             return self._run_variant(arrays, overridden, shapes, wanted, run_options, tuple(taps))
-        outputs = self._plain.run(arrays, 0, None, shapes)
+        try:
+            outputs = self._plain.run(arrays, 0, None, shapes)
+        except Contradiction as error:
+            outputs = self._programs.apart(PLAIN, error, shapes).run(arrays, 0, None, shapes)
         return outputs if wanted is None else [outputs[i] for i in wanted]
 
     def _wanted(self, names: Any) -> list[int] | None:
@@ -158,8 +162,11 @@ class InferenceSession:
         less = options is not None and options.only_execute_path_to_fetches and not self._programs.is_artifact
         given = tuple(sorted(set(order))) if less else tuple(range(len(names)))
         asked = (*(names[i] for i in given), *taps)
-        program = self._programs.get(Variant(overridden, None if asked == names else asked))
-        outputs = program.run(arrays, 0 if options is None else options.stop_address(), None, shapes)
+        variant, stop = Variant(overridden, None if asked == names else asked), _stop_address(options)
+        try:
+            outputs = self._programs.get(variant).run(arrays, stop, None, shapes)
+        except Contradiction as error:
+            outputs = self._programs.apart(variant, error, shapes).run(arrays, stop, None, shapes)
         if options is not None and options.shrinks:
             self._programs.release_memory()
         if self._profile is not None:
@@ -176,8 +183,7 @@ class InferenceSession:
         """
         if not callable(callback):
             raise TypeError(f"callback is {callback!r}; expected a function of results, user_data and an error's text")
-        if run_options is not None:
-            _stop_address(run_options)
+        _stop_address(run_options)
         self._feeds.check_names(input_feed)
         feed = dict(input_feed)
         self._worker.submit(lambda: self.run(output_names, feed, run_options), callback, user_data)
@@ -185,8 +191,7 @@ class InferenceSession:
     def run_with_ort_values(self, output_names: Any, input_dict_ort_values: Mapping[str, OrtValue],
                             run_options: RunOptions | None = None) -> list[OrtValue]:
         """`run` with OrtValues in and out: inputs are read where they lie."""
-        stop = 0 if run_options is None else _stop_address(run_options)
-        return run_with_ort_values(self, output_names, input_dict_ort_values, stop)
+        return run_with_ort_values(self, output_names, input_dict_ort_values, _stop_address(run_options))
 
     def run_with_ortvaluevector(self, run_options: RunOptions, feed_names: Sequence[str], feeds: OrtValueVector,
                                 fetch_names: Sequence[str], fetches: OrtValueVector, fetch_devices: Any) -> None:
@@ -204,9 +209,11 @@ class InferenceSession:
         InvalidArgument and RuntimeError, for one that does not fit the model."""
         if iobinding._session is not self:
             raise ValueError("IOBinding must be used with the session that created it.")
+        if self._plain is _CLOSED:
+            _raise_closed()
         profile = self._profile
         begin = 0 if profile is None else time.monotonic_ns()
-        iobinding.run(0 if run_options is None else _stop_address(run_options))
+        iobinding.run(_stop_address(run_options))
         if profile is not None:
             profile.phase("model_run", begin)
 
@@ -320,10 +327,14 @@ class _Closed:
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise NoModel("The session was closed. Open the model again.")
+        _raise_closed()
 
 
-_CLOSED = _Closed()
+def _raise_closed() -> NoReturn:
+    raise NoModel("The session was closed. Open the model again.")
+
+
+_CLOSED: Any = _Closed()
 
 
 def _check_device(options: SessionOptions, named: Any) -> None:
@@ -338,6 +349,8 @@ def _check_device(options: SessionOptions, named: Any) -> None:
 
 
 def _stop_address(options: Any) -> int:
+    if options is None:
+        return 0
     if not isinstance(options, RunOptions):
         raise TypeError(f"run_options is of type {type(options)}; expected onnxc.RunOptions")
     return options.stop_address()

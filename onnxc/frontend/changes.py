@@ -25,7 +25,8 @@ __all__ = ["Changes", "changed"]
 class Changes:
     """`dims` are sizes by a dimension's name, `denotations` by its denotation. `initializers` replace those of the same
     name, `external` the data of those whose data lies in files, and `files` such files by the names that the model
-    gives them. `outputs` are the values to compute, None: the model's outputs."""
+    gives them. `outputs` are the values to compute, None: the model's outputs. `apart` lets dimensions of one name have
+    different sizes."""
 
     dims: Mapping[str, int] = dataclasses.field(default_factory=dict)
     denotations: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -33,6 +34,7 @@ class Changes:
     external: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     files: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     outputs: tuple[str, ...] | None = None
+    apart: bool = False
 
 
 def changed(model: LoadedModel, changes: Changes) -> LoadedModel:
@@ -73,6 +75,8 @@ def _set_dims(graph: GraphProto, changes: Changes) -> None:
     for d in _dims((*graph.input, *graph.output, *graph.value_info)):
         if d.WhichOneof("value") == "dim_param" and d.dim_param in by_name:
             d.dim_value = by_name[d.dim_param]
+        elif changes.apart:
+            d.ClearField("dim_param")
 
 
 def _dims(values: Sequence[ValueInfoProto]) -> Iterator[TensorShapeProto.Dimension]:

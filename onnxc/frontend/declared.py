@@ -24,7 +24,8 @@ class DimNames:
     """Gives every dimension text of a model one symbolic dim, and unnamed dimensions fresh symbols.
 
     A text that reads as an expression of the dims algebra (`past + 1`) becomes that expression; any other text
-    becomes a symbol with a similar name. Two different texts never share a symbol that neither of them spells out.
+    becomes a symbol with a similar name, and one without a letter or digit (`?`) is no name. Two different texts never
+    share a symbol that neither of them spells out.
     After `bind_to`, so does an expression of symbols that no run would know.
     """
 
@@ -42,6 +43,8 @@ class DimNames:
 
     def named(self, text: str) -> Dim:
         """The dim of a `dim_param`."""
+        if not re.search(r"\w", text):
+            return self.fresh()
         if text not in self._dims:
             d = _as_expression(text)
             if d is None or (self._bound is not None and str(d) not in symbols_of(d)

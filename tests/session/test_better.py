@@ -105,6 +105,13 @@ def test_inputs_that_contradict_each_other_are_both_named(sums):
         sums.run(None, {"x": X, "y": np.zeros((4, 3), np.float32)})
 
 
+def test_an_artifact_is_for_equal_sizes(tmp_path):
+    onnxc.compile(models.sums().SerializeToString(), tmp_path / "m.onnxc")
+    session = onnxc.InferenceSession(tmp_path / "m.onnxc")
+    with pytest.raises(InvalidArgument, match="the model calls both N, so they have to be equal"):
+        session.run(None, {"x": X, "y": X[:1]})
+
+
 def test_dimensions_that_are_expressions_are_solved_and_checked(ours):
     model = models.model([models.node("Neg", "a", "y"), models.node("Neg", "b", "z")],
                          [models.value("a", ["past + 1"]), models.value("b", ["2*past"])],

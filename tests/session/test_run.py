@@ -131,6 +131,51 @@ def test_an_open_dimension_takes_any_size(sums, rows):
     assert w.shape == (rows, 3)
 
 
+# ---- dimensions of one name ------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("x", "y"), [(2, 2), (2, 1), (1, 4), (2, 0), (3, 3)])
+def test_sizes_that_a_name_shares_need_not_be_equal(engine, x, y):
+    """A size of 1 is broadcast; whether others go together is the operators' matter."""
+    session = engine.session(models.sums())
+    feed = {"x": np.full((x, 3), 1, np.float32), "y": np.full((y, 3), 2, np.float32)}
+    if x == y or 1 in (x, y):
+        for _ in range(2):
+            z, w = session.run(None, feed)
+            np.testing.assert_array_equal(z, feed["x"] + feed["y"])
+            np.testing.assert_array_equal(w, -z)
+        np.testing.assert_array_equal(session.run(["w"], feed, engine.api.RunOptions())[0], -z)
+    else:
+        with pytest.raises((engine.errors.Fail, engine.errors.InvalidArgument)):
+            session.run(None, feed)
+    assert session.run(None, {"x": X, "y": Y})[0].shape == (2, 3)
+
+
+def test_dimensions_of_one_name_that_never_meet(engine):
+    model = models.model([models.node("Neg", "x", "z"), models.node("Abs", "y", "w")],
+                         [models.value("x", ["N", 3]), models.value("y", ["N", "N"])],
+                         [models.value("z", ["N", 3]), models.value("w", ["N", "N"])])
+    x, y = np.ones((2, 3), np.float32), -np.ones((4, 5), np.float32)
+    session = engine.session(model)
+    z, w = session.run(None, {"x": x, "y": y})
+    np.testing.assert_array_equal(z, -x)
+    np.testing.assert_array_equal(w, -y)
+    values = {"x": engine.api.OrtValue.ortvalue_from_numpy(x), "y": engine.api.OrtValue.ortvalue_from_numpy(y)}
+    np.testing.assert_array_equal(session.run_with_ort_values(["w"], values)[0].numpy(), -y)
+    binding = session.io_binding()
+    for name, value in values.items():
+        binding.bind_ortvalue_input(name, value)
+    binding.bind_output("w")
+    session.run_with_iobinding(binding)
+    np.testing.assert_array_equal(binding.get_outputs()[0].numpy(), -y)
+
+
+def test_a_question_mark_is_no_name(engine):
+    session = engine.session(models.copies(models.FLOAT, ["?", 3, "?"]))
+    assert session.get_inputs()[0].shape == ["?", 3, "?"]
+    x = np.ones((2, 3, 4), np.float32)
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], x)
+
+
 NUMBERS = [("FLOAT", np.float32), ("DOUBLE", np.float64), ("FLOAT16", np.float16), ("BOOL", np.bool_),
            *((f"{sign}INT{bits}", np.dtype(f"{sign}int{bits}".lower()).type)
              for sign in ("", "U") for bits in (8, 16, 32, 64))]
