@@ -1,7 +1,8 @@
 """Options of sessions and runs, under ONNX Runtime's names, with its types, defaults and refusals.
 
-Each option says in its `doc` what it does here. Options of mechanisms that compiled programs do not have are kept and
-change nothing; those are marked "accepted". An option whose absence would change what a program gets is not offered.
+Each option says in its `doc` what it does here, and `runtime/entries.py` says it of configuration entries; `onnxc env
+--options` prints both. Options of mechanisms that compiled programs do not have are kept and change nothing; those are
+marked "Accepted". An option whose absence would change what a program gets is not offered.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import numpy.typing as npt
 
 from onnxc import errors
 from onnxc.errors import ModelLoadCanceled
+from onnxc.runtime.entries import RUN_ENTRIES, SESSION_ENTRIES
 from onnxc.runtime.enums import ExecutionMode, ExecutionOrder, GraphOptimizationLevel
 from onnxc.runtime.log import LOG, SEVERITIES
 from onnxc.runtime.providers import check_provider
 
-__all__ = ["RunOptions", "SessionOptions"]
+__all__ = ["RunOptions", "SessionOptions", "documented"]
+
+_NOT_OPTIONS = ("providers", "dimension_overrides", "shrinks")
 
 
 Array = npt.NDArray[Any]
@@ -78,10 +82,10 @@ _LONGEST_KEY, _LONGEST_VALUE = 1024, 8192
 
 
 class _Entries:
-    """Text entries by key, with ONNX Runtime's bounds; unknown keys are kept and change nothing."""
+    """Text entries by key, with ONNX Runtime's bounds; those that stand not in `known` are kept and change nothing."""
 
-    def __init__(self, owner: str) -> None:
-        self.owner, self.values = owner, dict[str, str]()
+    def __init__(self, owner: str, known: Mapping[str, str]) -> None:
+        self.owner, self.known, self.values = owner, known, dict[str, str]()
 
     def add(self, key: str, value: str) -> None:
         if not isinstance(key, str) or not isinstance(value, str):
@@ -89,6 +93,10 @@ class _Entries:
         if not 0 < len(key) <= _LONGEST_KEY or len(value) > _LONGEST_VALUE:
             raise RuntimeError(f"{self.owner}: a configuration key of {len(key)} characters with a value of "
                                f"{len(value)}; keys have 1 to {_LONGEST_KEY}, values at most {_LONGEST_VALUE}")
+        if self.values.get(key, value) != value:
+            LOG.warning("%s: the configuration entry %s was %r and is now %r", self.owner, key, self.values[key], value)
+        if key not in self.known:
+            LOG.info("%s: the configuration entry %s is kept and changes nothing", self.owner, key)
         self.values[key] = value
 
     def get(self, key: str) -> str:
@@ -133,7 +141,7 @@ class SessionOptions:
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
-        self._entries = _Entries("SessionOptions")
+        self._entries = _Entries("SessionOptions", SESSION_ENTRIES)
         self._overrides: dict[str, int] = {}
         self._denotations: dict[str, int] = {}
         self._initializers: dict[str, Array] = {}
@@ -143,14 +151,8 @@ class SessionOptions:
         self._load = _Load()
 
     def add_session_config_entry(self, key: str, value: str) -> None:
-        """Sets a configuration entry.
-
-        These mean what they mean to ONNX Runtime: `session.intra_op.allow_spinning` ("0": idle threads sleep at once)
-        and `session.intra_op.spin_duration_us`, `session.model_external_initializers_file_folder_path`,
-        `session.set_denormal_as_zero`, `session.disable_prepacking`, `optimization.disable_specified_optimizers` (with
-        the names of onnxc's passes), `session.disable_cpu_ep_fallback`, `session.record_ep_graph_assignment_info`,
-        `session.load_model_format` and `session.save_model_format`. Others are kept and change nothing.
-        """
+        """Sets a configuration entry: what each does stands in `onnxc.runtime.entries.SESSION_ENTRIES`. Others are kept
+        and change nothing."""
         self._entries.add(key, value)
 
     def get_session_config_entry(self, key: str) -> str:
@@ -278,6 +280,12 @@ class SessionOptions:
         return int(duration) * 1000 if duration else -1
 
 
+def documented(of: type[SessionOptions] | type[RunOptions]) -> dict[str, str]:
+    """What each attribute of the options does here."""
+    return {name: str(option.__doc__) for name, option in vars(of).items() if isinstance(option, (_Option, property))
+            and option.__doc__ and name not in _NOT_OPTIONS}
+
+
 class RunOptions:
     """Options of runs; one object may serve many, also at the same time."""
 
@@ -291,7 +299,7 @@ class RunOptions:
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
-        self._entries = _Entries("RunOptions")
+        self._entries = _Entries("RunOptions", RUN_ENTRIES)
         self._stop = ctypes.c_int32(0)
 
     @property
@@ -306,8 +314,8 @@ class RunOptions:
         self._stop.value = int(value)
 
     def add_run_config_entry(self, key: str, value: str) -> None:
-        """Sets a configuration entry. `memory.enable_memory_arena_shrinkage` gives memory back after the run; others
-        are kept and change nothing."""
+        """Sets a configuration entry: what each does stands in `onnxc.runtime.entries.RUN_ENTRIES`. Others are kept and
+        change nothing."""
         self._entries.add(key, value)
 
     def get_run_config_entry(self, key: str) -> str:

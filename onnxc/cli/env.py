@@ -11,14 +11,20 @@ import onnxc
 from onnxc.cli.console import print_table
 from onnxc.config import config, settings
 from onnxc.runtime.cache import open_cache
+from onnxc.runtime.entries import RUN_ENTRIES, SESSION_ENTRIES
+from onnxc.runtime.options import RunOptions, SessionOptions, documented
 from onnxc.runtime.threads import default_threads
 
 _PACKAGES = ("numpy", "ml_dtypes", "onnx", "llvmlite", "triton", "onnxruntime")
 
 
 @click.command()
-def command() -> None:
+@click.option("--options", is_flag=True, help="Show what each of ONNX Runtime's options does here, instead.")
+def command(options: bool) -> None:
     """Show versions, the processor that code is made for, and every setting."""
+    if options:
+        _show_options()
+        return
     print_table(("package", "version"), [("onnxc", onnxc.__version__), ("python", platform.python_version()),
                                          *((name, _version(name)) for name in _PACKAGES)])
     click.echo(f"\nsystem   {platform.platform()}\nthreads  {default_threads()}\nhost     {_host()}\n"
@@ -27,6 +33,15 @@ def command() -> None:
         value = setting.value if setting.value not in (None, ()) else "unset"
         click.echo(f"{setting.variable} = {value}" + ("" if setting.value == setting.default else "  (changed)"))
         click.echo(f"    {setting.doc}")
+
+
+def _show_options() -> None:
+    parts = {"SessionOptions": documented(SessionOptions), "SessionOptions.add_session_config_entry": SESSION_ENTRIES,
+             "RunOptions": documented(RunOptions), "RunOptions.add_run_config_entry": RUN_ENTRIES}
+    for title, rows in parts.items():
+        click.echo(f"{title}")
+        for name, text in rows.items():
+            click.echo(f"  {name}\n    {text}")
 
 
 def _cache() -> str:

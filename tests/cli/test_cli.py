@@ -162,6 +162,12 @@ def test_env_shows_every_setting():
         assert name in shown
 
 
+def test_env_says_what_options_do():
+    shown = onnxc_command("env", "--options")
+    for name in ("intra_op_num_threads", "session.intra_op.allow_spinning", "terminate", "gpu_graph_id"):
+        assert f"  {name}\n    " in shown
+
+
 # ---- the process -----------------------------------------------------------------------------------------------------
 
 def test_errors_leave_no_traceback_unless_debugging(tmp_path):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import onnxc
+from onnxc.runtime.entries import ACCEPTED, RUN_ENTRIES, SESSION_ENTRIES
+from onnxc.runtime.options import documented
 from tests.session import models
 
+ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ["graph_optimization_level", "intra_op_num_threads", "inter_op_num_threads", "execution_mode",
            "enable_cpu_mem_arena", "enable_mem_pattern", "enable_mem_reuse", "log_severity_level",
            "log_verbosity_level", "logid", "use_deterministic_compute", "use_per_session_threads"]
@@ -98,6 +104,28 @@ def test_configuration_entries(engine):
         options.add_session_config_entry("k" * 1025, "1")
     with pytest.raises(TypeError):
         options.add_session_config_entry("key", 1)
+
+
+def test_every_entry_that_is_read_has_a_row_and_every_other_row_says_why_not():
+    sources = [(ROOT / path).read_text() for path in ("runtime/programs.py", "runtime/session.py", "runtime/options.py",
+                                                      "onnxc/optimized.py")]
+    read = set(re.findall(r'"((?:session|optimization|memory|ep)\.[a-z_.]+)"', "\n".join(sources)))
+    rows = {**SESSION_ENTRIES, **RUN_ENTRIES}
+    assert read == {key for key, text in rows.items() if not text.startswith(ACCEPTED)}
+    for of in (onnxc.SessionOptions, onnxc.RunOptions):
+        assert {n for n in dir(of()) if not n.startswith("_") and not callable(getattr(of(), n))} - {
+            "providers", "dimension_overrides", "shrinks"} == set(documented(of))
+
+
+def test_entries_that_change_nothing_say_so(ours, caplog):
+    options = ours.api.SessionOptions()
+    with caplog.at_level(logging.INFO, "onnxc"):
+        options.add_session_config_entry("session.set_denormal_as_zero", "0")
+        assert not caplog.messages
+        options.add_session_config_entry("no.such.key", "1")
+        assert "no.such.key is kept and changes nothing" in caplog.text
+        options.add_session_config_entry("no.such.key", "2")
+        assert "was '1' and is now '2'" in caplog.text
 
 
 def test_a_session_copies_its_options(engine):

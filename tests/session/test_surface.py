@@ -223,7 +223,37 @@ def contradiction():
     return models.model([models.node("MatMul", "x w", "y", "n")], inputs, [models.value("y", None)])
 
 
-LOADS = [(unknown_op, "InvalidGraph", "No Op registered for Foo"),
+def not_imported():
+    model = unknown_op()
+    model.graph.node[0].domain = "my.dom"
+    return model
+
+
+def one_node(op, inputs, outputs="y", **attributes):
+    return models.model([models.node(op, inputs, outputs, "n", **attributes)], [models.value("x", [2, 3])],
+                        [models.value("y", None)])
+
+
+def mistyped_output():
+    return models.model([models.node("Neg", "x", "y")], [models.value("x", [1])], [models.value("y", [1], 7)])
+
+
+def other_domain(version):
+    model = models.sums()
+    model.opset_import.add(domain="com.microsoft", version=version)
+    return model
+
+
+LOADS = [(not_imported, "InvalidGraph", "No opset import for domain 'my.dom'"),
+         (lambda: one_node("Add", "x"), "InvalidGraph", "n"),
+         (lambda: one_node("Neg", "x x"), "InvalidGraph", "n"),
+         (lambda: one_node("Neg", "x", sides=3), "InvalidGraph", "sides"),
+         (lambda: one_node("Concat", "x x"), "InvalidGraph", "axis"),
+         (lambda: one_node("Concat", "x x", axis="one"), "InvalidGraph", "axis"),
+         (mistyped_output, "Fail", r"tensor\(int64\)"),
+         (lambda: future(opset=0), "InvalidGraph", "(?i)opset|version|domain"),
+         (lambda: other_domain(99), "Fail", "com.microsoft"),
+         (unknown_op, "InvalidGraph", "No Op registered for Foo"),
          (unknown_domain, "Fail", "my.dom:Foo.* is not a registered function/op"),
          (ghost, "InvalidArgument", "Node input 'ghost' is not a graph input, initializer, or output of a previous"),
          (defined_twice, "Fail", r"Duplicate definition of name \(y\)"),
@@ -239,7 +269,7 @@ LOADS = [(unknown_op, "InvalidGraph", "No Op registered for Foo"),
          (contradiction, "Fail", r"\(n\).*MatMul")]
 
 
-@pytest.mark.parametrize(("make", "kind", "text"), LOADS, ids=[text for *_, text in LOADS])
+@pytest.mark.parametrize(("make", "kind", "text"), LOADS, ids=range(len(LOADS)))
 def test_models_that_do_not_load(engine, make, kind, text):
     with pytest.raises(getattr(engine.errors, kind), match=text) as caught:
         engine.session(make())
@@ -253,6 +283,57 @@ def test_models_that_do_not_load(engine, make, kind, text):
 def test_bytes_that_do_not_load(engine, data, kind, text):
     with pytest.raises(getattr(engine.errors, kind), match=text):
         engine.session(data)
+
+
+@pytest.mark.parametrize(("location", "text"), [
+    ("none.bin", "does not exist"), ("../w.bin", "escape|outside|leaves"),
+    ("/w.bin", ""), ("short.bin", "out of bounds|bytes")])
+def test_external_data_that_is_not_there(engine, tmp_path, location, text):
+    model = models.overridable()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = 1
+    for key, value in (("location", location), ("length", "12")):
+        tensor.external_data.add(key=key, value=value)
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (tmp_path / "w.bin").write_bytes(bytes(12))
+    (folder / "short.bin").write_bytes(bytes(8))
+    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(engine.errors.Fail, match=text):
+        engine.api.InferenceSession(folder / "m.onnx", providers=["CPUExecutionProvider"])
+
+
+def test_what_loads_all_the_same(engine):
+    """Old opsets, every IR version so far, a declared shape that is wrong, a graph without outputs of its own."""
+    for version in (6, 7):
+        model = models.copies(models.FLOAT, [3])
+        model.graph.node[0].op_type = "Neg"
+        model.opset_import[0].version = version
+        np.testing.assert_array_equal(engine.session(model).run(None, {"x": X[0]})[0], -X[0])
+    for ir in (3, 13):
+        assert engine.session(future(ir=ir)).get_inputs()
+
+
+def test_metadata_takes_other_values_and_sessions_do_not(engine):
+    session = engine.session(models.sums(producer_name="maker"))
+    meta = session.get_modelmeta()
+    meta.producer_name = "other"
+    assert meta.producer_name == "other"
+    assert not hasattr(meta, "ir_version")
+    assert not hasattr(meta, "producer_version")
+
+
+@pytest.mark.parametrize("name", ["tag", "run_tag"])
+def test_run_options_have_no_tags(engine, name):
+    assert not hasattr(engine.api.RunOptions(), name)
+
+
+def test_a_severity_above_4_is_refused_when_a_session_is_made(engine):
+    options = engine.api.SessionOptions()
+    options.log_severity_level = 5
+    with pytest.raises(RuntimeError):
+        engine.session(models.sums(), options)
 
 
 def test_files_that_do_not_load(engine, tmp_path):
