@@ -91,6 +91,7 @@ def DynamicQuantizeLinear(b: Lowering, x: Value) -> tuple[Value, Value, Value]:
     low = b.map("min", b.reduce(x, "min", axes, keepdims=False), zero)
     high = b.map("max", b.reduce(x, "max", axes, keepdims=False), zero)
     scale = b.map("div", b.map("sub", high, low), b.scalar(255, x))
+    scale = b.map("select", b.map("eq", low, high), b.scalar(1, x), scale)      # of zeros
     zero_point = _narrow(b, b.map("div", b.map("sub", zero, low), scale), None, U8)
     return _narrow(b, b.map("div", x, scale), zero_point, U8), scale, zero_point
 

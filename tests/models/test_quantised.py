@@ -196,11 +196,12 @@ def test_quantised_products(kind: type) -> None:
     check_steps(ours[0], theirs[0])
 
 
-@pytest.mark.parametrize("width", [1, 16, 50])
-def test_activations_quantised_as_they_come(width: int) -> None:
-    """DynamicQuantizeLinear, MatMulInteger and the scales behind: what dynamic quantisation exports."""
+@pytest.mark.parametrize(("width", "factor"), [(1, 1), (16, 1), (50, 1), (16, 0)])
+def test_activations_quantised_as_they_come(width: int, factor: int) -> None:
+    """DynamicQuantizeLinear, MatMulInteger and the scales behind: what dynamic quantisation exports. Zeros are
+    quantised by 1."""
     rng = np.random.default_rng(width)
-    x = rng.standard_normal((7, width)).astype(np.float32)
+    x = rng.standard_normal((7, width)).astype(np.float32) * np.float32(factor)
     net = Net(rng)
     net.nodes.append(helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]))
     total = net.node("MatMulInteger", "q", net.constant(bytes_of(rng, np.int8, width, 20)), "z",
@@ -209,6 +210,7 @@ def test_activations_quantised_as_they_come(width: int) -> None:
                       net.node("Mul", "s", net.constant(np.float32(0.02))))
     ours, theirs = both(net.model({"x": x}, ["q", "s", "z", scaled]), {"x": x})
     np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-6)
     np.testing.assert_array_equal(ours[2], theirs[2])
     np.testing.assert_allclose(ours[3], theirs[3], rtol=1e-6, atol=1e-6)
 
