@@ -172,7 +172,8 @@ class Grouping:
             return not (op.name in _CONDITIONAL and self._keep_operand(op))
         if user.name == "t.concat" or user.name in SCATTERS:
             return op.name in _FOLDS
-        if v in self.walked and any(not provably_nonneg(v.tensor.size - r.tensor.size) for r in user.results):
+        if v in self.walked and user.name not in _FOLDS and any(
+                not provably_nonneg(v.tensor.size - r.tensor.size) for r in user.results):
             return True
         if user.name in _REPEATING:
             return user.operand(0) is v and not (user.name == "t.pad" and is_elementwise(op))

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = {"optimum_bert": "optimum.onnxruntime", "optimum_gpt2": "optimum.onnxruntime",
              "silero_vad_real": "silero_vad", "fastembed_custom": "fastembed", "rembg_custom": "rembg",
              "insightface_custom": "insightface", "piper_custom": "piper",
-             "kokoro_custom": "kokoro_onnx", "rapidocr_own": "rapidocr"}
+             "kokoro_custom": "kokoro_onnx", "rapidocr_own": "rapidocr", "skl2onnx_pipelines": "skl2onnx"}
 PROBE = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
 LOADED = "import sys, onnxruntime; assert onnxruntime.InferenceSession.__module__ == 'onnxc.runtime.session'\n"
 
