@@ -31,7 +31,7 @@ _LARGEST = 1 << 20          # bytes by which folding may make a model larger
 _APART = 1 << 30            # bytes of weights from which on they lie in a file of their own
 #: Their results are different each time, or stay narrow for a reason.
 _KEPT = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial",
-         "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
+         "Dropout", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 
 
 def write_optimized(compiled: CompiledModel, model: str | bytes, options: CompileOptions, path: str,

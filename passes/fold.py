@@ -18,7 +18,7 @@ from onnxc.ir.types import I32, I64, Tensor
 from onnxc.ops.known import KnownValues
 from onnxc.passes.widening import widening_ops
 
-__all__ = ["fold"]
+__all__ = ["evaluated", "fold"]
 
 _EACH = 64 << 20            # bytes of one folded result
 _TOGETHER = 512 << 20       # bytes folded beyond what the operands held, over the model
@@ -47,7 +47,7 @@ def _fold_func(module: Module, func: Func, budget: int) -> int:
         held = sum(a.nbytes for a in arrays if a is not None)
         if not arrays or any(a is None for a in arrays) or row.ref is None or not _worth(op, held, budget):
             continue
-        result = _evaluate(op, [None if v is None else constant_of(module, v) for v in op.operands])
+        result = evaluated(op, [None if v is None else constant_of(module, v) for v in op.operands])
         if result is None:
             continue
         budget -= max(0, result.nbytes - held)
@@ -76,7 +76,8 @@ def _attr_dims(op: Op) -> list[Dim]:
     return [d for a in op.attrs.values() if isinstance(a, tuple) for d in a if isinstance(d, Dim)]
 
 
-def _evaluate(op: Op, arrays: list[np.ndarray | None]) -> np.ndarray | None:
+def evaluated(op: Op, arrays: list[np.ndarray | None]) -> np.ndarray | None:
+    """The result of an op of these operands; None where it has none, or has an error that a run has to report."""
     row = lookup(op.name)
     if row is None or row.ref is None:
         return None
@@ -84,7 +85,7 @@ def _evaluate(op: Op, arrays: list[np.ndarray | None]) -> np.ndarray | None:
         with np.errstate(all="ignore"):
             result = np.asarray(row.ref(dict(op.attrs), *arrays))
     except (IndexError, ZeroDivisionError):
-        return None                         # an error of the run stays one: the kernel reports it
+        return None
     dtype = op.result.tensor.dtype.numpy
     return np.ascontiguousarray(result.astype(dtype, copy=False)).reshape(result.shape)
 

@@ -25,6 +25,7 @@ from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite_graphs, r
 from onnxc.ir.types import F32, I8, I32, U8
 from onnxc.ops.fold import ContractSpec, parse_spec
 from onnxc.passes.canonicalize import dims, scalar_constant
+from onnxc.passes.fold import evaluated
 
 __all__ = ["Quantised", "narrow_contracts", "quantised", "requantise"]
 
@@ -91,12 +92,12 @@ def _array(m: Match, v: Value | None) -> np.ndarray | None:
             return known
         room -= 1
         row = lookup(v.op.name)
-        if row is None or row.ref is None or not row.has("pure") or v.op.regions or not v.op.inputs:
+        if row is None or not row.has("pure") or v.op.regions or not v.op.inputs:
             return None
         operands = [None if x is None else of(x) for x in v.op.operands]
         if any(o is None for o, x in zip(operands, v.op.operands, strict=True) if x is not None):
             return None
-        return np.asarray(row.ref(dict(v.op.attrs), *operands)).astype(v.tensor.dtype.numpy)
+        return evaluated(v.op, operands)
 
     return None if v is None else of(v)
 

@@ -102,3 +102,19 @@ func @main(%x: f32[A, B]) -> (f32[B + 1, A + 1]) kind "graph" {
   return(%2)
 }""", np.zeros((0, 3), np.float32), A=0, B=3)
     assert not errors and found.tolist() == [[0]] * 4
+
+
+def test_a_zero_point_that_is_looked_up_out_of_range() -> None:
+    """Rules that ask what a zero point is leave its error to the run."""
+    _, errors = run("""
+func @main(%a: u8[2, 4], %w: i8[4, 3]) -> (i32[2, 3]) kind "graph" {
+  %t = t.const() {value = dense<i32[2]: 1, 2>, ref = none} : i32[2]
+  %i = t.const() {value = dense<i64[]: 7>, ref = none} : i64[]
+  %z = t.gather(%t, %i) {axis = 0} : i32[] loc "lookup"
+  %0 = t.cast(%a) {to = !i32, saturate = true} : i32[2, 4]
+  %1 = t.sub(%0, %z) : i32[2, 4]
+  %2 = t.cast(%w) {to = !i32, saturate = true} : i32[4, 3]
+  %3 = t.contract(%1, %2) {spec = "mk,kn->mn", to = !i32} : i32[2, 3]
+  return(%3)
+}""", np.ones((2, 4), np.uint8), np.ones((4, 3), np.int8))
+    assert errors == ["lookup: an index is out of range for an axis of 2"]
