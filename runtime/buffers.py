@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import threading
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from onnxc.ir.types import DType
 from onnxc.runtime.addresses import addresses_of, in_plain_order
+from onnxc.runtime.forked import ChildSafeLock
 from onnxc.runtime.memory import aligned
 from onnxc.runtime.packing import pack, unpack
 
@@ -24,7 +24,7 @@ __all__ = ["Buffer", "Dense", "Room", "nbytes_of"]
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
-_CLAIMS = threading.Lock()      # held for a comparison and an assignment: one is enough for all buffers
+_CLAIMS = ChildSafeLock()      # held for a comparison and an assignment: one is enough for all buffers
 
 
 class Buffer:

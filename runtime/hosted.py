@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -21,6 +20,7 @@ from onnxc.errors import Cancelled, InvalidArgument, ModelRequiresCompilation, R
 from onnxc.ir.types import ALL_DTYPES, STR, Tensor, dtype_named, dtype_of
 from onnxc.runtime.compiled import CompiledModel, Form, HostPlan, HostStep, NativeStep
 from onnxc.runtime.custom import PYTHON_OPS, PythonOp
+from onnxc.runtime.forked import ChildSafeLock
 from onnxc.runtime.host_control import Body
 from onnxc.runtime.host_ops import HOST_OPS, STATEFUL_OPS
 from onnxc.runtime.profiling import Profile
@@ -47,7 +47,7 @@ class HostedProgram:
         self._how = {**how, "profile": profile}
         self._functions = {step: _function_of(step) for step in self._plan.walk() if isinstance(step, HostStep)}
         self._programs: dict[NativeStep, list[tuple[Types, NativeProgram]]] = {}
-        self._lock = threading.Lock()
+        self._lock = ChildSafeLock()
         self._count = itertools.count()
         self.runs = 0
         self._results = [_DTYPES.get(info.type_text) for info in compiled.signature.outputs]

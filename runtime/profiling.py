@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from onnxc.errors import Fail
 from onnxc.runtime.compiled import CompiledModel
+from onnxc.runtime.forked import ChildSafeLock
 from onnxc.runtime.options import SessionOptions
 
 __all__ = ["Phase", "Profile", "Run", "start_profile", "symbols_of_program"]
@@ -86,7 +87,7 @@ class Profile:
         self._phases: list[Phase] = []
         self._runs: list[Run] = []
         self._events = 0
-        self._lock = threading.Lock()
+        self._lock = ChildSafeLock()
         self._ended = False
 
     @property

@@ -9,9 +9,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import math
-import os
 import threading
-import weakref
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, NoReturn
@@ -27,6 +25,7 @@ from onnxc.ops.program import at_most
 from onnxc.runtime.addresses import addresses_of
 from onnxc.runtime.bind import DimBinder, shape_function
 from onnxc.runtime.compiled import CompiledModel
+from onnxc.runtime.forked import begin_anew_in_child
 from onnxc.runtime.interrupt import call_stoppable, in_main_thread
 from onnxc.runtime.loader import NativeModule
 from onnxc.runtime.memory import aligned
@@ -49,7 +48,6 @@ _NO_MEMORY = "there is no memory for "      # how native code words that the hea
 _LONG = 0.05                # seconds from which on a run in the main thread leaves that thread open to signals
 
 _empty = np.empty
-_LIVE: weakref.WeakSet[NativeProgram] = weakref.WeakSet()
 
 
 class NativeProgram:
@@ -93,7 +91,7 @@ class NativeProgram:
         self._pool: ThreadPool | None = None
         self._peak = 0
         self._start_afresh()
-        _LIVE.add(self)
+        begin_anew_in_child(self)
 
     @property
     def runs(self) -> int:
@@ -471,12 +469,3 @@ def _constant(array: Array) -> Array:
     place = aligned(packed.nbytes, _ALIGN, "the model's constants").view(packed.dtype).reshape(packed.shape)
     place[...] = packed
     return place
-
-
-def _after_fork_in_child() -> None:
-    for program in list(_LIVE):
-        program._start_afresh()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

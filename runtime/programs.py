@@ -7,7 +7,6 @@ for instead of the model's outputs.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from onnxc.runtime.bind import Contradiction
 from onnxc.runtime.compiled import CompiledModel, Signature
 from onnxc.runtime.custom import CUSTOM_OPS
 from onnxc.runtime.digest import BLOCK, tree_digest
+from onnxc.runtime.forked import ChildSafeLock
 from onnxc.runtime.hosted import HostedProgram
 from onnxc.runtime.options import GraphOptimizationLevel, SessionOptions
 from onnxc.runtime.profiling import Profile
@@ -50,7 +50,7 @@ class Programs:
                  profile: Profile | None = None) -> None:
         """`disabled` names passes that shall not run; others' names are ignored."""
         self._source, self._options, self._profile = source, options, profile
-        self._lock = threading.Lock()
+        self._lock = ChildSafeLock()
         self._compilations, self._compile_seconds, self._cache = 0, 0.0, "off"
         file_format = source.format(options.entry("session.load_model_format"))
         self.is_artifact = file_format is Format.ARTIFACT

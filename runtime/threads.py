@@ -11,9 +11,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+from onnxc.runtime.forked import begin_anew_in_child
 from onnxc.runtime.loader import NativeModule
-
-_LIVE: weakref.WeakSet[ThreadPool] = weakref.WeakSet()
 
 
 def default_threads(root: Path = Path("/")) -> int:
@@ -88,7 +87,7 @@ class ThreadPool:
         self.threads = int(module.function("onnxc_pool_threads", word, pointer)(self.pointer))
         self._finalizer = weakref.finalize(self, free, self.pointer)
         self._finalizer.atexit = False
-        _LIVE.add(self)
+        begin_anew_in_child(self)
 
     def close(self) -> None:
         """Ends the workers and frees the pool. Closing again does nothing."""
@@ -101,15 +100,6 @@ class ThreadPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _forget_workers(self) -> None:
+    def _start_afresh(self) -> None:
         if self.pointer:
             self._abandon(self.pointer)
-
-
-def _after_fork_in_child() -> None:
-    for pool in list(_LIVE):
-        pool._forget_workers()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -140,6 +140,24 @@ def test_a_forked_child_has_a_worker_of_its_own(ours):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def test_a_callback_may_close_its_session(ours):
+    session = ours.session(models.sums())
+    found, done = [], threading.Event()
+
+    def close(results, *_):
+        try:
+            session.close()
+        except Exception as error:
+            found.append(error)
+        done.set()
+
+    session.run_async(None, {"x": X, "y": X}, close, None)
+    assert done.wait(30)
+    assert found == []
+    with pytest.raises(onnxc.errors.NoModel):
+        session.run(None, {"x": X, "y": X})
+
+
 def test_what_is_no_function_is_refused_at_once(ours):
     with pytest.raises(TypeError, match="callback"):
         ours.session(models.sums()).run_async(None, {"x": X, "y": X}, None, None)

@@ -88,6 +88,32 @@ def test_a_forked_child_goes_on_with_the_session(chain):
     np.testing.assert_array_equal(chain.run(None, {"x": x})[0], expected)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_a_program_that_a_thread_compiles(chain, monkeypatch):
+    compiling, go_on = threading.Event(), threading.Event()
+    build = type(chain._programs)._build
+
+    def slowly(self, variant):
+        compiling.set()
+        go_on.wait(60)
+        return build(self, variant)
+
+    monkeypatch.setattr(type(chain._programs), "_build", slowly)
+    inside = chain.get_outputs()[0].name
+    other = threading.Thread(target=lambda: chain.run(None, {"x": rows_of(1)}, taps=[inside]))
+    other.start()
+    assert compiling.wait(60)
+    try:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if chain.statistics()["runs"] >= 0 and len(chain.run(None, {"x": rows_of(2)})) == 1 else 3)
+        assert wait_for(child, 20) == 0
+    finally:
+        go_on.set()
+        other.join()
+
+
 def wait_for(child: int, seconds: float) -> int:
     """The exit status of a child, which is killed when it takes too long (status -9)."""
     end = time.monotonic() + seconds
