@@ -27,6 +27,7 @@ from onnxc.runtime.program import NativeProgram
 
 __all__ = ["write_optimized"]
 
+_LEAST = "session.optimized_model_external_initializers_min_size_in_bytes"
 _LARGEST = 1 << 20          # bytes by which folding may make a model larger
 _APART = 1 << 30            # bytes of weights from which on they lie in a file of their own
 #: Their results are different each time, or stay narrow for a reason.
@@ -57,7 +58,7 @@ def optimized(loaded: LoadedModel, options: CompileOptions) -> ModelProto:
     """The model with its weights inside, after what ONNX can say of its optimisation."""
     proto = ModelProto()
     proto.CopyFrom(loaded.proto)
-    reader = TensorReader(ExternalFiles(loaded.folder, loaded.files), loaded.limits)
+    reader = TensorReader(ExternalFiles(loaded.folder, loaded.files, loaded.path), loaded.limits)
     for i, tensor in enumerate(proto.graph.initializer):
         if i in loaded.blobs or tensor.data_location == TensorProto.EXTERNAL:
             tensor.CopyFrom(numpy_helper.from_array(reader.read(tensor, tensor.name, loaded.blobs.get(i)), tensor.name))
@@ -166,10 +167,12 @@ def _read(node: NodeProto) -> set[str]:
 
 def _save(proto: ModelProto, path: str, entries: Mapping[str, str]) -> None:
     apart = entries.get("session.optimized_model_external_initializers_file_name", "")
-    least = int(entries.get("session.optimized_model_external_initializers_min_size_in_bytes") or 1024)
+    least = entries.get(_LEAST, "") or "1024"
+    if not (least.isascii() and least.isdigit()):
+        raise InvalidArgument(f"{_LEAST} is {least!r}; expected a number of bytes.")
     if not apart and sum(len(t.raw_data) for t in proto.graph.initializer) < _APART:
         onnx.save_model(proto, path)
         return
     name = apart or os.path.basename(path) + ".data"
     onnx.save_model(proto, path, save_as_external_data=True, all_tensors_to_one_file=True, location=name,
-                    size_threshold=least)
+                    size_threshold=int(least))

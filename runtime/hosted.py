@@ -255,6 +255,7 @@ def _checked(step: HostStep, i: int, value: Any) -> Any:
     except (KeyError, TypeError):
         raise RuntimeException(_failed(step, f"result {i} is an array of {array.dtype}, which ONNX has no type "
                                              "for")) from None
+    array = np.asarray(array, dtype.numpy)      # native code takes one byte order
     said = step.promised[i] if i < len(step.promised) else None
     if said is not None and not _fits(array.shape, dtype.name, said):
         raise RuntimeException(_failed(step, f"result {i} is of type {dtype}{list(array.shape)}; the operator was "

@@ -189,7 +189,8 @@ class SessionOptions:
         self._initializers[name] = _elements(value, RuntimeError)
 
     def add_external_initializers(self, names: Sequence[str], values: Sequence[Any]) -> None:
-        """Supplies the data of initializers that the model has outside of itself, as OrtValues of the declared type."""
+        """Supplies the data of initializers that the model has outside of itself, as OrtValues of the declared type,
+        which are not copied and have to stay as they are while sessions are open."""
         if len(names) != len(values):
             raise RuntimeError(f"{len(names)} names of initializers and {len(values)} values; expected one for each")
         arrays = [_elements(value, AttributeError) for value in values]
@@ -198,12 +199,15 @@ class SessionOptions:
     def add_external_initializers_from_files_in_memory(self, names: Sequence[str], buffers: Sequence[Any],
                                                        lengths: Sequence[int]) -> None:
         """Supplies whole files of external data: the name that the model has for each, its bytes, and how many of them
-        count. The buffers are not copied."""
+        count. The buffers are not copied, and have to stay as they are while sessions are open."""
         if not len(names) == len(buffers) == len(lengths):
             raise RuntimeError(f"{len(names)} names of files, {len(buffers)} buffers and {len(lengths)} lengths; "
                                "expected one of each")
         for name, buffer, length in zip(names, buffers, lengths, strict=True):
-            self._files[name] = np.frombuffer(memoryview(buffer).cast("B"), np.uint8)[:operator.index(length)]
+            data, count = np.frombuffer(memoryview(buffer).cast("B"), np.uint8), operator.index(length)
+            if not 0 <= count <= data.size:
+                raise RuntimeError(f"the file {name!r} is said to have {count} bytes, and its buffer has {data.size}")
+            self._files[name] = data[:count]
 
     def add_provider(self, name: str, options: Mapping[str, str]) -> None:
         """Adds a provider for sessions that are made without a list of them. RuntimeError for an unknown name."""

@@ -87,13 +87,13 @@ class OrtValue:
     def ortvalue_from_numpy_with_onnx_type(cls, data: Array, /, onnx_element_type: int) -> OrtValue:
         """The bytes of an array as elements of an ONNX type of the same size; of packed types, as its packed bytes."""
         dtype = element_type_of(onnx_element_type)
-        if not isinstance(data, np.ndarray) or data.dtype.hasobject or dtype == STR:
+        if not isinstance(data, np.ndarray) or data.dtype.hasobject or data.dtype.kind in "USTMm" or dtype == STR:
             raise RuntimeError("the elements of an OrtValue of another type are those of a numpy array of numbers")
         if data.dtype.itemsize != max(1, dtype.bits // 8):
             raise RuntimeError(f"Items size in the incoming array: {data.dtype.itemsize} specified by onnxtype: "
                                f"{max(1, dtype.bits // 8)}")
-        return cls.of_tensor(Dense(Buffer.of(np.require(data, requirements=("C_CONTIGUOUS", "ALIGNED"))), dtype,
-                                   data.shape))
+        plain = np.require(data, data.dtype.newbyteorder("="), ("C_CONTIGUOUS", "ALIGNED"))
+        return cls.of_tensor(Dense(Buffer.of(plain), dtype, data.shape))
 
     @classmethod
     def ortvalue_from_shape_and_type(cls, shape: Sequence[int], element_type: Any, device_type: str | OrtDevice = "cpu",
@@ -277,6 +277,8 @@ class OrtValueVector:
         for owner, pointer, element_type, shape, device in zip(tensors, pointers, types, shapes, devices, strict=True):
             require_cpu(device)
             dtype, sizes = element_type_of(element_type), shape_of(shape)
+            if dtype == STR:
+                raise RuntimeError("texts lie at no address; append an OrtValue that was made from an array of them")
             memory = Buffer(pointer, nbytes_of(dtype, sizes), owner)
             self._values.append(OrtValue.of_tensor(Dense(memory, dtype, sizes)))
 

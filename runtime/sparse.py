@@ -62,11 +62,11 @@ class SparseTensor:
                                 ort_device: OrtDevice) -> SparseTensor:
         """Blocks of values, values[count, ...], and for each the indices of its block: int32[axes, count]."""
         shape = _shape(dense_shape)
-        _values(values.reshape(-1), ort_device)
+        _values(np.ravel(values), ort_device)
         found = np.ascontiguousarray(indices, np.int32)
         if values.ndim < 1 or found.ndim != 2 or found.shape[1] != values.shape[0]:
-            raise RuntimeError(f"blocks of shape {list(values.shape)} take indices of shape [axes, {len(values)}], not "
-                               f"{list(found.shape)}")
+            raise RuntimeError(f"blocks of shape {list(values.shape)} take indices of shape [axes, number of blocks], "
+                               f"not {list(found.shape)}")
         return cls._made(OrtSparseFormat.ORT_SPARSE_BLOCK_SPARSE, shape, values, (found,))
 
     @classmethod
@@ -155,9 +155,14 @@ def _values(values: Array, device: OrtDevice) -> int:
     """The number of values; they must be a list of one element type on the CPU."""
     if not isinstance(device, OrtDevice) or device.device_type():
         raise RuntimeError(f"sparse tensors lie on the CPU here, not on {device!r}")
-    if values.ndim != 1:
-        raise RuntimeError(f"the values of a sparse tensor have one axis, not the shape {list(values.shape)}")
-    dtype_of(values.dtype)
+    if not isinstance(values, np.ndarray) or values.ndim != 1:
+        found = f"the shape {list(values.shape)}" if isinstance(values, np.ndarray) else f"the type {type(values)}"
+        raise RuntimeError(f"the values of a sparse tensor are an array of one axis, not of {found}")
+    try:
+        dtype_of(values.dtype)
+    except KeyError:
+        raise RuntimeError(f"an array of {values.dtype} makes no sparse tensor: ONNX has no such element "
+                           "type") from None
     return len(values)
 
 

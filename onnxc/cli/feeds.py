@@ -63,12 +63,12 @@ def feed_from(inputs: Iterable[str], arguments: Iterable[NodeArg], random: bool,
 def _load(path: str) -> Any:
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:        # what damage raises has no class of its own
         raise click.ClickException(f"{path} cannot be read as .npy or .npz: {error}") from None
 
 
 def _member(archive: Any, name: str, path: str) -> Any:
     try:
         return archive[name]
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:        # what damage raises has no class of its own
         raise click.ClickException(f"'{name}' in {path} cannot be read: {error}") from None

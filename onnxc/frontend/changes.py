@@ -14,9 +14,10 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, numpy_helper
 
 from onnxc.errors import Fail, InvalidArgument
+from onnxc.frontend.declared import element_type
 from onnxc.frontend.load import LoadedModel
 from onnxc.frontend.problems import printable
-from onnxc.ir.types import STR, dtype_of, dtype_of_onnx
+from onnxc.ir.types import STR, dtype_of
 
 __all__ = ["Changes", "changed"]
 
@@ -51,7 +52,9 @@ def changed(model: LoadedModel, changes: Changes) -> LoadedModel:
     position = {t.name: i for i, t in enumerate(proto.graph.initializer)}
     for name, array in changes.external.items():
         _check_external(proto.graph, position.get(name), name, array)
-    for name, array in {**changes.external, **changes.initializers}.items():
+    # Large arrays of a session's options would else be its constants, and change with what their owner writes.
+    own = {name: array.copy() for name, array in changes.initializers.items() if name in position}
+    for name, array in {**changes.external, **own}.items():
         if name in position:
             _replace(proto.graph.initializer[position[name]], array, blobs, position[name])
     if changes.outputs is not None:
@@ -98,9 +101,10 @@ def _check_external(graph: GraphProto, position: int | None, name: str, array: n
     if tensor.data_location != TensorProto.EXTERNAL:
         raise Fail(f"The data of initializer '{shown}' is in the model; external data replaces external data only. "
                    "Use add_initializer to replace it.")
-    if tuple(tensor.dims) != array.shape or dtype_of_onnx(tensor.data_type) != dtype_of(array.dtype):
+    declared = element_type(tensor.data_type, f"Initializer '{shown}'")
+    if tuple(tensor.dims) != array.shape or declared != dtype_of(array.dtype):
         raise Fail(f"The value for initializer '{shown}' is {dtype_of(array.dtype).onnx_text}{list(array.shape)}; the "
-                   f"model declares {dtype_of_onnx(tensor.data_type).onnx_text}{list(tensor.dims)}.")
+                   f"model declares {declared.onnx_text}{list(tensor.dims)}.")
 
 
 def _replace(tensor: TensorProto, array: np.ndarray, blobs: dict[int, np.ndarray], position: int) -> None:

@@ -58,6 +58,15 @@ def test_run_on_files_writes_and_compares(folder, tmp_path, model):
                                              status=1)
 
 
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_archive_is_named(folder, tmp_path, damage):
+    np.savez_compressed(tmp_path / "both.npz", x=np.random.default_rng(0).random(1000), y=X)
+    data = bytearray((tmp_path / "both.npz").read_bytes())
+    data[200:300] = bytes(100)
+    (tmp_path / "both.npz").write_bytes(data[:len(data) // 2] if damage == "cut" else data)
+    assert "both.npz cannot be read" in onnxc_command("run", folder / "m.onnx", "-i", tmp_path / "both.npz", status=1)
+
+
 def test_run_on_random_values_of_named_sizes(folder):
     shown = onnxc_command("run", folder / "m.onnx", "--random", "--dim", "N=5", "--threads", "1")
     assert "[5, 3]" in shown

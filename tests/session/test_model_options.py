@@ -108,6 +108,17 @@ def test_a_replaced_initializer_is_kept_alive_and_counts_in_the_cache(ours):
         np.testing.assert_array_equal(run(ours, model, options), X * scale)
 
 
+def test_a_replaced_initializer_is_read_when_the_session_is_made(ours):
+    weights = np.ones((64, 4096), np.float32)       # large enough to be a constant where it lies
+    model = models.model([models.node("Mul", "x w", "y")], [models.value("x", ["N", 4096])],
+                         [models.value("y", ["N", 4096])], [models.constant("w", np.zeros_like(weights))])
+    options = ours.api.SessionOptions()
+    options.add_initializer("w", value_of(ours, weights))
+    session = ours.session(model, options)
+    weights[...] = 5
+    np.testing.assert_array_equal(session.run(None, {"x": np.ones((64, 4096), np.float32)})[0], np.ones((64, 4096)))
+
+
 def test_data_outside_of_the_model_is_supplied(engine):
     options = engine.api.SessionOptions()
     kept = value_of(engine, OTHER)
@@ -150,6 +161,21 @@ def test_files_that_are_too_short_or_others_are_refused(engine):
             engine.session(external(), options)
     with pytest.raises(RuntimeError):
         engine.api.SessionOptions().add_external_initializers_from_files_in_memory(["w.bin"], [data], [])
+
+
+@pytest.mark.parametrize("length", [-1, 13])
+def test_a_file_in_memory_is_no_longer_than_its_buffer(ours, length):
+    with pytest.raises(RuntimeError, match=f"'w.bin' is said to have {length} bytes, and its buffer has 12"):
+        ours.api.SessionOptions().add_external_initializers_from_files_in_memory(["w.bin"], [OTHER.tobytes()], [length])
+
+
+def test_data_for_an_initializer_of_no_onnx_type(ours):
+    model = external()
+    model.graph.initializer[0].data_type = 99
+    options = ours.api.SessionOptions()
+    options.add_external_initializers(["w"], [value_of(ours, OTHER)])
+    with pytest.raises(ours.errors.InvalidGraph, match="'w' has element type 99"):
+        ours.session(model, options)
 
 
 def test_a_folder_of_external_data_for_a_model_of_bytes(engine, tmp_path):
@@ -381,6 +407,29 @@ def test_weights_of_the_optimized_model_may_lie_beside_it(engine, tmp_path):
     assert (tmp_path / "weights.bin").stat().st_size >= 32 * 32 * 4
     again = engine.api.InferenceSession(str(tmp_path / "optimized.onnx"), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(again.run(None, {"x": x})[0], expected, rtol=1e-6)
+
+
+def test_the_optimized_model_of_one_that_is_opened_through_links(ours, tmp_path):
+    """As the caches of model hubs keep them: files in one folder, links to them in another."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "links").mkdir()
+    onnx.save_model(external(), tmp_path / "blobs" / "m.onnx")
+    (tmp_path / "blobs" / "w.bin").write_bytes(OTHER.tobytes())
+    for name in ("m.onnx", "w.bin"):
+        (tmp_path / "links" / name).symlink_to(tmp_path / "blobs" / name)
+    options = ours.api.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    ours.api.InferenceSession(str(tmp_path / "links" / "m.onnx"), options)
+    again = ours.api.InferenceSession(str(tmp_path / "optimized.onnx"))
+    np.testing.assert_array_equal(again.run(None, {"x": X})[0], X * OTHER)
+
+
+def test_the_least_size_of_weights_apart_is_a_number(ours, tmp_path):
+    options = ours.api.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "m.onnx")
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "many")
+    with pytest.raises(ours.errors.InvalidArgument, match="'many'; expected a number of bytes"):
+        ours.session(scaled(), options)
 
 
 def test_the_optimized_model_may_be_an_artifact(ours, tmp_path):

@@ -316,8 +316,34 @@ def test_indices_outside_and_blocks(ours):
         make.sparse_coo_from_numpy([3, 3], X[0, :2], np.array([1, 9]), cpu)
     with pytest.raises(RuntimeError, match="go up from 0"):
         make.sparse_csr_from_numpy([3, 3], X[0, :2], np.array([1, 2]), np.array([0, 2, 1, 2]), cpu)
+    for bad, message in ((np.zeros(1, "M8[s]"), "no such element type"), ([1.0], "an array of one axis")):
+        with pytest.raises(RuntimeError, match=message):
+            make.sparse_coo_from_numpy([4], bad, np.zeros(1, np.int64), cpu)
+    with pytest.raises(RuntimeError, match=r"blocks of shape \[\]"):
+        make.sparse_block_from_numpy([4, 4], np.ones(()), np.zeros((2, 1), np.int32), cpu)
     blocks = make.sparse_block_from_numpy([4, 4], np.ones((2, 2, 2), np.float32), np.array([[0, 1], [1, 0]]), cpu)
     np.testing.assert_array_equal(blocks.as_blocksparse_view().indices(), [[0, 1], [1, 0]])
+
+
+def test_elements_of_another_type_are_numbers_in_this_machines_byte_order(ours):
+    make = ours.api.OrtValue.ortvalue_from_numpy_with_onnx_type
+    np.testing.assert_array_equal(make(X.astype(X.dtype.newbyteorder()), TensorProto.FLOAT).numpy(), X)
+    for texts in (np.array(["a"]), np.zeros(1, "M8[s]")):
+        with pytest.raises(RuntimeError, match="numpy array of numbers"):
+            make(texts, TensorProto.FLOAT if texts.itemsize == 4 else TensorProto.DOUBLE)
+
+
+def test_texts_are_appended_by_no_address(ours):
+    api = ours.api
+    with pytest.raises(RuntimeError, match="texts lie at no address"):
+        api.OrtValueVector().push_back_batch([X], [X.ctypes.data], [str], [X.shape], [api.OrtDevice.make("cpu", 0)])
+
+
+def test_a_capsule_may_be_of_a_copy(ours):
+    value = ours.api.OrtValue.ortvalue_from_numpy(np.zeros(4, np.float32))
+    copy, shared = np.from_dlpack(value, copy=True), np.from_dlpack(value)
+    value.update_inplace(np.ones(4, np.float32))
+    assert not copy.any() and shared.all()
 
 
 # ---- devices, lists --------------------------------------------------------------------------------------------------

@@ -63,6 +63,12 @@ def test_a_function_runs_between_native_segments(register):
     assert found.statistics()["cache"] == "off"
 
 
+def test_a_result_in_the_other_byte_order_is_what_it_says(register):
+    register("Swapped", lambda x: x.astype(x.dtype.newbyteorder()))
+    s = session([own("Swapped", "x", "h"), node("Add", "h h", "y")], [value("x", ["N", 3])], [value("y", ["N", 3])])
+    np.testing.assert_array_equal(s.run(None, {"x": X})[0], X + X)
+
+
 def test_what_is_behind_is_compiled_before_the_first_run_where_outputs_are_declared(register):
     seen = []
 
