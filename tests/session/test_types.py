@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -18,6 +19,21 @@ PROGRAM = Path(__file__).parent / "uses.py"
 def test_the_program_uses_every_public_name():
     text = PROGRAM.read_text()
     assert [name for name in onnxc.__all__ if not re.search(rf"\b(ort|onnxc)\.{name}\b", text)] == []
+
+
+#: What other parts of onnxc use of these classes, and programs do not.
+INNER = {"check_load", "content", "copy", "dimension_overrides", "disabled_passes", "entries", "entry", "is_of_array",
+         "log", "model_changes", "of", "of_content", "of_tensor", "providers", "shrinks", "spin_ns", "stop_address"}
+
+
+@pytest.mark.parametrize("kind", [
+    onnxc.InferenceSession, onnxc.SessionOptions, onnxc.RunOptions, onnxc.IOBinding, onnxc.OrtValue, onnxc.OrtDevice,
+    onnxc.OrtValueVector, onnxc.OrtMemoryInfo, onnxc.SparseTensor, onnxc.NodeArg, onnxc.ModelMetadata],
+    ids=lambda kind: kind.__name__)
+def test_the_program_uses_every_attribute_and_method(kind):
+    text = PROGRAM.read_text()
+    names = {n for n in (*dir(kind), *inspect.get_annotations(kind)) if not n.startswith("_")} - INNER
+    assert sorted(n for n in names if not re.search(rf"\.{n}\b", text)) == []
 
 
 def test_a_strict_checker_finds_nothing(tmp_path):

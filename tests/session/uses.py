@@ -35,6 +35,12 @@ def options() -> ort.SessionOptions:
     o.add_provider("CPUExecutionProvider", {})
     has: bool = o.has_providers()
     o.set_load_cancellation_flag(has)
+    o.inter_op_num_threads = o.intra_op_num_threads + 1
+    o.enable_mem_pattern = o.enable_mem_reuse = o.use_per_session_threads = True
+    o.enable_profiling = o.use_deterministic_compute = False
+    o.log_severity_level, o.log_verbosity_level = 3, 0
+    o.profile_file_prefix = o.optimized_model_filepath = ""
+    o.register_custom_ops_library("lib.so")
     return o
 
 
@@ -61,7 +67,50 @@ def session(path: Path, feed: Mapping[str, npt.NDArray[np.float32]]) -> list[npt
         s.run_with_iobinding(binding)
         counts: dict[str, int] = s.memory()
         print(s.report(), s.statistics(), counts, s.end_profiling())
+        about(s)
         return outputs
+
+
+def about(s: ort.InferenceSession) -> None:
+    arguments: list[ort.NodeArg] = [*s.get_inputs(), *s.get_outputs(), *s.get_overridable_initializers()]
+    texts: list[str] = [text for a in arguments for text in (a.name, a.type)]
+    meta = s.get_modelmeta()
+    texts += [meta.producer_name, meta.description, meta.domain, meta.graph_name, meta.graph_description]
+    chosen: dict[str, dict[str, str]] = s.get_provider_options()
+    kept: ort.SessionOptions = s.get_session_options()
+    nodes: list[str] = [n.op_type for part in s.get_provider_graph_assignment_info() for n in part.get_nodes()]
+    start: int = s.get_profiling_start_time_ns()
+    s.set_tuning_results(s.get_tuning_results())
+    s.set_ep_dynamic_options({"key": "value"})
+    s.disable_fallback()
+    s.enable_fallback()
+    s.release_captured_graph()
+    print(texts, chosen, kept.logid, nodes, start, s.release_memory())
+    s.close()
+
+
+def on_values(s: ort.InferenceSession, x: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+    run = ort.RunOptions()
+    run.log_severity_level, run.log_verbosity_level, run.logid = 2, 0, "one"
+    value = s.create_ortvalue_from_shape_and_type([2, 3], np.float32)
+    results: list[ort.OrtValue] = s.run_with_ort_values(["y"], {"x": value}, run)
+    feeds, fetches = ort.OrtValueVector([value]), ort.OrtValueVector()
+    s.run_with_ortvaluevector(run, ["x"], feeds, ["y"], fetches, [])
+    binding = s.io_binding()
+    binding.bind_cpu_input("x", x)
+    binding.bind_ortvalue_input("x", value)
+    binding.bind_input(name="x", device_type="cpu", device_id=0, element_type=np.float32, shape=x.shape,
+                       buffer_ptr=x.ctypes.data)
+    binding.bind_output("y")
+    binding.bind_ortvalue_output("y", results[0])
+    binding.synchronize_inputs()
+    s.run_with_iobinding(binding, run)
+    binding.synchronize_outputs()
+    print(binding.get_outputs()[0].shape(), len(binding.get_outputs_as_ortvaluevector()), run.get_run_config_entry("k"))
+    copies: list[npt.NDArray[np.float32]] = binding.copy_outputs_to_cpu()
+    binding.clear_binding_inputs()
+    binding.clear_binding_outputs()
+    return copies
 
 
 def values() -> None:
@@ -71,7 +120,38 @@ def values() -> None:
     print(device, info, ort.SparseTensor, ort.OrtSparseFormat.ORT_SPARSE_COO)
     vector = ort.OrtValueVector()
     vector.push_back(value)
+    vector.push_back_batch([], [], [], [], [])
+    vector.reserve(3)
+    vector.shrink_to_fit()
+    numbers: list[int] = [*vector.bool_tensor_indices(), vector.element_type_at(0), device.device_id(),
+                          device.device_type(), device.device_vendor_id(), device.device_mem_type(), info.device_id,
+                          info.device_vendor_id, value.element_type(), value.data_ptr(), value.tensor_size_in_bytes()]
+    flags: list[bool] = [value.is_tensor(), value.is_sparse_tensor(), value.is_tensor_sequence(), value.has_value()]
+    texts: list[str] = [value.data_type(), value.device_name(), info.name]
+    kinds = (info.allocator_type, info.mem_type, info.device_mem_type)
+    print(numbers, flags, texts, kinds, vector.dlpack_at(0), vector.to_dlpacks(), value.to_dlpack())
+    made: list[ort.OrtValue] = [
+        ort.OrtValue.from_dlpack(value), ort.OrtValue.ortvalue_from_shape_and_type([2], "float32", "cpu", 0),
+        ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.zeros(3, np.uint16), 16)]
+    made[1].update_inplace(made[0].numpy())
+    sparse(device)
     ort.copy_tensors([value], [value])
+
+
+def sparse(device: ort.OrtDevice) -> None:
+    zeros = np.zeros(2, np.float32)
+    places = np.array([0, 1])
+    make = ort.SparseTensor
+    made: list[ort.SparseTensor] = [make.sparse_coo_from_numpy([3, 3], zeros, places, device),
+                                    make.sparse_csr_from_numpy([3, 3], zeros, places, np.array([0, 1, 1, 2]), device),
+                                    make.sparse_block_from_numpy([4, 4], zeros, places, device)]
+    shape: list[int] = made[0].dense_shape()
+    texts: list[str] = [made[0].data_type(), made[0].device_name(), made[0].format().name]
+    indices = [made[0].as_coo_view().indices(), made[1].as_csrc_view().inner(), made[1].as_csrc_view().outer(),
+               made[2].as_blocksparse_view().indices()]
+    value: ort.OrtValue = ort.OrtValue.ort_value_from_sparse_tensor(made[0])
+    print(shape, texts, indices, value.as_sparse_tensor().values())
+    made[0].to_cuda(device)
 
 
 def module() -> None:

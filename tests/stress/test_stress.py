@@ -38,6 +38,14 @@ def test_threads():
     assert run_in_threads(8, 50) == 0
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux")
+def test_runs_leave_no_memory_behind():
+    """In a process of its own, whose memory is nobody else's."""
+    status, out, err = finish(start("from tests.stress.growth import *; print(grown(3000))", ONNXC_THREADS="2"), 120)
+    assert status == 0, err
+    assert int(out) <= 1 << 20
+
+
 def test_a_session_that_waits_uses_no_processor():
     session = onnxc.InferenceSession(models.chain(4).SerializeToString())
     session.run(None, {"x": np.zeros((3000, 32), np.float32)})
