@@ -28,6 +28,7 @@ _FOLDS = ("t.reduce", "t.argreduce")
 _ALWAYS = ("t.scan", "t.topk", "t.concat", "t.compact", "t.nms", *SCATTERS)         # kernels of their own shape
 _REPEATING = ("t.window", "t.gather", "t.gather_nd", "t.gather_elements", "t.topk", "t.concat", "t.pad",
               "t.nms", "t.walk")                  # read their operand anywhere
+_STEPS = ("t.sub", "t.add", "t.mul")
 _CONDITIONAL = ("t.window", "t.pad")    # contractions read through them: an access with a condition
 _DEEPEST = 64           # ops one behind the other in a kernel, and
 _LARGEST = 256          # ops in all: beside that many, a value's way to memory and back costs nothing
@@ -151,7 +152,16 @@ class Grouping:
         if any(self._repeats(op, seen, user) for seen, user in self._readers(v)):
             return True
         # A window or a pad is a condition on what it reads, which is in memory where several groups need it.
-        return len(wanted) > 1 and op.name not in _CONDITIONAL and narrow_source(v) is None
+        return len(wanted) > 1 and not (op.name in _CONDITIONAL or narrow_source(v) is not None
+                                        or self._is_centred(op))
+
+    def _is_centred(self, op: Op) -> bool:
+        """Whether `op` is one step from a value that a fold of it needs in memory, like the distance from a mean: it is
+        computed again where it is read, which costs less than the way to memory and back. That value becomes a root."""
+        whole = [v for v in op.inputs if v.dims == op.result.dims]
+        others = [v for v in op.inputs if v not in whole]
+        return (op.name in _STEPS and len(whole) == 1 and all(v in self.after_fold for v in others)
+                and self._store(whole[0]))
 
     def _readers(self, v: Value) -> Iterator[tuple[Value, Op]]:
         """The ops that read `v`, views in between looked through, each with the value that it reads."""
@@ -182,8 +192,11 @@ class Grouping:
         return any(not provably_nonneg(v.tensor.size - r.tensor.size) for r in user.results)
 
     def _keep_operand(self, op: Op) -> bool:
-        """Make what `op` reads a root, views looked through, so that a contraction reads memory through `op`."""
-        v = op.operand(0)
+        """Make what `op` reads a root, so that a contraction reads memory through `op`."""
+        return self._store(op.operand(0))
+
+    def _store(self, v: Value) -> bool:
+        """Make `v` a root, views looked through; whether it can be one."""
         while v not in self.roots and not is_given(v):
             if v.op is None or v.op.name == "t.window":
                 return False            # windows in memory are copies of it

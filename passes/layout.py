@@ -14,13 +14,14 @@ from onnxc.ir.core import Module, Value
 from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite_graphs, rule
 from onnxc.passes.canonicalize import VIEW_RULES, dims
 from onnxc.passes.epilogues import is_elementwise
+from onnxc.passes.regroup import REGROUP_RULES
 
 __all__ = ["sink_transposes"]
 
 
 def sink_transposes(module: Module, fuel: Fuel, log: RewriteLog) -> None:
     """Apply the rules of this file, and those that merge views, to every graph function until none applies."""
-    rewrite_graphs(module, VIEW_RULES + _RULES, fuel, log)
+    rewrite_graphs(module, VIEW_RULES + REGROUP_RULES + _RULES, fuel, log)
 
 
 def _inverse(perm: Sequence[int]) -> tuple[int, ...]:

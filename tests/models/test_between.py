@@ -10,14 +10,25 @@ import pytest
 from onnx import TensorProto
 
 import onnxc
+from onnxc.driver import CompileOptions, compile_model
+from onnxc.ir.printer import print_module
 from tests.models.nets import Graph
 
-C = 24
+C = 56
 
 
 def _layer_norm(g: Graph, x: str) -> str:
     last = g.op("Transpose", x, perm=[0, 2, 3, 1])
     return g.op("Transpose", g.op("LayerNormalization", last, g.weight(C), g.weight(C)), perm=[0, 3, 1, 2])
+
+
+def _group_norm(g: Graph, x: str) -> str:
+    """As torch's exporters write it, with SiLU behind."""
+    ones, zeros = g.init(np.ones(4, np.float32)), g.init(np.zeros(4, np.float32))
+    view = g.op("Reshape", x, g.ints(0, 4, -1))
+    normal = g.op("Reshape", g.op("InstanceNormalization", view, ones, zeros), g.op("Shape", x))
+    y = g.op("Add", g.op("Mul", normal, g.weight(C, 1, 1)), g.weight(C, 1, 1))
+    return g.op("Mul", y, g.op("Sigmoid", y))
 
 
 def _resize(mode: str) -> Callable[[Graph, str], str]:
@@ -38,6 +49,7 @@ BETWEEN: dict[str, tuple[Callable[[Graph, str], str], int]] = {
                                                                 for v in (2, 1, 0.5, 4))), 0),
     "instance norm": (lambda g, x: g.op("InstanceNormalization", x, g.weight(C), g.weight(C)), 1),
     "layer norm": (_layer_norm, 1),
+    "group norm": (_group_norm, 6),
     "concat": (_branches, 3),
     "nearest": (_resize("nearest"), 2),
     "linear": (_resize("linear"), 2),
@@ -61,3 +73,11 @@ def test_channels_stay_last(name: str) -> None:
     names = [k["name"] for k in session.report()["kernels"]]
     assert len(names) <= 2 + kernels, names
     assert not [n for n in names if n.endswith(("_copy", "_transpose"))]
+    assert f"f32[N, {C}, " not in _stored(data)
+
+
+def _stored(data: bytes) -> str:
+    """The module when it is known which values are in memory, without what kernels compute in between."""
+    seen: dict[str, str] = {}
+    compile_model(data, CompileOptions(), [lambda stage, module: seen.setdefault(stage, print_module(module))])
+    return "\n".join(line for line in seen["fuse"].split("\n") if line.startswith("  %"))
