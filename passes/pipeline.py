@@ -25,6 +25,7 @@ from onnxc.passes.layout import sink_transposes
 from onnxc.passes.plan_memory import plan_memory
 from onnxc.passes.quant import narrow_contracts, requantise
 from onnxc.passes.scale_contract import fold_scales
+from onnxc.passes.siblings import merge_products
 from onnxc.passes.to_kernel import to_kernel
 
 __all__ = ["PIPELINE", "Context", "Pass", "Step", "passes_named", "run"]
@@ -82,6 +83,8 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("dce-2", _plain(dce), "t", False, "fusion counts users: dead ones would keep values in memory"),
     Pass("attention", _rules(fuse_attention), "t", False,
          "when scales have joined weights and users are counted; products and softmax are still ops of their own"),
+    Pass("merge-products", _rules(merge_products), "t", False,
+         "when constants and attention have their last form, before fusion gives each product its kernel"),
     Pass("fuse", _plain(fuse), "t", True, "last on tensors: later passes see groups, not ops"),
     Pass("to-kernel", _plain(to_kernel), "k", True, "a kernel and a launch a group"),
     Pass("append-in-place", _plain(append_in_place), "k", False,
@@ -111,6 +114,8 @@ BEFORE: tuple[tuple[str, str, str], ...] = (
     ("cse", "dce-2", "what was merged away leaves operands without users"),
     ("dce-2", "attention", "scores that others need are not fused: dead users would stand in the way"),
     ("attention", "fuse", "fusion wraps what it is made of"),
+    ("attention", "merge-products", "patterns look for products, not for columns of them"),
+    ("merge-products", "fuse", "fusion gives each product its kernel"),
     ("dce-2", "fuse", "users are counted"),
     ("fuse", "to-kernel", "a kernel is made of a group"),
     ("to-kernel", "append-in-place", "launches show who writes what"),

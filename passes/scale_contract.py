@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxc.ir.builder import constant_of
 from onnxc.ir.core import Module, Op, Value
 from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite_graphs, rule
 from onnxc.ops.fold import parse_spec
 from onnxc.passes.canonicalize import dims
 
-__all__ = ["fold_scales"]
+__all__ = ["fold_scales", "is_constant"]
 
 
 def fold_scales(module: Module, fuel: Fuel, log: RewriteLog) -> None:
@@ -25,13 +26,13 @@ def fold_scales(module: Module, fuel: Fuel, log: RewriteLog) -> None:
 _MADE_OPS = 64          # ops that rules may have made of constants before they are folded; longer chains are a model's
 
 
-def _is_constant(m: Match, v: Value) -> bool:
+def is_constant(module: Module, v: Value) -> bool:
     """Whether `v` depends on constants only; what rules made of constants is folded after them."""
     seen: set[Value] = {v}
     open_values = [v]
     while open_values:
         x = open_values.pop()
-        if m.const(x) is not None:
+        if constant_of(module, x) is not None:
             continue
         if x.op is None or not x.op.inputs or len(seen) > _MADE_OPS:
             return False
@@ -43,14 +44,14 @@ def _is_constant(m: Match, v: Value) -> bool:
 def _contraction(m: Match, v: Value) -> Op | None:
     """The contraction with constant right operand that makes `v` and serves nothing else."""
     op = m.made_by(v, "t.contract")
-    return op if op is not None and m.only_use(v) and _is_constant(m, op.operand(1)) else None
+    return op if op is not None and m.only_use(v) and is_constant(m.module, op.operand(1)) else None
 
 
 @rule("scale-into-weights", root="t.mul")
 def _scale_into_weights(m: Match) -> Value | None:
     product, scale = m.op.operand(0), m.op.operand(1)
     op = _contraction(m, product)
-    if op is None or not _is_constant(m, scale):
+    if op is None or not is_constant(m.module, scale):
         return None
     if m.op.result.type != product.type or op.attr("to") != product.tensor.dtype:
         return m.no("the scale widens the product")
@@ -75,10 +76,10 @@ def _scale_into_weights(m: Match) -> Value | None:
 def _scale_through_bias(m: Match) -> Value | None:
     """(x + b) * s == x*s + b*s for constants b, s behind a contraction."""
     inner, scale = m.made_by(m.op.operand(0), "t.add"), m.op.operand(1)
-    if inner is None or not _is_constant(m, scale) or not m.only_use(m.op.operand(0)):
+    if inner is None or not is_constant(m.module, scale) or not m.only_use(m.op.operand(0)):
         return None
     x, bias = inner.operand(0), inner.operand(1)
-    if not _is_constant(m, bias) or _contraction(m, x) is None:
+    if not is_constant(m.module, bias) or _contraction(m, x) is None:
         return None
     return m.builder.value("t.add", m.builder.value("t.mul", x, scale), m.builder.value("t.mul", bias, scale))
 
@@ -87,12 +88,12 @@ def _scale_through_bias(m: Match) -> Value | None:
 def _bias_plus_bias(m: Match) -> Value | None:
     """(x + a) + b == x + (a + b) for constants a, b behind a contraction."""
     inner, second = m.made_by(m.op.operand(0), "t.add"), m.op.operand(1)
-    if inner is None or not _is_constant(m, second) or not m.only_use(m.op.operand(0)):
+    if inner is None or not is_constant(m.module, second) or not m.only_use(m.op.operand(0)):
         return None
     x, first = inner.operand(0), inner.operand(1)
     scaled = m.made_by(x, "t.mul")
-    product = scaled.operand(0) if scaled is not None and _is_constant(m, scaled.operand(1)) else x
-    if not _is_constant(m, first) or m.made_by(product, "t.contract") is None:
+    product = scaled.operand(0) if scaled is not None and is_constant(m.module, scaled.operand(1)) else x
+    if not is_constant(m.module, first) or m.made_by(product, "t.contract") is None:
         return None
     return m.builder.value("t.add", x, m.builder.value(m.op.name, first, second))
 
@@ -133,7 +134,7 @@ def _leads_to_contraction(m: Match, v: Value) -> bool:
         op = v.op
         if op is None or op.name == "t.contract":
             return op is not None
-        if op.name in ("t.mul", "t.add") and not _is_constant(m, op.operand(1)):
+        if op.name in ("t.mul", "t.add") and not is_constant(m.module, op.operand(1)):
             return False
         if op.name not in ("t.mul", "t.add", "t.reshape", "t.transpose"):
             return False
