@@ -1,6 +1,6 @@
 """Which ops widen weights: constants of few bits that a contraction multiplies as floats.
 
-Written out, such weights take four to sixteen times the memory, and a product of few rows takes as long as reading
+Written out, such weights take two to sixteen times the memory, and a product of few rows takes as long as reading
 them does. So nobody computes them ahead: `fold` leaves the ops below alone, `fuse` gives their results no memory, and
 the contraction's kernel holds them in the region of its right operand. A backend packs the constants from there as
 narrow as they are, and widens them in registers.
@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 
 from onnxc.ir.core import Op, Value
-from onnxc.ir.types import F32, Tensor
+from onnxc.ir.types import BF16, F16, F32, Tensor
 from onnxc.passes.epilogues import is_elementwise
 from onnxc.passes.kernel_builder import VIEWS
 
@@ -51,7 +51,7 @@ def _path(weights: Value) -> set[Op]:
         if op.name == "t.const":
             bits = v.tensor.dtype.bits
             held += elements * bits // 8
-            narrow = narrow or (elements >= size and bits <= 8)
+            narrow = narrow or (elements >= size and (bits <= 8 or v.tensor.dtype in (F16, BF16)))
         elif op.name in VIEWS or is_elementwise(op):
             stack.extend(op.inputs)
             if elements >= size:

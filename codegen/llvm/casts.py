@@ -15,7 +15,7 @@ from onnxc.codegen.llvm.registers import Element, register_type, with_lanes
 from onnxc.codegen.llvm.target import Target
 from onnxc.ir.types import BOOL, F32, F64, I32, DType
 
-__all__ = ["Element", "cast_value"]
+__all__ = ["Element", "cast_value", "converts_half", "widened"]
 
 _HALF = ir.HalfType()
 
@@ -68,9 +68,133 @@ def cast_value(builder: ir.IRBuilder, target: Target, value: Element, to: DType,
     return _Casts(builder, target).convert(value, to, saturate)
 
 
-class _Casts:
+def widened(builder: ir.IRBuilder, value: Element, converts_half: bool) -> ir.Value:
+    """A small float as f32, exact; f16 by the target's instruction where it has one."""
+    return _SmallFloats(builder, converts_half).decode(value).value
+
+
+def converts_half(target: Target) -> bool:
+    """Whether the target has instructions between f16 and f32."""
+    return "f16c" in target.features or target.arch == "aarch64"
+
+
+class _SmallFloats:
+    """Conversions between f32 and floats of up to 16 bits, which are held as their bits."""
+
+    def __init__(self, builder: ir.IRBuilder, converts_half: bool) -> None:
+        self.b, self.converts_half = builder, converts_half
+
+    def type(self, dtype: DType, like: Element) -> ir.Type:
+        return with_lanes(register_type(dtype), like.lanes)
+
+    def integer(self, bits: int, like: Element) -> ir.Type:
+        return with_lanes(ir.IntType(bits), like.lanes)
+
+    def decode(self, value: Element) -> Element:
+        """A small float as f32, exact."""
+        name = value.dtype.name
+        if name == "f16" and self.converts_half:
+            half = self.b.bitcast(value.value, with_lanes(_HALF, value.lanes))
+            return Element(self.b.fpext(half, self.type(F32, value)), F32)
+        bits = self.b.zext(value.value, self.integer(32, value))
+        if name == "bf16":
+            return self._from_bits(self.b.shl(bits, constant(16, bits.type)), value)
+        if name == "f8e8m0":
+            return self._decode_power(bits, value)
+        return self._decode_bits(bits, FORMATS[name], value)
+
+    def _from_bits(self, bits: ir.Value, like: Element) -> Element:
+        return Element(self.b.bitcast(bits, self.type(F32, like)), F32)
+
+    def _decode_bits(self, bits: ir.Value, f: Format, like: Element) -> Element:
+        b, type = self.b, bits.type
+        magnitude = b.and_(bits, constant(f.sign - 1, type))
+        sign = b.shl(b.and_(bits, constant(f.sign, type)), constant(31 - f.exponent - f.mantissa, type))
+        # The code, read as an f32 of too small an exponent, times a power of two: subnormals come out right as well.
+        small = b.bitcast(b.shl(magnitude, constant(23 - f.mantissa, type)), self.type(F32, like))
+        scaled = b.bitcast(b.fmul(small, constant_float(2.0 ** (127 - f.bias), small.type)), type)
+        special = None
+        if f.infinity is not None:
+            top = b.or_(b.shl(magnitude, constant(23 - f.mantissa, type)), constant(0x7f800000, type))
+            special = b.select(b.icmp_unsigned(">=", magnitude, constant(f.infinity, type)), top, scaled)
+        elif f.has_nan:
+            is_nan = b.icmp_unsigned("==", bits if f.unsigned_nan else magnitude, constant(f.nan, type))
+            special = b.select(is_nan, constant(0x7fc00000, type), scaled)
+        return self._from_bits(b.or_(special if special is not None else scaled, sign), like)
+
+    def _decode_power(self, bits: ir.Value, like: Element) -> Element:
+        """f8e8m0: the value is 2 ** (code - 127); code 0 is a subnormal f32, 255 is NaN."""
+        b, type = self.b, bits.type
+        value = b.shl(bits, constant(23, type))
+        value = b.select(b.icmp_unsigned("==", bits, constant(0, type)), constant(0x00400000, type), value)
+        nan = b.icmp_unsigned("==", bits, constant(255, type))
+        return self._from_bits(b.select(nan, constant(0x7fc00000, type), value), like)
+
+    def encode(self, value: Element, to: DType, saturate: bool) -> Element:
+        """f32 as a small float, rounded to nearest even."""
+        if to.name == "f16" and self.converts_half:
+            half = self.b.fptrunc(value.value, with_lanes(_HALF, value.lanes))
+            return Element(self.b.bitcast(half, self.type(to, value)), to)
+        bits = self.b.bitcast(value.value, self.integer(32, value))
+        if to.name == "f8e8m0":
+            code = self._encode_power(bits, saturate)
+        else:
+            code = self._encode_bits(bits, FORMATS[to.name], value, saturate and to.bits <= 8)
+        return Element(self.b.trunc(code, self.type(to, value)), to)
+
+    def _encode_bits(self, bits: ir.Value, f: Format, like: Element, saturate: bool) -> ir.Value:
+        b, type = self.b, bits.type
+        magnitude = b.and_(bits, constant(0x7fffffff, type))
+        shift = 23 - f.mantissa
+        odd = b.and_(b.lshr(magnitude, constant(shift, type)), constant(1, type))
+        rounded = b.add(b.add(magnitude, odd), constant((1 << (shift - 1)) - 1, type))
+        code = b.sub(b.lshr(rounded, constant(shift, type)), constant((127 - f.bias) << f.mantissa, type))
+        if f.bias != 127:
+            code = b.select(b.icmp_unsigned("<", magnitude, constant((128 - f.bias) << 23, type)),
+                            self._subnormal(magnitude, f, like), code)
+        code = self._overflow(code, magnitude, f, saturate)
+        sign = b.lshr(b.and_(bits, constant(1 << 31, type)), constant(31 - f.exponent - f.mantissa, type))
+        signed = b.xor(code, sign)
+        if f.unsigned_nan:                         # neither a negative zero nor a signed NaN
+            is_nan = b.icmp_unsigned("==", code, constant(f.nan, type))
+            plain = b.or_(b.icmp_unsigned("==", code, constant(0, type)), is_nan)
+            return b.select(plain, code, signed)
+        return signed
+
+    def _subnormal(self, magnitude: ir.Value, f: Format, like: Element) -> ir.Value:
+        """Adding a power of two whose last place is the smallest subnormal rounds there, to nearest even."""
+        magic = constant_float(2.0 ** (1 - f.bias - f.mantissa + 23), self.type(F32, like))
+        shifted = self.b.fadd(self.b.bitcast(magnitude, magic.type), magic)
+        return self.b.sub(self.b.bitcast(shifted, magnitude.type), self.b.bitcast(magic, magnitude.type))
+
+    def _overflow(self, code: ir.Value, magnitude: ir.Value, f: Format, saturate: bool) -> ir.Value:
+        b, type = self.b, code.type
+        if saturate or not f.has_nan:
+            beyond = f.largest
+        else:
+            beyond = f.infinity if f.infinity is not None else f.nan
+        code = b.select(b.icmp_signed(">", code, constant(f.largest, type)), constant(beyond, type), code)
+        return b.select(b.icmp_unsigned(">", magnitude, constant(0x7f800000, type)), constant(f.nan, type), code)
+
+    def _encode_power(self, bits: ir.Value, saturate: bool) -> ir.Value:
+        """f8e8m0, powers of two: the exponent, rounded to nearest, ties up. What is not positive gives NaN, or the
+        least power when saturating; NaN gives NaN."""
+        b, type = self.b, bits.type
+        code = b.lshr(b.add(bits, constant(1 << 22, type)), constant(23, type))
+        denormal = b.zext(b.icmp_unsigned(">=", bits, constant(0x600000, type)), type)
+        code = b.select(b.icmp_unsigned("<", bits, constant(1 << 23, type)), denormal, code)
+        if saturate:
+            code = b.select(b.icmp_signed(">", code, constant(254, type)), constant(254, type), code)
+        bad = constant(0 if saturate else 255, type)
+        code = b.select(b.icmp_signed("<=", bits, constant(0, type)), bad, code)
+        magnitude = b.and_(bits, constant(0x7fffffff, type))
+        return b.select(b.icmp_unsigned(">", magnitude, constant(0x7f800000, type)), constant(255, type), code)
+
+
+class _Casts(_SmallFloats):
     def __init__(self, builder: ir.IRBuilder, target: Target) -> None:
-        self.b, self.target = builder, target
+        super().__init__(builder, converts_half(target))
+        self.target = target
 
     def convert(self, value: Element, to: DType, saturate: bool) -> Element:
         source = value.dtype
@@ -90,12 +214,6 @@ class _Casts:
             convert = self.b.sitofp if source.kind == "int" else self.b.uitofp
             return Element(convert(value.value, self.type(to, value)), to)
         return self.integer_to_integer(value, to)
-
-    def type(self, dtype: DType, like: Element) -> ir.Type:
-        return with_lanes(register_type(dtype), like.lanes)
-
-    def integer(self, bits: int, like: Element) -> ir.Type:
-        return with_lanes(ir.IntType(bits), like.lanes)
 
     def differs_from_zero(self, value: Element) -> ir.Value:
         if value.dtype.is_float:
@@ -160,111 +278,6 @@ class _Casts:
 
     def magnitude(self, value: ir.Value) -> ir.Value:
         return self.b.call(intrinsic(self.b.module, "llvm.fabs", [value.type], value.type, [value.type]), [value])
-
-    # ---- small floats ------------------------------------------------------------------------------------------------
-
-    def decode(self, value: Element) -> Element:
-        """A small float as f32, exact."""
-        name = value.dtype.name
-        if name == "f16" and self._native_half():
-            half = self.b.bitcast(value.value, with_lanes(_HALF, value.lanes))
-            return Element(self.b.fpext(half, self.type(F32, value)), F32)
-        bits = self.b.zext(value.value, self.integer(32, value))
-        if name == "bf16":
-            return self._from_bits(self.b.shl(bits, constant(16, bits.type)), value)
-        if name == "f8e8m0":
-            return self._decode_power(bits, value)
-        return self._decode_bits(bits, FORMATS[name], value)
-
-    def _native_half(self) -> bool:
-        return "f16c" in self.target.features or self.target.arch == "aarch64"
-
-    def _from_bits(self, bits: ir.Value, like: Element) -> Element:
-        return Element(self.b.bitcast(bits, self.type(F32, like)), F32)
-
-    def _decode_bits(self, bits: ir.Value, f: Format, like: Element) -> Element:
-        b, type = self.b, bits.type
-        magnitude = b.and_(bits, constant(f.sign - 1, type))
-        sign = b.shl(b.and_(bits, constant(f.sign, type)), constant(31 - f.exponent - f.mantissa, type))
-        # The code, read as an f32 of too small an exponent, times a power of two: subnormals come out right as well.
-        small = b.bitcast(b.shl(magnitude, constant(23 - f.mantissa, type)), self.type(F32, like))
-        scaled = b.bitcast(b.fmul(small, constant_float(2.0 ** (127 - f.bias), small.type)), type)
-        special = None
-        if f.infinity is not None:
-            top = b.or_(b.shl(magnitude, constant(23 - f.mantissa, type)), constant(0x7f800000, type))
-            special = b.select(b.icmp_unsigned(">=", magnitude, constant(f.infinity, type)), top, scaled)
-        elif f.has_nan:
-            is_nan = b.icmp_unsigned("==", bits if f.unsigned_nan else magnitude, constant(f.nan, type))
-            special = b.select(is_nan, constant(0x7fc00000, type), scaled)
-        return self._from_bits(b.or_(special if special is not None else scaled, sign), like)
-
-    def _decode_power(self, bits: ir.Value, like: Element) -> Element:
-        """f8e8m0: the value is 2 ** (code - 127); code 0 is a subnormal f32, 255 is NaN."""
-        b, type = self.b, bits.type
-        value = b.shl(bits, constant(23, type))
-        value = b.select(b.icmp_unsigned("==", bits, constant(0, type)), constant(0x00400000, type), value)
-        nan = b.icmp_unsigned("==", bits, constant(255, type))
-        return self._from_bits(b.select(nan, constant(0x7fc00000, type), value), like)
-
-    def encode(self, value: Element, to: DType, saturate: bool) -> Element:
-        """f32 as a small float, rounded to nearest even."""
-        if to.name == "f16" and self._native_half():
-            half = self.b.fptrunc(value.value, with_lanes(_HALF, value.lanes))
-            return Element(self.b.bitcast(half, self.type(to, value)), to)
-        bits = self.b.bitcast(value.value, self.integer(32, value))
-        if to.name == "f8e8m0":
-            code = self._encode_power(bits, saturate)
-        else:
-            code = self._encode_bits(bits, FORMATS[to.name], value, saturate and to.bits <= 8)
-        return Element(self.b.trunc(code, self.type(to, value)), to)
-
-    def _encode_bits(self, bits: ir.Value, f: Format, like: Element, saturate: bool) -> ir.Value:
-        b, type = self.b, bits.type
-        magnitude = b.and_(bits, constant(0x7fffffff, type))
-        shift = 23 - f.mantissa
-        odd = b.and_(b.lshr(magnitude, constant(shift, type)), constant(1, type))
-        rounded = b.add(b.add(magnitude, odd), constant((1 << (shift - 1)) - 1, type))
-        code = b.sub(b.lshr(rounded, constant(shift, type)), constant((127 - f.bias) << f.mantissa, type))
-        if f.bias != 127:
-            code = b.select(b.icmp_unsigned("<", magnitude, constant((128 - f.bias) << 23, type)),
-                            self._subnormal(magnitude, f, like), code)
-        code = self._overflow(code, magnitude, f, saturate)
-        sign = b.lshr(b.and_(bits, constant(1 << 31, type)), constant(31 - f.exponent - f.mantissa, type))
-        signed = b.xor(code, sign)
-        if f.unsigned_nan:                         # neither a negative zero nor a signed NaN
-            is_nan = b.icmp_unsigned("==", code, constant(f.nan, type))
-            plain = b.or_(b.icmp_unsigned("==", code, constant(0, type)), is_nan)
-            return b.select(plain, code, signed)
-        return signed
-
-    def _subnormal(self, magnitude: ir.Value, f: Format, like: Element) -> ir.Value:
-        """Adding a power of two whose last place is the smallest subnormal rounds there, to nearest even."""
-        magic = constant_float(2.0 ** (1 - f.bias - f.mantissa + 23), self.type(F32, like))
-        shifted = self.b.fadd(self.b.bitcast(magnitude, magic.type), magic)
-        return self.b.sub(self.b.bitcast(shifted, magnitude.type), self.b.bitcast(magic, magnitude.type))
-
-    def _overflow(self, code: ir.Value, magnitude: ir.Value, f: Format, saturate: bool) -> ir.Value:
-        b, type = self.b, code.type
-        if saturate or not f.has_nan:
-            beyond = f.largest
-        else:
-            beyond = f.infinity if f.infinity is not None else f.nan
-        code = b.select(b.icmp_signed(">", code, constant(f.largest, type)), constant(beyond, type), code)
-        return b.select(b.icmp_unsigned(">", magnitude, constant(0x7f800000, type)), constant(f.nan, type), code)
-
-    def _encode_power(self, bits: ir.Value, saturate: bool) -> ir.Value:
-        """f8e8m0, powers of two: the exponent, rounded to nearest, ties up. What is not positive gives NaN, or the
-        least power when saturating; NaN gives NaN."""
-        b, type = self.b, bits.type
-        code = b.lshr(b.add(bits, constant(1 << 22, type)), constant(23, type))
-        denormal = b.zext(b.icmp_unsigned(">=", bits, constant(0x600000, type)), type)
-        code = b.select(b.icmp_unsigned("<", bits, constant(1 << 23, type)), denormal, code)
-        if saturate:
-            code = b.select(b.icmp_signed(">", code, constant(254, type)), constant(254, type), code)
-        bad = constant(0 if saturate else 255, type)
-        code = b.select(b.icmp_signed("<=", bits, constant(0, type)), bad, code)
-        magnitude = b.and_(bits, constant(0x7fffffff, type))
-        return b.select(b.icmp_unsigned(">", magnitude, constant(0x7f800000, type)), constant(255, type), code)
 
 
 def _rounded_to_even(value: ir.Value) -> ir.Value | None:

@@ -62,9 +62,9 @@ _CACHE_LINE = 64
 @dataclass(frozen=True)
 class Coding:
     """How a panel holds weights narrower than the tile multiplies: as signed integers of type `dtype`, (code - zero) *
-    scale, where `block` steps of depth share a scale (if `scaled`) and a zero point (if `shifted`). `odd` says that
-    depth, or a block, may end within the steps that are taken together; `lookup` that sixteen lanes look up what
-    their codes stand for in one instruction."""
+    scale, where `block` steps of depth share a scale (if `scaled`) and a zero point (if `shifted`), or as floats of 16
+    bits. `odd` says that depth, or a block, may end within the steps that are taken together; `lookup` that one
+    instruction finds what codes stand for: those of sixteen lanes in a table, or an f16's value."""
 
     dtype: str
     block: int
@@ -74,8 +74,12 @@ class Coding:
     lookup: bool
 
     @property
+    def is_float(self) -> bool:
+        return self.dtype in ("f16", "bf16")
+
+    @property
     def bits(self) -> int:
-        return int(self.dtype[1:])
+        return 16 if self.is_float else int(self.dtype[1:])
 
     @property
     def group(self) -> int:
@@ -176,6 +180,13 @@ class Microkernel:
         return self.lanes * ITEM_BYTES[self.dtype]
 
     @property
+    def panel_row(self) -> int:
+        """Bytes of a step of the panel; with codes of less than a byte, of those that fill words."""
+        if self.coding is None or self.coding.group > 1:
+            return self.vectors * self.vector_bytes
+        return self.vectors * self.lanes * self.coding.bits // 8
+
+    @property
     def sums(self) -> int:
         """How many independent sums each element of the tile is split into, a power of two: sum i takes the i-th of
         as many equal parts of depth, and one iteration of the inner loop takes a step of each.
@@ -184,7 +195,7 @@ class Microkernel:
         costs compile time. Integers need one because only their additions, of one cycle, depend on each other, and
         weights that are widened because that takes as long as the additions.
         """
-        if isinstance(self.item_type, ir.IntType) or self.coding is not None:
+        if isinstance(self.item_type, ir.IntType) or (self.coding is not None and not self.coding.is_float):
             return 1
         cells = self.rows * self.vectors
         wanted = 1 << (-(-_FMAS_IN_FLIGHT // cells) - 1).bit_length()
@@ -334,12 +345,7 @@ class Emitter:
         for part, start in enumerate(starts):
             place = byte_offset(builder, panel, builder.mul(start, self.row_stride)) if part else panel
             self._ask_ahead(builder, place, k)
-            right = [
-                builder.load(
-                    byte_offset(builder, place, i64(v * spec.vector_bytes)), typ=spec.vector_type, align=self._align
-                )
-                for v in range(spec.vectors)
-            ]
+            right = self.right(builder, place)
             index = builder.add(k, start, flags=["nsw"]) if part else k
             for r in range(spec.rows):
                 pointer = builder.gep(rows[r], [index], source_etype=spec.item_type)
@@ -349,13 +355,18 @@ class Emitter:
                     sums[cell] = multiply_add(builder, left, right[v], sums[cell])
         return [*sums, byte_offset(builder, panel, self.row_stride)]
 
+    def right(self, builder: ir.IRBuilder, place: ir.Value) -> list[ir.Value]:
+        """The panel's row at `place`."""
+        places = [byte_offset(builder, place, i64(v * self.spec.vector_bytes)) for v in range(self.spec.vectors)]
+        return [builder.load(p, typ=self.spec.vector_type, align=self._align) for p in places]
+
     def _ask_ahead(self, builder: ir.IRBuilder, place: ir.Value, k: ir.Value) -> None:
         """Ask for what a step that reads the panel's row at `place` should bring near."""
         spec = self.spec
         if spec.prefetches:
             prefetch(builder, place)
-        if spec.ahead and spec.sums > 1:
-            for offset in range(0, spec.vectors * spec.vector_bytes, _CACHE_LINE):
+        if spec.sums > 1 and (spec.ahead or spec.coding is not None):
+            for offset in range(0, spec.panel_row, _CACHE_LINE):
                 _prefetch(builder, byte_offset(builder, place, i64(_STREAM_BYTES + offset)), 3)
         elif spec.ahead:
             _prefetch(builder, byte_offset(builder, self.next, builder.mul(k, i64(_CACHE_LINE))), 2)

@@ -7,6 +7,8 @@ Weights are (code - zero) * scale, and a block of steps of depth shares zero poi
 and a weight costs its widening and one multiply-add. Of integers narrower than a byte a word holds one column's codes
 of a group of steps, the first lowest; a vector of words is read once and shifted for each step.
 
+Floats of 16 bits need neither, and are multiplied as the plain family does it.
+
 `unpack_panel` widens a whole panel for tiles of more rows, which then read it as one of floats.
 """
 
@@ -16,6 +18,7 @@ from collections.abc import Iterator, Sequence
 
 from llvmlite import ir
 
+from onnxc.codegen.llvm.casts import Element, widened
 from onnxc.codegen.llvm.loops import I64, counted_loop, i64
 from onnxc.codegen.llvm.microkernel import (
     I32,
@@ -29,6 +32,7 @@ from onnxc.codegen.llvm.microkernel import (
     prefetch,
     splat,
 )
+from onnxc.ir.types import dtype_named
 
 __all__ = ["STEPS_TOGETHER", "narrow_microkernel", "unpack_panel"]
 
@@ -47,7 +51,8 @@ def narrow_microkernel(module: ir.Module, spec: Microkernel) -> ir.Function:
     if existing is not None:
         return existing
     function = declared(module, spec)
-    _NarrowEmitter(spec, function).emit()
+    assert spec.coding is not None
+    (_HalfEmitter if spec.coding.is_float else _NarrowEmitter)(spec, function).emit()
     return function
 
 
@@ -132,6 +137,8 @@ class _Codes:
         return self.widened(b, b.ashr(raised, self.shift(_WORD - bits)))
 
     def widened(self, b: ir.IRBuilder, codes: ir.Value) -> ir.Value:
+        if self.coding.is_float:
+            return widened(b, Element(codes, dtype_named(self.coding.dtype)), self.coding.lookup)
         wide = codes if codes.type == self.words else b.sext(codes, self.words)
         return b.sitofp(wide, self.spec.vector_type)
 
@@ -145,6 +152,15 @@ class _Codes:
     def lookup(self, b: ir.IRBuilder) -> ir.Function:
         kind = ir.FunctionType(self.spec.vector_type, [self.spec.vector_type, self.words])
         return b.module.globals.get(_LOOKUP) or ir.Function(b.module, kind, _LOOKUP)
+
+
+class _HalfEmitter(Emitter):
+    """The plain micro-kernel over a panel of floats of 16 bits."""
+
+    def right(self, builder: ir.IRBuilder, place: ir.Value) -> list[ir.Value]:
+        assert self.spec.coding is not None
+        codes = _Codes(self.spec, self.spec.coding)
+        return [codes.widened(builder, x) for x in codes.load(builder, place)]
 
 
 class _NarrowEmitter(Emitter):

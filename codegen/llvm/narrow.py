@@ -21,7 +21,8 @@ from onnxc.ir.types import F32, I32, DType, Mem, Scalar, dtype_named
 __all__ = ["Narrow", "code_index", "group_of", "narrow_operand", "parameter_index", "stored_type"]
 
 _WORD = 32
-_STORED = {"u2": "i2", "i2": "i2", "u4": "i4", "i4": "i4", "u8": "i8", "i8": "i8"}
+_STORED = {"u2": "i2", "i2": "i2", "u4": "i4", "i4": "i4", "u8": "i8", "i8": "i8", "f16": "f16", "bf16": "bf16"}
+_MANY_ROWS = 64         # of a product that always has more, reading floats of 16 bits saves nothing and widening costs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Narrow:
 
 
 def stored_type(dtype: DType) -> DType:
-    """The type that codes have in panels: signed, so that widening is one way and zero points are small."""
+    """The type that codes have in panels: signed, so that widening is one way and zero points are small; floats of 16
+    bits are their own codes."""
     return dtype_named(_STORED[dtype.name])
 
 
@@ -71,7 +73,14 @@ def narrow_operand(func: Func) -> Narrow | None:
     if not isinstance(depth, int) or not isinstance(width, int) or any(
             inner.regions or inner.name == "k.index" for inner in region.ops):
         return None
-    return _Reader(func, op, along, depth).narrow()
+    found = _Reader(func, op, along, depth).narrow()
+    return None if found is not None and found.dtype.is_float and not _takes_halves(found, op) else found
+
+
+def _takes_halves(found: Narrow, op: Op) -> bool:
+    """Whether floats of 16 bits are worth widening as they are read: plain ones, of products that may have few rows."""
+    rows = math.prod(extent for _, extent in axes_of(op, "m") if isinstance(extent, int))
+    return found.scale is None and found.zero is None and rows <= _MANY_ROWS
 
 
 class _Reader:

@@ -31,6 +31,8 @@ def in_narrow_panels(func: Func, operand: Operand, narrow: Narrow,
     depth, width = operand.shape
     blocks = cast(int, ceildiv(depth, narrow.block))
     dtype, stored = narrow.dtype, stored_type(narrow.dtype)
+    if dtype.is_float:
+        return aligned_copy(_in_panels(_codes(func, operand, narrow), columns, 1)), None, None
     middle = 0 if dtype.is_signed else 1 << (dtype.bits - 1)
     codes = _codes(func, operand, narrow).astype(np.int16) - middle
     scale, zero = (None if v is None else _shared(func, operand, v, narrow.block, blocks)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
+from onnxc.codegen.llvm.casts import converts_half
 from onnxc.codegen.llvm.contract_form import axes_of, bytes_of, contraction_of, extent_of, rows_of, signs_of
 from onnxc.codegen.llvm.contract_loops import Blocking, rows_met
 from onnxc.codegen.llvm.contract_plan import Plan, plan_of
@@ -124,6 +125,8 @@ def coding_of(target: Target, plan: Plan) -> Coding | None:
     if narrow is None or not isinstance(depth, int):
         return None
     dtype = cast(Mem, narrow.codes.type).dtype
+    if dtype.is_float:
+        return Coding(dtype.name, depth, False, False, depth % STEPS_TOGETHER != 0, converts_half(target))
     together = max(group_of(dtype), STEPS_TOGETHER)
     odd = depth % together != 0 or (narrow.block < depth and narrow.block % together != 0)
     lookup = target.arch == "x86_64" and target.vector_bytes == 64

@@ -82,7 +82,9 @@ def byte_tile_for(target: Target, dot: str, signs: str, n: int | None = None) ->
 
 def narrow_tile_for(target: Target, tile: Microkernel, coding: Coding) -> Microkernel:
     """The tile of most rows over the columns of `tile` whose weights are narrow. In registers are a block's sums and
-    the totals that they are added to, a weight, its word, and what is looked up."""
+    the totals that they are added to, a weight, its word, and what is looked up; floats need no more than others."""
+    if coding.is_float:
+        return replace(tile, coding=coding)
     rows = (target.vector_registers - 4) // (2 * tile.vectors)
     rows = max(1, min(tile.rows, rows))
     return replace(tile, rows=rows, pitch=rows, coding=coding)

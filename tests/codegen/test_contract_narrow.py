@@ -1,5 +1,6 @@
 """Products with narrow weights against float64: codes of 2, 4 and 8 bits in blocks, with and without scales and zero
-points, ends that fill neither words nor panels, few rows that widen weights themselves and many that share a panel."""
+points, floats of 16 bits, ends that fill neither words nor panels, few rows that widen weights themselves and many that
+share a panel."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from tests.codegen.test_contract import target_here
 load_all()
 TARGETS = ["host", "x86-64-v3", "x86-64"]
 NUMPY = {"u2": ml_dtypes.uint2, "i2": ml_dtypes.int2, "u4": ml_dtypes.uint4, "i4": ml_dtypes.int4, "u8": np.uint8,
-         "i8": np.int8}
+         "i8": np.int8, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Case:
     scaled: bool = True
 
     @property
+    def bits(self) -> int:
+        """Of an integer code, which differs from its zero point by at most 2 ** bits; 0 for floats."""
+        return 0 if self.dtype in ("f16", "bf16") else int(self.dtype[1:])
+
+    @property
     def blocks(self) -> int:
         return -(-self.k // self.block)
 
@@ -50,7 +56,8 @@ class Case:
 CASES = [Case("u4", 70, 64, 32, "const"), Case("u4", 130, 100, 16, "codes"), Case("i4", 64, 40, 40),
          Case("u4", 20, 33, 33, "floats"), Case("i8", 100, 96, 32), Case("u8", 65, 50, 10, "codes"),
          Case("u8", 16, 7, 7, "const"), Case("u2", 80, 64, 32, "const"), Case("i2", 33, 48, 16, "floats"),
-         Case("i8", 5, 30, 30, scaled=False)]
+         Case("i8", 5, 30, 30, scaled=False), Case("f16", 200, 90, 90, scaled=False),
+         Case("f16", 64, 64, 64, scaled=False), Case("bf16", 37, 35, 35, scaled=False)]
 IDS = [f"{c.dtype}-{c.n}x{c.k}-{c.block}{c.zero}" for c in CASES]
 
 
@@ -90,7 +97,10 @@ func @k(%x: mem<f32[M, {c.k}]>, %w: mem<{code}[{c.n}, {c.k}]>, %scale: mem<f32{t
 
 def constants(c: Case) -> dict[str, np.ndarray]:
     rng, shape = np.random.default_rng(c.n), (c.n, c.blocks)
-    bits, least = int(c.dtype[1:]), 0 if c.dtype[0] == "u" else -(1 << (int(c.dtype[1:]) - 1))
+    if c.dtype in ("f16", "bf16"):
+        return {"w": rng.standard_normal((c.n, c.k)).astype(NUMPY[c.dtype]), "scale": np.ones(shape, np.float32),
+                "zero": np.zeros(shape, np.float32)}
+    bits, least = c.bits, 0 if c.dtype[0] == "u" else -(1 << (c.bits - 1))
 
     def codes(*shape: int) -> np.ndarray:
         return rng.integers(least, least + (1 << bits), shape).astype(NUMPY[c.dtype])
@@ -101,9 +111,8 @@ def constants(c: Case) -> dict[str, np.ndarray]:
 
 def weights(c: Case, given: dict[str, np.ndarray]) -> np.ndarray:
     """[n, k] in float64."""
-    middle = 1 << (int(c.dtype[1:]) - 1)
     spread = {key: np.repeat(given[key].astype(np.float64), c.block, 1)[:, :c.k] for key in ("scale", "zero")}
-    zero = {"": 0.0, "const": float(middle)}.get(c.zero, spread["zero"])
+    zero = {"": 0.0, "const": 2.0 ** (c.bits - 1)}.get(c.zero, spread["zero"])
     return (given["w"].astype(np.float64) - zero) * (spread["scale"] if c.scaled else 1.0)
 
 
@@ -146,7 +155,7 @@ def test_narrow_weights_stay_narrow_and_multiply_exactly(c: Case, target: str) -
         exact = x.astype(np.float64) @ wanted.T
         # Sums in f32 of c.k products: what rounding them one after the other may add up to at most.
         bound = c.k * 2.0**-23 * (np.abs(x).astype(np.float64) @ np.abs(wanted).max(0, initial=0, keepdims=True).T)
-        bound = bound + c.k * 2.0**-23 * 2 ** int(c.dtype[1:]) * np.abs(x).sum(1, keepdims=True)
+        bound = bound + c.k * 2.0**-23 * 2**c.bits * np.abs(x).sum(1, keepdims=True)
         assert (np.abs(out - exact) <= bound).all() and (np.abs(meaning - exact) <= bound).all(), rows
 
 

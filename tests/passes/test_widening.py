@@ -65,6 +65,34 @@ def compiled(text: bytes) -> Module:
     return module
 
 
+def of_halves(kind: str) -> tuple[bytes, np.ndarray]:
+    """x @ W with W of floats of 16 bits, and W in float64."""
+    dtype, code = (np.float16, TensorProto.FLOAT16) if "f16" in kind.split() else (ml_dtypes.bfloat16,
+                                                                                   TensorProto.BFLOAT16)
+    weights = np.random.default_rng(1).standard_normal((K, N)).astype(dtype)
+    constant = helper.make_tensor("w", code, weights.shape, weights.tobytes(), raw=True)
+    nodes = [helper.make_node("Cast", ["w"], ["f"], to=TensorProto.FLOAT),
+             helper.make_node("MatMul", ["x", "f"], ["y"])]
+    if kind.startswith("all"):
+        nodes = [helper.make_node("Cast", ["x"], ["h"], to=code), helper.make_node("MatMul", ["h", "w"], ["p"]),
+                 helper.make_node("Cast", ["p"], ["y"], to=TensorProto.FLOAT)]
+    return model(nodes, [constant]), weights.astype(np.float64)
+
+
+@pytest.mark.parametrize("kind", ["f16 as f32", "bf16 as f32", "all f16", "all bf16"])
+def test_weights_of_16_bits_are_read_as_such(kind: str) -> None:
+    text, weights = of_halves(kind)
+    module = compiled(text)
+    assert all(a.nbytes <= 2 * K * (N + 64) for a in module.constants.values())
+    session, dtype = onnxc.InferenceSession(text), ml_dtypes.bfloat16 if "bf16" in kind else np.float16
+    for rows in (1, 3, 6, 7, 130):
+        x = np.random.default_rng(rows).standard_normal((rows, K)).astype(np.float32)
+        (found,) = session.run(None, {"x": x})
+        exact = (x.astype(dtype) if kind.startswith("all") else x).astype(np.float64) @ weights
+        rounding = float(ml_dtypes.finfo(dtype).eps) / 2 if kind.startswith("all") else 0.0
+        np.testing.assert_allclose(found, exact, rtol=rounding, atol=2e-6 * np.abs(exact).max())
+
+
 KINDS = ["blocks of i4", "blocks of u4 with zero points, transposed", "columns of i8"]
 
 
