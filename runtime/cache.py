@@ -128,8 +128,8 @@ class CompileCache:
         return compiled
 
     def store(self, key: CacheKey, compiled: CompiledModel) -> bool:
-        """Keeps a compiled model, unless it has host steps; whether that was possible. The longest unused entries make
-        room."""
+        """Keeps a compiled model, unless only a run tells what parts of it are; whether that was possible. The longest
+        unused entries make room."""
         if compiled.report.get("waits"):
             return False        # what the first run compiles would be compiled again by every process
         size = len(compiled.object_bytes) + len(compiled.text) + sum(c.nbytes for c in compiled.constants)

@@ -12,11 +12,10 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxc.errors import OnnxcError
 from onnxc.frontend import import_model, load_model
-from onnxc.ir.printer import print_module
 from onnxc.ir.verify import verify
 from onnxc.ops import load_all
+from tests.frontend.damage import cut, flip, outcome
 from tests.frontend.models import graph, model, node, untyped, value
 
 load_all()
@@ -54,32 +53,12 @@ def rich_model() -> onnx.ModelProto:
 DATA = rich_model().SerializeToString()
 
 
-def outcome(data: bytes) -> str:
-    """Load and import; what comes out has to be valid IR. Anything but a typed error fails the test."""
-    try:
-        module = import_model(load_model(data))
-    except OnnxcError as e:
-        assert e.message.isprintable() or "\n" in e.message
-        return type(e).__name__
-    verify(module)
-    print_module(module)
-    return "loaded"
-
-
 def test_the_model_itself_loads() -> None:
     verify(import_model(load_model(DATA)))
 
 
-def _flip(r: random.Random, data: bytearray) -> None:
-    data[r.randrange(len(data))] ^= 1 << r.randrange(8)
-
-
 def _byte(r: random.Random, data: bytearray) -> None:
     data[r.randrange(len(data))] = r.choice((0, 1, 127, 128, 255, r.randrange(256)))
-
-
-def _cut(r: random.Random, data: bytearray) -> None:
-    del data[r.randrange(len(data)):]
 
 
 def _drop(r: random.Random, data: bytearray) -> None:
@@ -97,7 +76,7 @@ def _splice(r: random.Random, data: bytearray) -> None:
     data[a:a + n] = data[b:b + n]
 
 
-BYTE_MUTATIONS = (_flip, _byte, _cut, _drop, _repeat, _splice)
+BYTE_MUTATIONS = (flip, _byte, cut, _drop, _repeat, _splice)
 
 
 @pytest.mark.parametrize("mutate", BYTE_MUTATIONS, ids=lambda f: f.__name__.strip("_"))

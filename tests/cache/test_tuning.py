@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from onnxc.errors import InvalidArgument
 from onnxc.ir.core import Module
 from onnxc.passes.pipeline import PIPELINE, run
 from onnxc.runtime import cache as compile_cache
-from onnxc.runtime.cache import CompileCache, open_folder
+from onnxc.runtime.cache import CompileCache
 from onnxc.runtime.program import NativeProgram
 from onnxc.tuned import Notes
 from onnxc.tuning import Tuned, tune_model
@@ -34,14 +33,6 @@ def layers() -> bytes:
     nodes = [models.node("MatMul", "x w", "p"), models.node("Relu", "p", "r"), models.node("Softmax", "r", "y")]
     return models.model(nodes, [models.value("x", ["N", 64])], [models.value("y", ["N", 40])],
                         [models.constant("w", W)]).SerializeToString()
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CompileCache:
-    found = open_folder(tmp_path / "cache", 1 << 30)
-    assert found is not None
-    monkeypatch.setattr(compile_cache, "open_cache", lambda: found)
-    return found
 
 
 def schedules() -> list[str]:
