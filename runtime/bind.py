@@ -68,7 +68,7 @@ class DimBinder:
             size = shapes[step.place.position][step.place.axis]
             value, left = divmod(size - evaluate(step.rest, values), step.factor)
             if left or value < 0:
-                raise InvalidArgument(f"{step.place.text(self._names, size)}, which is not of the form "
+                raise Contradiction(f"{step.place.text(self._names, size)}, which is not of the form "
                                       f"{step.place.dim}{_given(step.rest, values)} with {step.symbol} at least 0.")
             values[step.symbol] = value
         for place in self._checks:
