@@ -9,7 +9,7 @@ from inspect import Parameter, Signature
 import numpy as np
 
 from onnxc.ir.core import Value
-from onnxc.ir.types import BOOL, F32, F64, I64, U64, DType, dtype_of_onnx
+from onnxc.ir.types import BOOL, F32, F64, I32, I64, U8, U64, DType, dtype_of_onnx
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.table import lowering
 
@@ -185,8 +185,28 @@ def convert(b: Lowering, v: Value, to: DType, saturate: int, round_mode: str) ->
     if "str" in (b.dtype(v).kind, to.kind):
         b.refuse(f"a conversion from {b.dtype(v)} to {to} is not supported")
     if to.name == "f8e8m0" and b.dtype(v) != to:
-        b.refuse(f"a conversion to f8e8m0 with round_mode '{round_mode}' is not supported")
+        return _power_of_two(b, b.cast(v, F32), to, bool(saturate), round_mode)
     return b.cast(v, to, saturate=bool(saturate))
+
+
+def _power_of_two(b: Lowering, v: Value, to: DType, saturate: bool, round_mode: str) -> Value:
+    """f8e8m0 is the exponent of an f32: its sign is lost, and rounding is of the fraction."""
+    bits = b.value("t.bitcast", v, to=I32)
+    exponent = b.map("bit_and", b.map("shr", bits, b.scalar(23, I32)), b.scalar(0xFF, I32))
+    fraction, half = b.map("bit_and", bits, b.scalar(0x7FFFFF, I32)), b.scalar(0x400000, I32)
+    if round_mode == "up":
+        more = b.map("gt", fraction, b.scalar(0, I32))
+    elif round_mode == "nearest":       # ties go up, but from the least exponent
+        tie = b.map("and", b.map("eq", fraction, half), b.map("gt", exponent, b.scalar(0, I32)))
+        more = b.map("or", b.map("gt", fraction, half), tie)
+    elif round_mode == "down":
+        more = b.scalar(False, BOOL)
+    else:
+        b.refuse(f"the round_mode '{round_mode}' is none of up, down, nearest")
+    highest = b.scalar(0xFE if saturate else 0xFF, I32)
+    code = b.map("min", b.map("add", exponent, b.cast(more, I32)), highest)
+    special = b.map("eq", exponent, b.scalar(0xFF, I32))        # infinity and NaN
+    return b.value("t.bitcast", b.cast(b.map("select", special, exponent, code), U8), to=to)
 
 
 @lowering

@@ -1,12 +1,12 @@
 """ONNX's own backend tests, through its runner, and the list of those that fail.
 
 `python -m tests.backend.cases [i/n]` runs all of them (ten minutes of processor time), or the i-th of n shares, and
-prints what differs from the lists; `pytest` runs a few. A case of an operator that is refused stands in
-`tests/lowerings/refused_nodes.txt` already; here are those that only this runner has.
+prints what differs from the list of those that fail; `pytest` runs a share of them. The list says of each why.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import unittest
 import warnings
@@ -15,10 +15,8 @@ from functools import cache
 from pathlib import Path
 
 import onnxc.backend
-from tests.lowerings.test_onnx_nodes import expected_refusals
 
 EXPECTED = Path(__file__).with_name("expected_failures.txt")
-HOSTED = Path(__file__).with_name("host_passes.txt")
 CATEGORIES = ("Node", "Simple", "PyTorchConverted", "PyTorchOperator")
 
 
@@ -34,13 +32,13 @@ def items() -> dict[str, Callable[[unittest.TestCase], None]]:
             if name.startswith("test_") and name.endswith("_cpu")}
 
 
-def expected_failures() -> frozenset[str]:
-    """Names of tests that fail."""
-    return frozenset([*_names(EXPECTED), *(f"{name}_cpu" for name in expected_refusals())]).difference(_names(HOSTED))
-
-
-def _names(path: Path) -> list[str]:
-    return [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+def expected_failures() -> dict[str, str]:
+    """The tests that fail, and why."""
+    lines = [line for line in EXPECTED.read_text().splitlines() if line and not line.startswith("#")]
+    known = dict(line.split(" ", 1) for line in lines)
+    if importlib.util.find_spec("PIL") is None:
+        known.update((name, "needs the package pillow") for name in items() if name.startswith("test_image_decoder"))
+    return known
 
 
 def failure(name: str) -> str | None:

@@ -1,4 +1,5 @@
-"""Unique, Det, MelWeightMatrix and counts of n-grams, against NumPy and ONNX Runtime."""
+"""Unique, Det, MelWeightMatrix, counts of n-grams and conversions to powers of two, against NumPy, ONNX's own code and
+ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -155,3 +156,17 @@ def test_counts_of_one_row():
                 ngram_counts=[0], ngram_indexes=[0, 1], pool_int64s=[5, 7])
     found = session(model([made], [value("x", ["C"], TensorProto.INT32)], [value("y", [2])]))
     assert found.run(None, {"x": np.array([7, 5, 7, 1], np.int32)})[0].tolist() == [1, 2]
+
+
+# ---- conversions to powers of two ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("saturate", [0, 1])
+@pytest.mark.parametrize("mode", ["up", "down", "nearest"])
+def test_conversions_to_powers_of_two(mode, saturate):
+    from onnx.numpy_helper import to_float8e8m0
+    made = model([node("Cast", "x", "y", to=TensorProto.FLOAT8E8M0, round_mode=mode, saturate=saturate)],
+                 [value("x", ["N"])], [value("y", ["N"], TensorProto.FLOAT8E8M0)])
+    x = np.array([0, 1, 1.25, 1.5, 1.75, -3, 1e-45, 5.9e-39, 1.8e-38, 3e38, 1.7e38, 3.4e38, np.inf, -np.inf, np.nan],
+                 np.float32)
+    y, = session(made, 25).run(None, {"x": x})
+    np.testing.assert_array_equal(y.view(np.uint8), to_float8e8m0(x, bool(saturate), mode).view(np.uint8))
