@@ -179,7 +179,7 @@ def test_shapes_that_contradict_each_other():
 # ---- feeds that differ from what was compiled ------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("y", "says"), [
-    (X.astype(np.int64), "input: y"), (X[0], "input: y"), (X[:, :2], "input: y"), (X[:1], "input 'y'"),
+    (X.astype(np.int64), "input: y"), (X[0], "input: y"), (X[:, :2], "input: y"), (np.tile(X, (3, 1)), "input 'y'"),
     (X.tolist()[0], "input: y"), ("text", "input 'y'"), (3.0, "input 'y'"), ([[1], [2, 3]], "input 'y'"),
 ], ids=["type", "rank", "size", "other input's size", "list's rank", "text", "number", "ragged"])
 def test_a_wrong_feed_names_the_input(healthy, y, says):
