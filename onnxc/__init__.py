@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from onnxc.compiling import compile
     from onnxc.custom import register_op, unregister_op
     from onnxc.runtime.artifact import open_artifact
-    from onnxc.runtime.devices import OrtDevice, OrtMemoryInfo
+    from onnxc.runtime.devices import OrtArenaCfg, OrtDevice, OrtMemoryInfo
     from onnxc.runtime.enums import (
         ExecutionMode,
         ExecutionOrder,
@@ -39,12 +39,13 @@ if TYPE_CHECKING:
         set_global_thread_pool_sizes,
         set_seed,
     )
-    from onnxc.runtime.iobinding import IOBinding
+    from onnxc.runtime.iobinding import IOBinding, SessionIOBinding
     from onnxc.runtime.log import set_default_logger_severity, set_default_logger_verbosity
     from onnxc.runtime.metadata import ModelMetadata, NodeArg
     from onnxc.runtime.options import RunOptions, SessionOptions
     from onnxc.runtime.ortvalue import OrtValue, OrtValueVector, copy_tensors
     from onnxc.runtime.providers import get_all_providers, get_available_providers, get_device
+    from onnxc.runtime.report import OrtEpAssignedNode, OrtEpAssignedSubgraph
     from onnxc.runtime.session import InferenceSession
     from onnxc.runtime.sparse import SparseTensor
     from onnxc.shim import install_as_onnxruntime
@@ -64,8 +65,8 @@ _HOMES = {
         "ExecutionMode", "ExecutionOrder", "GraphOptimizationLevel", "OrtAllocatorType", "OrtCompileApiFlags",
         "OrtDeviceMemoryType", "OrtDeviceVendorId", "OrtExecutionProviderDevicePolicy", "OrtHardwareDeviceType",
         "OrtMemType", "OrtMemoryInfoDeviceType", "OrtSparseFormat"),
-    "onnxc.runtime.devices": ("OrtDevice", "OrtMemoryInfo"),
-    "onnxc.runtime.iobinding": ("IOBinding",),
+    "onnxc.runtime.devices": ("OrtArenaCfg", "OrtDevice", "OrtMemoryInfo"),
+    "onnxc.runtime.iobinding": ("IOBinding", "SessionIOBinding"),
     "onnxc.runtime.environment": (
         "disable_telemetry_events", "enable_telemetry_events", "get_build_info", "get_version_string",
         "has_collective_ops", "preload_dlls", "print_debug_info", "set_global_thread_pool_sizes", "set_seed"),
@@ -74,6 +75,7 @@ _HOMES = {
     "onnxc.runtime.options": ("RunOptions", "SessionOptions"),
     "onnxc.runtime.ortvalue": ("OrtValue", "OrtValueVector", "copy_tensors"),
     "onnxc.runtime.providers": ("get_all_providers", "get_available_providers", "get_device"),
+    "onnxc.runtime.report": ("OrtEpAssignedNode", "OrtEpAssignedSubgraph"),
     "onnxc.runtime.session": ("InferenceSession",),
     "onnxc.runtime.sparse": ("SparseTensor",),
 }
@@ -88,10 +90,13 @@ __all__ = [
     "ModelMetadata",
     "NodeArg",
     "OrtAllocatorType",
+    "OrtArenaCfg",
     "OrtCompileApiFlags",
     "OrtDevice",
     "OrtDeviceMemoryType",
     "OrtDeviceVendorId",
+    "OrtEpAssignedNode",
+    "OrtEpAssignedSubgraph",
     "OrtExecutionProviderDevicePolicy",
     "OrtHardwareDeviceType",
     "OrtMemType",
@@ -101,6 +106,7 @@ __all__ = [
     "OrtValue",
     "OrtValueVector",
     "RunOptions",
+    "SessionIOBinding",
     "SessionOptions",
     "SparseTensor",
     "__version__",

@@ -7,7 +7,7 @@ from typing import Any
 
 from onnxc.runtime.enums import OrtAllocatorType, OrtDeviceMemoryType, OrtDeviceVendorId, OrtMemType
 
-__all__ = ["OrtDevice", "OrtMemoryInfo", "require_cpu"]
+__all__ = ["OrtArenaCfg", "OrtDevice", "OrtMemoryInfo", "require_cpu"]
 
 
 #: name -> (type, maker)
@@ -71,6 +71,37 @@ class OrtMemoryInfo:
         self.name, self.allocator_type, self.mem_type = name, allocator_type, mem_type
         self.device_id = operator.index(device_id)
         self.device_mem_type, self.device_vendor_id = OrtDeviceMemoryType.DEFAULT, OrtDeviceVendorId.NONE
+
+
+class OrtArenaCfg:
+    """How an allocator of ONNX Runtime is to grow: numbers, -1 for its own choice. Programs of onnxc know their memory
+    before they run, so that nothing here follows from them."""
+
+    __slots__ = ("arena_extend_strategy", "initial_chunk_size_bytes", "initial_growth_chunk_size_bytes",
+                 "max_dead_bytes_per_chunk", "max_mem", "max_power_of_two_extend_bytes")
+    arena_extend_strategy: int
+    initial_chunk_size_bytes: int
+    initial_growth_chunk_size_bytes: int
+    max_dead_bytes_per_chunk: int
+    max_mem: int
+    max_power_of_two_extend_bytes: int
+
+    def __init__(self, *amounts: Any) -> None:
+        """From a dict of the attributes, or from `max_mem`, `arena_extend_strategy`, `initial_chunk_size_bytes` and
+        `max_dead_bytes_per_chunk`. RuntimeError for another name in the dict."""
+        if len(amounts) == 1 and isinstance(amounts[0], dict):
+            given = amounts[0]
+        elif len(amounts) == 4:
+            given = dict(zip(("max_mem", "arena_extend_strategy", "initial_chunk_size_bytes",
+                              "max_dead_bytes_per_chunk"), amounts, strict=True))
+        else:
+            raise TypeError(f"OrtArenaCfg takes a dict or four numbers, not {amounts!r}")
+        for name in self.__slots__:
+            setattr(self, name, -1)
+        for name, amount in given.items():
+            if name not in self.__slots__:
+                raise RuntimeError(f"Invalid OrtArenaCfg option: {name}; expected one of {', '.join(self.__slots__)}")
+            setattr(self, name, operator.index(amount))
 
 
 def require_cpu(device_type: Any, device_id: Any = 0, vendor_id: Any = -1) -> None:

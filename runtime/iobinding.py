@@ -22,7 +22,7 @@ from onnxc.runtime.programs import Variant
 if TYPE_CHECKING:
     from onnxc.runtime.session import InferenceSession
 
-__all__ = ["BindingError", "IOBinding", "run_with_ort_values"]
+__all__ = ["BindingError", "IOBinding", "SessionIOBinding", "run_with_ort_values"]
 
 Array = npt.NDArray[Any]
 
@@ -221,6 +221,10 @@ class IOBinding:
             value = OrtValue.of_tensor(Dense(Buffer(int(address), tensor.nbytes), tensor.dtype, tensor.shape))
         self._foreign[name] = (form, value)
         return value
+
+
+#: ONNX Runtime has two classes, one around the other; here they are one.
+SessionIOBinding = IOBinding
 
 
 def run_with_ort_values(session: InferenceSession, output_names: Any, feed: Mapping[str, OrtValue],

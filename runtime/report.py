@@ -11,7 +11,7 @@ from onnxc.ops import load_all
 from onnxc.ops.program import STEPS
 from onnxc.runtime.compiled import CompiledModel
 
-__all__ = ["AssignedNode", "AssignedSubgraph", "assignment_of", "program_of", "report_of"]
+__all__ = ["OrtEpAssignedNode", "OrtEpAssignedSubgraph", "assignment_of", "program_of", "report_of"]
 
 _CPU = "CPUExecutionProvider"
 
@@ -44,32 +44,32 @@ def report_of(compiled: CompiledModel) -> dict[str, Any]:
             "compile_seconds": compiled.report.get("compile_seconds", 0.0)}
 
 
-class AssignedNode:
+class OrtEpAssignedNode:
     """A node of the model. Made by sessions."""
 
     def __init__(self, name: str, domain: str, op_type: str) -> None:
         self.name, self.domain, self.op_type = name, domain, op_type
 
     def __repr__(self) -> str:
-        return f"AssignedNode(name={self.name!r}, domain={self.domain!r}, op_type={self.op_type!r})"
+        return f"OrtEpAssignedNode(name={self.name!r}, domain={self.domain!r}, op_type={self.op_type!r})"
 
 
-class AssignedSubgraph:
+class OrtEpAssignedSubgraph:
     """Nodes that run on one device. Made by sessions."""
 
-    def __init__(self, ep_name: str, nodes: list[AssignedNode]) -> None:
+    def __init__(self, ep_name: str, nodes: list[OrtEpAssignedNode]) -> None:
         self.ep_name, self._nodes = ep_name, nodes
 
-    def get_nodes(self) -> list[AssignedNode]:
+    def get_nodes(self) -> list[OrtEpAssignedNode]:
         """The nodes, in the model's order."""
         return list(self._nodes)
 
 
-def nodes_of(compiled: CompiledModel) -> list[AssignedNode]:
+def nodes_of(compiled: CompiledModel) -> list[OrtEpAssignedNode]:
     """The nodes of the model that was compiled."""
-    return [AssignedNode(name, domain, kind) for _, name, domain, kind in compiled.report.get("nodes", ())]
+    return [OrtEpAssignedNode(name, domain, kind) for _, name, domain, kind in compiled.report.get("nodes", ())]
 
 
-def assignment_of(compiled: CompiledModel) -> list[AssignedSubgraph]:
+def assignment_of(compiled: CompiledModel) -> list[OrtEpAssignedSubgraph]:
     """Which device runs which nodes: one entry a node, as ONNX Runtime has it for the CPU."""
-    return [AssignedSubgraph(_CPU, [node]) for node in nodes_of(compiled)]
+    return [OrtEpAssignedSubgraph(_CPU, [node]) for node in nodes_of(compiled)]

@@ -28,7 +28,7 @@ from onnxc.runtime.source import Source
 from onnxc.runtime.worker import Callback, Worker
 
 if TYPE_CHECKING:
-    from onnxc.runtime.report import AssignedSubgraph
+    from onnxc.runtime.report import OrtEpAssignedSubgraph
 
 __all__ = ["InferenceSession"]
 
@@ -273,7 +273,7 @@ class InferenceSession:
         """Accepted: runs never fall back to another device."""
         self._enable_fallback = True
 
-    def get_provider_graph_assignment_info(self) -> list[AssignedSubgraph]:
+    def get_provider_graph_assignment_info(self) -> list[OrtEpAssignedSubgraph]:
         """Which device runs which nodes. Fail unless the session was made with the configuration entry
         session.record_ep_graph_assignment_info = "1"."""
         if self._sess_options.entry("session.record_ep_graph_assignment_info") != "1":

@@ -19,7 +19,7 @@ from onnxc.errors import (
     NotImplemented,
     RuntimeException,
 )
-from onnxc.runtime.devices import OrtDevice, OrtMemoryInfo
+from onnxc.runtime.devices import OrtArenaCfg, OrtDevice, OrtMemoryInfo
 from onnxc.runtime.enums import (
     ExecutionMode,
     ExecutionOrder,
@@ -41,6 +41,7 @@ from onnxc.runtime.environment import (
     set_global_thread_pool_sizes,
     set_seed,
 )
+from onnxc.runtime.iobinding import SessionIOBinding
 from onnxc.runtime.log import set_default_logger_severity, set_default_logger_verbosity
 from onnxc.runtime.metadata import ModelMetadata, NodeArg
 from onnxc.runtime.options import RunOptions, SessionOptions
@@ -52,9 +53,9 @@ __all__ = [
     "DeviceReset", "EPFail", "EngineError", "ExecutionMode", "ExecutionOrder", "Fail", "GraphOptimizationLevel",
     "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoadCanceled", "ModelLoaded", "ModelMetadata",
     "ModelRequiresCompilation", "NoModel", "NoSuchFile", "NodeArg", "NotFound", "NotImplemented", "OrtAllocatorType",
-    "OrtCompileApiFlags", "OrtDevice", "OrtDeviceMemoryType", "OrtExecutionProviderDevicePolicy",
+    "OrtArenaCfg", "OrtCompileApiFlags", "OrtDevice", "OrtDeviceMemoryType", "OrtExecutionProviderDevicePolicy",
     "OrtHardwareDeviceType", "OrtMemType", "OrtMemoryInfo", "OrtSparseFormat", "OrtValue", "OrtValueVector",
-    "RunOptions", "RuntimeException", "SessionOptions", "SparseTensor", "disable_telemetry_events",
+    "RunOptions", "RuntimeException", "SessionIOBinding", "SessionOptions", "SparseTensor", "disable_telemetry_events",
     "enable_telemetry_events", "get_all_providers", "get_available_providers", "get_build_info", "get_device",
     "get_version_string", "has_collective_ops", "set_default_logger_severity", "set_default_logger_verbosity",
     "set_global_thread_pool_sizes", "set_seed",

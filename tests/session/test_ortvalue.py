@@ -372,6 +372,18 @@ def test_memory_infos(engine):
         api.OrtMemoryInfo("Cpu", 1, 0, 0)
 
 
+def test_arena_settings(engine):
+    make = engine.api.OrtArenaCfg
+    four, named = make(5, 0, 3, 4), make({"max_mem": 5, "max_power_of_two_extend_bytes": 8})
+    assert (four.max_mem, four.arena_extend_strategy, four.initial_chunk_size_bytes, four.max_dead_bytes_per_chunk,
+            four.initial_growth_chunk_size_bytes) == (5, 0, 3, 4, -1)
+    assert (named.max_mem, named.arena_extend_strategy, named.max_power_of_two_extend_bytes) == (5, -1, 8)
+    with pytest.raises(RuntimeError, match="Invalid OrtArenaCfg option: size"):
+        make({"size": 1})
+    with pytest.raises(TypeError):
+        make(1)
+
+
 def test_lists_of_values(engine):
     session = engine.session(models.sums())
     binding = session.io_binding()

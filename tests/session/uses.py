@@ -78,7 +78,9 @@ def about(s: ort.InferenceSession) -> None:
     texts += [meta.producer_name, meta.description, meta.domain, meta.graph_name, meta.graph_description]
     chosen: dict[str, dict[str, str]] = s.get_provider_options()
     kept: ort.SessionOptions = s.get_session_options()
-    nodes: list[str] = [n.op_type for part in s.get_provider_graph_assignment_info() for n in part.get_nodes()]
+    parts: list[ort.OrtEpAssignedSubgraph] = s.get_provider_graph_assignment_info()
+    placed: list[ort.OrtEpAssignedNode] = [node for part in parts for node in part.get_nodes()]
+    nodes: list[str] = [n.op_type for n in placed]
     start: int = s.get_profiling_start_time_ns()
     s.set_tuning_results(s.get_tuning_results())
     s.set_ep_dynamic_options({"key": "value"})
@@ -108,6 +110,8 @@ def on_values(s: ort.InferenceSession, x: npt.NDArray[np.float32]) -> list[npt.N
     binding.synchronize_outputs()
     print(binding.get_outputs()[0].shape(), len(binding.get_outputs_as_ortvaluevector()), run.get_run_config_entry("k"))
     copies: list[npt.NDArray[np.float32]] = binding.copy_outputs_to_cpu()
+    same: ort.SessionIOBinding = binding
+    same.synchronize_outputs()
     binding.clear_binding_inputs()
     binding.clear_binding_outputs()
     return copies
@@ -117,6 +121,9 @@ def values() -> None:
     value = ort.OrtValue.ortvalue_from_numpy(np.zeros(3, np.float32))
     device: ort.OrtDevice = ort.OrtDevice.make("cpu", 0)
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_DEVICE_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    arena = ort.OrtArenaCfg({"max_mem": 1 << 20})
+    print(arena.max_mem, arena.arena_extend_strategy, arena.initial_chunk_size_bytes, arena.max_dead_bytes_per_chunk,
+          arena.initial_growth_chunk_size_bytes, arena.max_power_of_two_extend_bytes)
     print(device, info, ort.SparseTensor, ort.OrtSparseFormat.ORT_SPARSE_COO)
     vector = ort.OrtValueVector()
     vector.push_back(value)
