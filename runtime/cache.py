@@ -168,13 +168,13 @@ class CompileCache:
                 self._remove(file.path)
                 total -= file.size
 
-    def _files(self) -> list[Entry]:
-        """The cache's own files; others in the folder are left alone."""
+    def _files(self, suffix: str = "") -> list[Entry]:
+        """The cache's own files, with names that end so; others in the folder are left alone."""
         found = []
         with contextlib.suppress(OSError), os.scandir(self.folder) as listing:
             for item in listing:
                 stem = item.name.lstrip(".")[:64]
-                if len(stem) == 64 and set(stem) <= set("0123456789abcdef"):
+                if item.name.endswith(suffix) and len(stem) == 64 and set(stem) <= set("0123456789abcdef"):
                     with contextlib.suppress(OSError):
                         state = item.stat(follow_symlinks=False)
                         found.append(Entry(Path(item.path), state.st_size, state.st_mtime))
@@ -219,7 +219,7 @@ class CompileCache:
 
     def tuned_state(self) -> str:
         """A text that is another one once something was noted of a kernel; "" when nothing is."""
-        notes = [f"{f.path.name} {f.used}" for f in self._files() if f.path.suffix == _TUNED]
+        notes = [f"{f.path.name} {f.used}" for f in self._files(_TUNED)]
         return hashlib.sha256("\n".join(sorted(notes)).encode()).hexdigest() if notes else ""
 
     # ---- one compilation for several who want it ---------------------------------------------------------------------
