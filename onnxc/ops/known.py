@@ -51,12 +51,14 @@ def _divide(a: Any, b: Any) -> Any:
             raise _Undecided
         q = abs(a) // abs(b)
         return q if (a >= 0) == (b >= 0) else -q
-    if not (provably_nonneg(a) and provably_less(0, b)):
-        exact = floordiv(a, b)
-        if not (isinstance(b, int) and b > 0 and exact * b == a):
-            raise _Undecided
-        return exact
-    return floordiv(a, b)
+    if not provably_less(0, b):
+        raise _Undecided
+    down = floordiv(a, b)
+    if provably_nonneg(a) or down * b == a:
+        return down
+    # Rounded towards zero: what is below zero is rounded up.
+    up = 0 if provably_nonneg(a + b - 1) else floordiv(dim_max(-a, 0), b)
+    return floordiv(dim_max(a, 0), b) - up
 
 
 def _modulo(a: Any, b: Any) -> Any:

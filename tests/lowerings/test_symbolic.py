@@ -230,3 +230,13 @@ def test_pad_concat_tile_and_gather_of_symbols() -> None:
     np.testing.assert_array_equal(z, np.concatenate([ramp(3, 2), ramp(1, 2)]))
     np.testing.assert_array_equal(t, np.tile(ramp(3, 2), (2, 3)))
     np.testing.assert_array_equal(p, np.pad(ramp(3, 2)[:, 1:], ((1, 2), (0, 0))))
+
+
+# ---- sizes by arithmetic -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("offset", "divisor"), [(-1, 2), (-1, 16), (-5, 2), (-7, 3), (-4, 4), (2, 3)])
+def test_sizes_are_divided_towards_zero(offset: int, divisor: int) -> None:
+    """Feature pyramids resize to 1 + (H - 1) / 16, where H may be 0 as far as anyone knows."""
+    model = lowered("(float[N] x) => (float[M] y) { s = Shape(x) a = Add(s, c) q = Div(a, d) n = Add(q, k) "
+                    "y = ConstantOfShape(n) }", c=ints(offset), d=ints(divisor), k=ints(4))
+    for n in range(9):
+        assert model(ramp(n)).shape == (4 + int((n + offset) / divisor),)
