@@ -8,7 +8,7 @@ would repeat work checks for a single use. What a rule makes, another rule (or t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -35,6 +35,17 @@ def scalar_constant(m: Match, v: Value) -> float | None:
     """The number in a constant of one element, of any rank: where that is the greater one, it adds axes to a result."""
     array = m.const(v)
     return None if array is None or array.size != 1 else float(array.reshape(-1)[0])
+
+
+def on_others(m: Match, other: Callable[[Value], Value | None], refusal: str) -> Value | None:
+    """The op on `other` of each operand; refuses where there is none."""
+    operands = []
+    for v in m.op.inputs:
+        found = other(v)
+        if found is None:
+            return m.no(refusal)
+        operands.append(found)
+    return m.builder.value(m.op.name, *operands, **m.op.attrs)
 
 
 # ---- views ---------------------------------------------------------------------------------------------------------

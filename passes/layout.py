@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from onnxc.ir.core import Module, Value
 from onnxc.ir.rewrite import Fuel, Match, RewriteLog, RuleSet, rewrite_graphs, rule
-from onnxc.passes.canonicalize import VIEW_RULES, dims
+from onnxc.passes.canonicalize import VIEW_RULES, dims, on_others
 from onnxc.passes.epilogues import is_elementwise
 from onnxc.passes.regroup import REGROUP_RULES
 
@@ -44,14 +44,8 @@ def _sink_through_elementwise(m: Match) -> Value | None:
                  if t is not None and len(t[1]) == len(dims(m.op.result))), None)
     if perm is None:
         return None
-    operands = []
-    for v in m.op.inputs:
-        moved = _untransposed(m, v, perm)
-        if moved is None:
-            return m.no("another operand would have to be transposed")
-        operands.append(moved)
-    inner = m.builder.value(m.op.name, *operands, **m.op.attrs)
-    return m.builder.value("t.transpose", inner, perm=perm)
+    inner = on_others(m, lambda v: _untransposed(m, v, perm), "another operand would have to be transposed")
+    return None if inner is None else m.builder.value("t.transpose", inner, perm=perm)
 
 
 def _untransposed(m: Match, v: Value, perm: tuple[int, ...]) -> Value | None:

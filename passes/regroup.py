@@ -15,6 +15,7 @@ from onnxc.ir.core import Value
 from onnxc.ir.dims import Shape, product
 from onnxc.ir.rewrite import Match, RuleSet, rule
 from onnxc.ir.types import F32, F64
+from onnxc.passes.canonicalize import on_others
 from onnxc.passes.epilogues import is_elementwise
 
 __all__ = ["REGROUP_RULES"]
@@ -66,14 +67,8 @@ def _elementwise_of_groups(m: Match) -> Value | None:
     view = next((w for w in (_view(m, v) for v in m.op.inputs if v.dims == m.op.result.dims) if w is not None), None)
     if view is None:
         return None
-    operands = []
-    for v in m.op.inputs:
-        seen = _of_channels(m, v, view)
-        if seen is None:
-            return m.no("another operand has elements of its own")
-        operands.append(seen)
-    inner = m.builder.value(m.op.name, *operands, **m.op.attrs)
-    return m.builder.value("t.reshape", inner, shape=m.op.result.dims)
+    inner = on_others(m, lambda v: _of_channels(m, v, view), "another operand has elements of its own")
+    return None if inner is None else m.builder.value("t.reshape", inner, shape=m.op.result.dims)
 
 
 def _of_channels(m: Match, v: Value, view: _View) -> Value | None:

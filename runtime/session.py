@@ -134,6 +134,8 @@ class InferenceSession:
         arrays, overridden, shapes = self._feeds.prepare(input_feed)
         wanted = None if output_names is None else self._wanted(output_names)
         if overridden or taps or run_options is not None or self._profile is not None:
+            if isinstance(taps, str):
+                raise TypeError(f"taps is the text {taps!r}; expected a list of names of values, as [{taps!r}]")
             return self._run_variant(arrays, overridden, shapes, wanted, run_options, tuple(taps))
         try:
             outputs = self._plain.run(arrays, 0, None, shapes)

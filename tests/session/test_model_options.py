@@ -289,6 +289,11 @@ def test_an_unknown_tap_names_those_that_are_like_it(ours):
         ours.session(models.sums()).run(None, {"x": X, "y": X}, taps=["z1"])
 
 
+def test_one_name_is_no_list_of_taps(ours):
+    with pytest.raises(TypeError, match="list of names"):
+        ours.session(models.sums()).run(None, {"x": X, "y": X}, taps="z")
+
+
 def test_an_artifact_has_no_taps(ours, tmp_path):
     onnxc.compile(models.sums().SerializeToString(), tmp_path / "m.onnxc")
     session = onnxc.InferenceSession(tmp_path / "m.onnxc")
