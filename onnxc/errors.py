@@ -206,7 +206,7 @@ class UnsupportedModel(NotImplemented):
         if not self.nodes:
             raise ValueError("UnsupportedModel needs at least one node")
         count = len(self.nodes)
-        lines = [f"{count} node{'s' if count > 1 else ''} of this model cannot be compiled:"]
+        lines = [f"Could not find an implementation for {count} node{'s' if count > 1 else ''} of this model:"]
         lines += [f"  {node}" for node in self.nodes[: self.SHOWN]]
         if count > self.SHOWN:
             lines.append(f"  and {count - self.SHOWN} more")

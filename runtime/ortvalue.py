@@ -193,6 +193,9 @@ class OrtValue:
         return dlpack.capsule_of(Dense.of(tensor.array().copy(), tensor.dtype) if copy else tensor)
 
     def __dlpack_device__(self) -> tuple[int, int]:
+        """RuntimeError for what is no tensor of numbers."""
+        if not isinstance(self._content, Dense):
+            self._refuse("has no such memory")
         return dlpack.CPU
 
     def to_dlpack(self) -> object:

@@ -106,7 +106,7 @@ class Profile:
         thread = threading.get_native_id()
         if self._has_room(2):
             self._phases += [Phase(f"model_loading_{kind}", self.start_ns, loaded, thread),
-                             Phase("session_initialization", loaded, now, thread)]
+                             Phase("session_initialization", loaded, time.monotonic_ns(), thread)]
 
     def stages(self) -> Callable[[str, object], None]:
         """A hook of the compiler that notes its stages, the first of which begins now."""

@@ -12,6 +12,8 @@ from onnxc.runtime.artifact import MAGIC, is_artifact
 
 __all__ = ["Format", "Source"]
 
+_HEAD = 8       # bytes up to the end of the identifier
+
 
 class Format(enum.Enum):
     """How a model is written."""
@@ -57,7 +59,7 @@ class Source:
         elif self.path is not None:
             is_ort = len(self.path) > len(".ort") and self.path.lower().endswith(".ort")
         else:
-            is_ort = self._start()[4:8] == b"ORTM"
+            is_ort = len(self.data or b"") > _HEAD and self._start()[4:_HEAD] == b"ORTM"
         return Format.ORT if is_ort else Format.ONNX
 
     def _start(self) -> bytes:

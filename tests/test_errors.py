@@ -78,7 +78,7 @@ def test_unsupported_model_lists_its_nodes():
     error = errors.UnsupportedModel([("n", "Foo", "", "no lowering"), ("", "Bar", "my.dom", "dtype f8")])
     assert error.nodes[1].domain == "my.dom"
     assert error.message.splitlines() == [
-        "2 nodes of this model cannot be compiled:",
+        "Could not find an implementation for 2 nodes of this model:",
         "  ai.onnx:Foo node 'n': no lowering",
         "  my.dom:Bar node '': dtype f8",
     ]

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from onnxc.bench.kernels import program_of
 from onnxc.bench.work import Work, step_work
@@ -41,19 +41,27 @@ def write_trace(path: str, start: int, phases: Sequence[Phase], runs: Sequence[R
             programs[key] = _Program(run.program)
         events += programs[key].events(run, start)
     # What ends together ends from the inside out.
-    events.sort(key=lambda e: (e["ts"] + e["dur"], -e["ts"]))
+    events.sort(key=lambda e: (e.end, -e.begin))
     with open(path, "w", encoding="utf-8") as file:
-        file.write("[\n" + ",\n".join(json.dumps(e) for e in events) + "\n]\n")
+        file.write("[\n" + ",\n".join(json.dumps(e.written) for e in events) + "\n]\n")
 
 
-def _event(category: str, name: str, begin: int, end: int, thread: int, arguments: Event, start: int) -> Event:
+class _Timed(NamedTuple):
+    """An event as it is written, and when it began and ended in nanoseconds."""
+
+    begin: int
+    end: int
+    written: Event
+
+
+def _event(category: str, name: str, begin: int, end: int, thread: int, arguments: Event, start: int) -> _Timed:
     # Both ends are rounded down, so that what lies within another event still does.
     first, last = (begin - start) // 1000, (end - start) // 1000
-    return {"cat": category, "pid": os.getpid(), "tid": thread, "dur": last - first, "ts": first, "ph": "X",
-            "name": name, "args": arguments}
+    return _Timed(begin, end, {"cat": category, "pid": os.getpid(), "tid": thread, "dur": last - first, "ts": first,
+                               "ph": "X", "name": name, "args": arguments})
 
 
-def _host_step(p: Phase, start: int) -> Event:
+def _host_step(p: Phase, start: int) -> _Timed:
     """An operator that ran in Python."""
     known = {"op_name": p.op, "provider": _PROVIDER, "host": True, "nodes": [p.name], "nanoseconds": p.end - p.begin}
     return _event("Node", f"{p.name}_kernel_time", p.begin, p.end, p.thread, known, start)
@@ -71,7 +79,7 @@ class _Program:
                       for i, (op, name) in enumerate(zip(self.ops, compiled.steps, strict=True))]
         self._arguments: dict[tuple[int, ...], list[Event]] = {}
 
-    def events(self, run: Run, start: int) -> Iterator[Event]:
+    def events(self, run: Run, start: int) -> Iterator[_Timed]:
         known = self.arguments(run.program, run.dims)
         for step, arguments, (begin, end) in zip(self.steps, known, run.steps.tolist(), strict=True):
             if end:

@@ -8,7 +8,7 @@ from onnxc.ir.core import Value
 from onnxc.ir.dims import DimLike, ceildiv
 from onnxc.ir.types import F32, I32, U8, DType, dtype_named
 from onnxc.lowerings.context import Lowering
-from onnxc.lowerings.matmul import MatMul, contract
+from onnxc.lowerings.matmul import INNER, MatMul, contract
 from onnxc.lowerings.table import lowering
 
 __all__ = ["unpacked"]
@@ -51,7 +51,7 @@ def MatMulNBits(b: Lowering, A: Value, B: Value, scales: Value, zero_points: Val
     blocks = ceildiv(K, block_size)
     assert isinstance(blocks, int)                              # of ints
     b.guard("eq", b.type(B).size, N * blocks * (block_size * bits // 8), "the weights are not N * K elements in blocks")
-    b.guard("eq", b.shape(A)[-1], K, "the inner dims of a matrix product differ")
+    b.guard("eq", b.shape(A)[-1], K, INNER)
     q = unpacked(b, b.reshape(B, (N, blocks, block_size * bits // 8)), bits)
     zero = _zero_points(b, zero_points, N, blocks, bits)
     factor = b.cast(_per_block(b, scales, N, blocks, "scale"), F32)

@@ -8,6 +8,7 @@ from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.table import lowering
 
 _BATCH = "abcdefgh"
+INNER = "Incompatible dimensions: the inner dims of a matrix product differ"
 
 
 def contract(b: Lowering, lhs: Value, rhs: Value, spec: str) -> Value:
@@ -33,7 +34,7 @@ def MatMul(b: Lowering, A: Value, B: Value) -> Value:
         b.refuse("a scalar has no matrix product")
     lhs = b.reshape(A, (1, *a_shape)) if len(a_shape) == 1 else A
     rhs = b.reshape(B, (*b_shape, 1)) if len(b_shape) == 1 else B
-    b.guard("eq", b.shape(lhs)[-1], b.shape(rhs)[-2], "the inner dims of a matrix product differ")
+    b.guard("eq", b.shape(lhs)[-1], b.shape(rhs)[-2], INNER)
     out = b.cast(_batched(b, lhs, rhs), b.dtype(A))
     shape = list(b.shape(out))
     if len(b_shape) == 1:
@@ -70,7 +71,7 @@ def Gemm(b: Lowering, A: Value, B: Value, C: Value | None = None, *, alpha: floa
         if b.rank(v) != 2:
             b.refuse(f"a matrix has rank 2, not {b.rank(v)}")
     inner = b.shape(A)[0 if transA else 1], b.shape(B)[1 if transB else 0]
-    b.guard("eq", *inner, "the inner dims of a matrix product differ")
+    b.guard("eq", *inner, INNER)
     out = contract(b, A, B, f"{'km' if transA else 'mk'},{'nk' if transB else 'kn'}->mn")
     if alpha != 1.0:
         out = b.map("mul", out, b.scalar(alpha, out))

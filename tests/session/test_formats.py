@@ -61,11 +61,26 @@ def test_the_name_decides_in_any_case(engine, ort_file, tmp_path):
         opened(engine, str(tmp_path / "onnx.ort"))
 
 
+def test_a_name_that_is_nothing_but_the_ending_is_onnx(engine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".ort").write_bytes(models.sums().SerializeToString())
+    assert opened(engine, ".ort").get_inputs()
+
+
+def test_bytes_that_only_begin_like_the_format(engine):
+    with pytest.raises(engine.errors.Fail, match="ORT model verification failed"):
+        opened(engine, bytes(4) + b"ORTM" + bytes(40))
+    with pytest.raises(engine.errors.InvalidProtobuf):      # too few to be looked at
+        opened(engine, bytes(4) + b"ORTM")
+
+
 def test_the_entry_decides_before_the_name(engine, ort_file, tmp_path):
     (tmp_path / "m.bin").write_bytes(ort_file.read_bytes())
     assert opened(engine, str(tmp_path / "m.bin"), "ORT").get_inputs()
     (tmp_path / "onnx.ort").write_bytes(models.sums().SerializeToString())
     assert opened(engine, str(tmp_path / "onnx.ort"), "ONNX").get_inputs()
+    with pytest.raises(engine.errors.Fail, match="ORT model verification failed"):
+        opened(engine, models.sums().SerializeToString(), "ORT")
     for entry in ("ONNX", "ort"):
         with pytest.raises(engine.errors.InvalidProtobuf):
             opened(engine, str(ort_file), entry)

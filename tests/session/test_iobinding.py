@@ -54,6 +54,9 @@ def test_an_array_that_is_not_contiguous_is_copied(sums, binding):
     binding.bind_output("z")
     sums.run_with_iobinding(binding)
     np.testing.assert_array_equal(binding.copy_outputs_to_cpu()[0], X + Y)
+    wide[...] = 7
+    sums.run_with_iobinding(binding)
+    np.testing.assert_array_equal(binding.copy_outputs_to_cpu()[0], X + Y)
 
 
 @pytest.mark.parametrize("element", [np.float32, np.dtype("float32"), "float32", TensorProto.FLOAT], ids=str)
@@ -109,8 +112,33 @@ def test_inputs_that_are_not_there(sums, binding):
         binding.bind_cpu_input("x", [1.0])
     with pytest.raises(RuntimeError):
         binding.bind_input("x", "cuda", 0, np.float32, (2, 3), X.ctypes.data)
-    with pytest.raises(Exception, match="Unsupported device type: abacus"):
-        binding.bind_input("x", "abacus", 0, np.float32, (2, 3), X.ctypes.data)
+
+
+@pytest.mark.parametrize("name", ["abacus", "CPU", "Cuda"])
+def test_a_device_that_never_was_is_a_bare_exception(binding, name):
+    for bind in (lambda: binding.bind_input("x", name, 0, np.float32, (2, 3), X.ctypes.data),
+                 lambda: binding.bind_output("z", name)):
+        with pytest.raises(Exception, match=f"Unsupported device type: {name}") as refused:
+            bind()
+        assert type(refused.value) is Exception
+
+
+def test_texts_are_bound_to_no_numbers(sums, binding):
+    binding.bind_output("z")
+    for texts in (np.array(["a"]), np.array(["a"], object)):
+        with pytest.raises(RuntimeError, match=r"Unexpected input data type. Actual: \(tensor\(string\)\)"):
+            binding.bind_cpu_input("x", texts)
+            sums.run_with_iobinding(binding)
+
+
+def test_texts_are_bound_to_texts(ours):
+    """ONNX Runtime refuses: "Only binding non-string Tensors is currently supported"."""
+    session = ours.session(models.copies(TensorProto.STRING))
+    binding = session.io_binding()
+    binding.bind_cpu_input("x", np.array(["a", "bc"]))
+    binding.bind_output("y")
+    session.run_with_iobinding(binding)
+    assert binding.copy_outputs_to_cpu()[0].tolist() == ["a", "bc"]
 
 
 def test_a_missing_input(sums):
@@ -134,6 +162,14 @@ def test_wrong_inputs_are_noticed_at_the_run(sums, binding, bad, says):
 
 
 # ---- outputs ---------------------------------------------------------------------------------------------------------
+
+def test_type_and_shape_mean_nothing_without_memory(sums, binding):
+    binding.bind_output(name="z", device_type="cpu", device_id=0, element_type=np.float64, shape=(7, 7))
+    sums.run_with_iobinding(binding)
+    results = binding.get_outputs()
+    assert isinstance(results, list)
+    assert (results[0].shape(), results[0].data_type()) == ([2, 3], "tensor(float)")
+
 
 def test_a_value_is_written_in_place(engine, sums, binding):
     z = value_of(engine, np.zeros((2, 3), np.float32))
@@ -207,7 +243,7 @@ def test_memory_that_does_not_fit(sums, binding, shape, element, says):
 
 
 def test_names_and_places_of_outputs(sums, binding):
-    with pytest.raises(RuntimeError, match="At least one output should be requested"):
+    with pytest.raises(RuntimeError, match="Error in execution: At least one output should be requested."):
         sums.run_with_iobinding(binding)
     for missing in ({"shape": (2, 3)}, {"element_type": np.float32}):
         with pytest.raises(ValueError, match="are to be provided if pre-allocated memory is provided"):
@@ -229,7 +265,7 @@ def test_clearing(sums, binding):
     (w,) = binding.copy_outputs_to_cpu()
     np.testing.assert_array_equal(w, -(X + Y))
     np.testing.assert_array_equal(kept.numpy(), X + Y)
-    binding.clear_binding_inputs()
+    assert binding.clear_binding_inputs() is None
     with pytest.raises(RuntimeError):
         sums.run_with_iobinding(binding)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib
 
 import ml_dtypes
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from tests.session import models
 
@@ -21,6 +22,10 @@ WIDE = [(ml_dtypes.bfloat16, TensorProto.BFLOAT16, "bfloat16"),
         (ml_dtypes.float8_e4m3fnuz, TensorProto.FLOAT8E4M3FNUZ, "float8e4m3fnuz"),
         (ml_dtypes.float8_e5m2, TensorProto.FLOAT8E5M2, "float8e5m2"),
         (ml_dtypes.float8_e5m2fnuz, TensorProto.FLOAT8E5M2FNUZ, "float8e5m2fnuz")]
+
+
+def module_of(engine, path):
+    return importlib.import_module(f"{engine.name}.{path}")
 
 
 def make(engine, array, *device):
@@ -88,6 +93,11 @@ def test_what_makes_no_value(engine, given):
         make(engine, given)
 
 
+def test_the_array_has_no_name(engine):
+    with pytest.raises(TypeError):
+        engine.api.OrtValue.ortvalue_from_numpy(numpy_obj=X)
+
+
 def test_a_list_is_named(ours):
     with pytest.raises(RuntimeError, match="from numpy arrays, not from <class 'list'>"):
         make(ours, [1.0])
@@ -128,8 +138,9 @@ def test_a_device_that_is_not_here(engine, device):
 
 
 def test_a_device_that_never_was(engine):
-    with pytest.raises(Exception, match="Unsupported device type: abacus"):
+    with pytest.raises(Exception, match="Unsupported device type: abacus") as refused:
         make(engine, X, "abacus")
+    assert type(refused.value) is Exception
 
 
 def test_a_value_is_made_of_a_value(engine):
@@ -260,6 +271,47 @@ def test_packed_elements_do_not_go_out(ours):
         make(ours, np.ones(3, ml_dtypes.int4)).__dlpack__()
 
 
+def test_the_inner_value_gives_a_capsule(engine):
+    capsule = make(engine, X.copy())._ortvalue.to_dlpack()
+    np.testing.assert_array_equal(engine.api.OrtValue.from_dlpack(capsule).numpy(), X)
+
+
+# ---- values that are no tensors --------------------------------------------------------------------------------------
+
+def test_a_sequence_tells_its_types_and_nothing_else(engine):
+    session = engine.session(models.model([models.node("SequenceConstruct", "x x", "s")], [models.value("x", [2, 3])],
+                                          [helper.make_tensor_sequence_value_info("s", models.FLOAT, None)]))
+    (value,) = session.run_with_ort_values(None, {"x": make(engine, X)})
+    assert (value.data_type(), value.element_type()) == ("seq(tensor(float))", TensorProto.FLOAT)
+    assert (value.is_tensor(), value.is_sparse_tensor(), value.is_tensor_sequence(), value.has_value()) == (
+        False, False, True, True)
+    for ask in (value.shape, value.device_name, value.data_ptr, value.tensor_size_in_bytes, value.numpy,
+                value.__dlpack__, value.__dlpack_device__, lambda: value.update_inplace(X)):
+        with pytest.raises((RuntimeError, ValueError)):
+            ask()
+
+
+def absent(engine):
+    """An optional without a value."""
+    optional = helper.make_optional_type_proto(helper.make_tensor_type_proto(models.FLOAT, [2]))
+    model = models.model([models.node("Identity", "x", "y")], [helper.make_value_info("x", optional)],
+                         [helper.make_value_info("y", optional)])
+    return engine.session(model).run_with_ort_values(None, {})[0]
+
+
+def test_an_absent_optional_has_no_value(engine):
+    assert absent(engine).has_value() is False
+
+
+def test_an_absent_optional_has_no_elements_either(ours):
+    """ONNX Runtime crashes where it is asked for them."""
+    value = absent(ours)
+    assert value.data_type() == "optional(tensor(float))"
+    for ask in (value.numpy, value.shape, value.data_ptr, value.device_name, value.__dlpack__):
+        with pytest.raises(RuntimeError, match=r"an OrtValue of type optional\(tensor\(float\)\)"):
+            ask()
+
+
 # ---- sparse tensors --------------------------------------------------------------------------------------------------
 
 @pytest.fixture
@@ -382,6 +434,33 @@ def test_arena_settings(engine):
         make({"size": 1})
     with pytest.raises(TypeError):
         make(1)
+
+
+def test_lists_grow_by_values_capsules_and_addresses(engine):
+    values = module_of(engine, "capi.onnxruntime_pybind11_state").OrtValueVector()
+    values.reserve(4)
+    values.push_back(make(engine, X.copy())._ortvalue)
+    values.push_back(X.copy().__dlpack__(), False)
+    values.push_back(np.array([1, 0], np.uint8).__dlpack__(), True)
+    device = engine.api.OrtDevice.make("cpu", 0)
+    values.push_back_batch([X], [X.ctypes.data], [np.float32], [X.shape],
+                           [device if engine.name == "onnxc" else device._get_c_device()])
+    values.shrink_to_fit()
+    assert (len(values), list(values.bool_tensor_indices())) == (4, [2])
+    assert [values.element_type_at(i) for i in range(4)] == [1, 1, 9, 1]
+    assert [value.shape() for value in values] == [[2, 3], [2, 3], [2], [2, 3]]
+    for i in (0, 1, 3):
+        np.testing.assert_array_equal(values[i].numpy(), X)
+    assert type(values.dlpack_at(1)).__name__ == "PyCapsule"
+    assert len(values.to_dlpacks(None)) == 4
+    with pytest.raises(IndexError):
+        values[4]
+
+
+def test_a_sparse_tensor_is_fed_inside_of_a_value_only(engine, cpu):
+    sparse = engine.api.SparseTensor.sparse_coo_from_numpy([2, 3], X[0, :2].copy(), np.array([1, 5]), cpu)
+    with pytest.raises(RuntimeError, match="Unable to handle object of type"):
+        engine.session(models.sums()).run(None, {"x": sparse, "y": X})
 
 
 def test_lists_of_values(engine):

@@ -96,6 +96,9 @@ def test_events_are_complete_events_a_line_each(engine, folder):
         assert event["cat"] == "Node" or event["args"] == {}
     ends = [e["ts"] + e["dur"] for e in events if not e["name"].startswith("compile:")]
     assert ends == sorted(ends)
+    assert [e["name"] for e in events if not e["name"].startswith("compile:")] == [
+        "model_loading_array", "session_initialization", "add_z_kernel_time", "neg_w_kernel_time",
+        "SequentialExecutor::Execute", "model_run"]
 
 
 def test_events_of_a_thread_are_nested(engine):
@@ -128,6 +131,29 @@ def test_a_node_says_what_it_read_and_wrote(engine):
     assert arguments["input_type_shape"] == [{"float": [4, 5]}, {"int64": [2]}]
     assert arguments["output_type_shape"] == [{"float": [2, 5]}]
     assert (arguments["activation_size"], arguments["parameter_size"], arguments["output_size"]) == ("96", "0", "40")
+
+
+def test_constants_are_inputs_of_a_node(engine):
+    weights = models.constant("c", np.ones(3, np.float32))
+    model = models.model([models.node("Add", "x c", "y", "n")], [models.value("x", ["N", 3])],
+                         [models.value("y", ["N", 3])], [weights])
+    (event,) = named(profiled(engine, model, {"x": X}), "n_kernel_time")
+    assert event["args"]["input_type_shape"] == [{"float": [2, 3]}, {"float": [3]}]
+    assert (event["args"]["activation_size"], event["args"]["parameter_size"]) == ("24", "12")
+
+
+def test_parallel_sessions_have_the_same_phases(engine):
+    options = options_of(engine, execution_mode=engine.api.ExecutionMode.ORT_PARALLEL, inter_op_num_threads=2)
+    session = engine.session(models.sums(), options)
+    session.run(None, FEED)
+    events = json.loads(Path(session.end_profiling()).read_text())
+    assert len(named(events, "SequentialExecutor::Execute")) == len(named(events, "model_run")) == 1
+
+
+def test_any_name_of_a_node_stands_in_the_file(engine):
+    model = models.sums()
+    model.graph.node[0].name = 'a"b\\c'
+    assert named(profiled(engine, model, FEED), 'a"b\\c_kernel_time')
 
 
 def test_nodes_without_a_name(engine):
