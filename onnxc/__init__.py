@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxc.compiling import compile
     from onnxc.custom import register_op, unregister_op
+    from onnxc.model_compiler import ModelCompiler
     from onnxc.runtime.artifact import open_artifact
-    from onnxc.runtime.devices import OrtArenaCfg, OrtDevice, OrtMemoryInfo
+    from onnxc.runtime.devices import (
+        OrtArenaCfg,
+        OrtDevice,
+        OrtMemoryInfo,
+        create_and_register_allocator,
+        create_and_register_allocator_v2,
+    )
     from onnxc.runtime.enums import (
         ExecutionMode,
         ExecutionOrder,
@@ -39,6 +46,7 @@ if TYPE_CHECKING:
         set_global_thread_pool_sizes,
         set_seed,
     )
+    from onnxc.runtime.ep_devices import OrtEpDevice, OrtHardwareDevice, get_ep_devices
     from onnxc.runtime.iobinding import IOBinding, SessionIOBinding
     from onnxc.runtime.log import set_default_logger_severity, set_default_logger_verbosity
     from onnxc.runtime.metadata import ModelMetadata, NodeArg
@@ -59,13 +67,16 @@ cuda_version = ""
 _HOMES = {
     "onnxc.compiling": ("compile",),
     "onnxc.custom": ("register_op", "unregister_op"),
+    "onnxc.model_compiler": ("ModelCompiler",),
     "onnxc.shim": ("install_as_onnxruntime",),
     "onnxc.runtime.artifact": ("open_artifact",),
     "onnxc.runtime.enums": (
         "ExecutionMode", "ExecutionOrder", "GraphOptimizationLevel", "OrtAllocatorType", "OrtCompileApiFlags",
         "OrtDeviceMemoryType", "OrtDeviceVendorId", "OrtExecutionProviderDevicePolicy", "OrtHardwareDeviceType",
         "OrtMemType", "OrtMemoryInfoDeviceType", "OrtSparseFormat"),
-    "onnxc.runtime.devices": ("OrtArenaCfg", "OrtDevice", "OrtMemoryInfo"),
+    "onnxc.runtime.devices": ("OrtArenaCfg", "OrtDevice", "OrtMemoryInfo", "create_and_register_allocator",
+                              "create_and_register_allocator_v2"),
+    "onnxc.runtime.ep_devices": ("OrtEpDevice", "OrtHardwareDevice", "get_ep_devices"),
     "onnxc.runtime.iobinding": ("IOBinding", "SessionIOBinding"),
     "onnxc.runtime.environment": (
         "disable_telemetry_events", "enable_telemetry_events", "get_build_info", "get_version_string",
@@ -87,6 +98,7 @@ __all__ = [
     "GraphOptimizationLevel",
     "IOBinding",
     "InferenceSession",
+    "ModelCompiler",
     "ModelMetadata",
     "NodeArg",
     "OrtAllocatorType",
@@ -97,7 +109,9 @@ __all__ = [
     "OrtDeviceVendorId",
     "OrtEpAssignedNode",
     "OrtEpAssignedSubgraph",
+    "OrtEpDevice",
     "OrtExecutionProviderDevicePolicy",
+    "OrtHardwareDevice",
     "OrtHardwareDeviceType",
     "OrtMemType",
     "OrtMemoryInfo",
@@ -112,6 +126,8 @@ __all__ = [
     "__version__",
     "compile",
     "copy_tensors",
+    "create_and_register_allocator",
+    "create_and_register_allocator_v2",
     "cuda_version",
     "disable_telemetry_events",
     "enable_telemetry_events",
@@ -119,6 +135,7 @@ __all__ = [
     "get_available_providers",
     "get_build_info",
     "get_device",
+    "get_ep_devices",
     "get_version_string",
     "has_collective_ops",
     "install_as_onnxruntime",

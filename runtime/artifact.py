@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import mmap
 import os
@@ -41,7 +42,7 @@ from onnxc.runtime.digest import BLOCK, Read, TreeChecksum, file_blocks, tree_ch
 from onnxc.runtime.packing import pack
 
 __all__ = ["MAGIC", "ArtifactError", "ArtifactTargetError", "beside", "is_artifact", "open_artifact", "read_artifact",
-           "save"]
+           "save", "saved_bytes"]
 
 MAGIC = b"\x89ONNXC\r\n"
 FORMAT = 5
@@ -76,13 +77,26 @@ def save(compiled: CompiledModel, path: str | os.PathLike[str], *, key: str | No
 
     With a `key`, the text that `open_artifact` has to be given as well, the file is for its owner only.
     """
+    _require_all(compiled)
+    with beside(os.fspath(path), private=key is not None) as file:
+        _write(file, compiled, key)
+
+
+def saved_bytes(compiled: CompiledModel) -> bytes:
+    """What `save` writes."""
+    _require_all(compiled)
+    file = io.BytesIO()
+    _write(file, compiled, None)
+    return file.getvalue()
+
+
+def _require_all(compiled: CompiledModel) -> None:
+    """NotImplemented where parts of the program are made when runs need them."""
     if compiled.report.get("waits"):
         raise errors.NotImplemented(f"A native part of the model is compiled when a run tells the ranks of "
                                     f"{', '.join(compiled.report['waits'])}, and an artifact is compiled before. "
                                     "Declare shapes for them in the model (value_info; of an operator in Python, "
                                     "`outputs` of onnxc.register_op).")
-    with beside(os.fspath(path), private=key is not None) as file:
-        _write(file, compiled, key)
 
 
 @contextlib.contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 from onnxc.runtime.enums import OrtAllocatorType, OrtDeviceMemoryType, OrtDeviceVendorId, OrtMemType
 
-__all__ = ["OrtArenaCfg", "OrtDevice", "OrtMemoryInfo", "require_cpu"]
+__all__ = ["OrtArenaCfg", "OrtDevice", "OrtMemoryInfo", "cpu_memory", "create_and_register_allocator",
+           "create_and_register_allocator_v2", "require_cpu"]
 
 
 #: name -> (type, maker)
@@ -102,6 +104,29 @@ class OrtArenaCfg:
             if name not in self.__slots__:
                 raise RuntimeError(f"Invalid OrtArenaCfg option: {name}; expected one of {', '.join(self.__slots__)}")
             setattr(self, name, operator.index(amount))
+
+
+def cpu_memory() -> OrtMemoryInfo:
+    """A description of the memory that sessions read and write."""
+    return OrtMemoryInfo("Cpu", OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, OrtMemType.DEFAULT)
+
+
+def create_and_register_allocator(mem_info: OrtMemoryInfo, arena_cfg: OrtArenaCfg | None) -> None:
+    """Accepted: programs know their memory before they run, and share no arena. RuntimeError for memory that is not
+    the CPU's."""
+    if not isinstance(mem_info, OrtMemoryInfo) or not (arena_cfg is None or isinstance(arena_cfg, OrtArenaCfg)):
+        raise TypeError(f"an allocator takes an OrtMemoryInfo and an OrtArenaCfg or None, not {mem_info!r} and "
+                        f"{arena_cfg!r}")
+    if mem_info.name != "Cpu" or mem_info.device_id:
+        raise RuntimeError(f"Only CPU devices are supported: there is no memory {mem_info.name}:{mem_info.device_id}")
+
+
+def create_and_register_allocator_v2(provider_type: str, mem_info: OrtMemoryInfo, options: Mapping[str, str],
+                                     arena_cfg: OrtArenaCfg | None) -> None:
+    """`create_and_register_allocator` of a provider, which has to be the CPU's."""
+    if provider_type != "CPUExecutionProvider":
+        raise RuntimeError(f"{provider_type} is not implemented: only CPUExecutionProvider has allocators here")
+    create_and_register_allocator(mem_info, arena_cfg)
 
 
 def require_cpu(device_type: Any, device_id: Any = 0, vendor_id: Any = -1) -> None:

@@ -20,6 +20,7 @@ from onnxc import errors
 from onnxc.errors import ModelLoadCanceled
 from onnxc.runtime.entries import RUN_ENTRIES, SESSION_ENTRIES
 from onnxc.runtime.enums import ExecutionMode, ExecutionOrder, GraphOptimizationLevel
+from onnxc.runtime.ep_devices import OrtEpDevice
 from onnxc.runtime.log import LOG, SEVERITIES
 from onnxc.runtime.providers import check_provider
 
@@ -212,6 +213,14 @@ class SessionOptions:
     def add_provider(self, name: str, options: Mapping[str, str]) -> None:
         """Adds a provider for sessions that are made without a list of them. RuntimeError for an unknown name."""
         self._providers.append((check_provider(name), {str(k): str(v) for k, v in options.items()}))
+
+    def add_provider_for_devices(self, ep_devices: Sequence[OrtEpDevice], provider_options: Mapping[str, str]) -> None:
+        """Adds the provider of devices that `get_ep_devices` lists."""
+        if not len(ep_devices):
+            raise errors.InvalidArgument("Must provide one or more OrtEpDevice instances.")
+        if not all(isinstance(device, OrtEpDevice) for device in ep_devices):
+            raise TypeError(f"add_provider_for_devices takes devices that get_ep_devices lists, not {ep_devices!r}")
+        self.add_provider(ep_devices[0].ep_name, provider_options)
 
     def has_providers(self) -> bool:
         """Whether providers were added."""

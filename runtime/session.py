@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from onnxc.errors import Fail, InvalidArgument, NoModel
 from onnxc.runtime.bind import Contradiction
+from onnxc.runtime.devices import OrtMemoryInfo, cpu_memory
+from onnxc.runtime.ep_devices import OrtEpDevice, get_ep_devices
 from onnxc.runtime.feeds import Feeds, wanted_outputs
 from onnxc.runtime.iobinding import IOBinding, run_with_ort_values
 from onnxc.runtime.log import check_severity
@@ -88,6 +90,9 @@ class InferenceSession:
         self._outputs_meta = [describe(o, overrides) for o in signature.outputs]
         self._overridable_meta = [describe(i, overrides) for i in signature.overridable]
         self._model_meta = describe_model(signature.model)
+        self._input_memory = [cpu_memory() for _ in self._inputs_meta]
+        self._output_memory = [cpu_memory() for _ in self._outputs_meta]
+        self._input_devices = get_ep_devices() * len(self._inputs_meta)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"model": self._model_bytes if self._model_path is None else self._model_path,
@@ -245,6 +250,18 @@ class InferenceSession:
     def get_overridable_initializers(self) -> list[NodeArg]:
         """The constants that may be fed like inputs."""
         return self._overridable_meta
+
+    def get_input_memory_infos(self) -> list[OrtMemoryInfo]:
+        """The memory that each input is read from."""
+        return self._input_memory
+
+    def get_output_memory_infos(self) -> list[OrtMemoryInfo]:
+        """The memory that each output is written to."""
+        return self._output_memory
+
+    def get_input_epdevices(self) -> list[OrtEpDevice]:
+        """The device that reads each input."""
+        return self._input_devices
 
     def get_modelmeta(self) -> ModelMetadata:
         """The model's own texts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxc.model_compiler import ModelCompiler
 from onnxc.runtime.devices import OrtDevice
 from onnxc.runtime.enums import OrtDeviceVendorId
 from onnxc.runtime.iobinding import IOBinding
@@ -9,5 +10,5 @@ from onnxc.runtime.ortvalue import OrtValue, copy_tensors
 from onnxc.runtime.session import InferenceSession
 from onnxc.runtime.sparse import SparseTensor
 
-__all__ = ["IOBinding", "InferenceSession", "OrtDevice", "OrtDeviceVendorId", "OrtValue", "SparseTensor",
-           "copy_tensors"]
+__all__ = ["IOBinding", "InferenceSession", "ModelCompiler", "OrtDevice", "OrtDeviceVendorId", "OrtValue",
+           "SparseTensor", "copy_tensors"]

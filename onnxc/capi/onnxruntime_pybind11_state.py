@@ -19,7 +19,13 @@ from onnxc.errors import (
     NotImplemented,
     RuntimeException,
 )
-from onnxc.runtime.devices import OrtArenaCfg, OrtDevice, OrtMemoryInfo
+from onnxc.runtime.devices import (
+    OrtArenaCfg,
+    OrtDevice,
+    OrtMemoryInfo,
+    create_and_register_allocator,
+    create_and_register_allocator_v2,
+)
 from onnxc.runtime.enums import (
     ExecutionMode,
     ExecutionOrder,
@@ -41,6 +47,7 @@ from onnxc.runtime.environment import (
     set_global_thread_pool_sizes,
     set_seed,
 )
+from onnxc.runtime.ep_devices import OrtEpDevice, OrtHardwareDevice, get_ep_devices
 from onnxc.runtime.iobinding import SessionIOBinding
 from onnxc.runtime.log import set_default_logger_severity, set_default_logger_verbosity
 from onnxc.runtime.metadata import ModelMetadata, NodeArg
@@ -52,11 +59,12 @@ from onnxc.runtime.sparse import SparseTensor
 __all__ = [
     "DeviceReset", "EPFail", "EngineError", "ExecutionMode", "ExecutionOrder", "Fail", "GraphOptimizationLevel",
     "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoadCanceled", "ModelLoaded", "ModelMetadata",
-    "ModelRequiresCompilation", "NoModel", "NoSuchFile", "NodeArg", "NotFound", "NotImplemented", "OrtAllocatorType",
-    "OrtArenaCfg", "OrtCompileApiFlags", "OrtDevice", "OrtDeviceMemoryType", "OrtExecutionProviderDevicePolicy",
-    "OrtHardwareDeviceType", "OrtMemType", "OrtMemoryInfo", "OrtSparseFormat", "OrtValue", "OrtValueVector",
-    "RunOptions", "RuntimeException", "SessionIOBinding", "SessionOptions", "SparseTensor", "disable_telemetry_events",
-    "enable_telemetry_events", "get_all_providers", "get_available_providers", "get_build_info", "get_device",
-    "get_version_string", "has_collective_ops", "set_default_logger_severity", "set_default_logger_verbosity",
-    "set_global_thread_pool_sizes", "set_seed",
+    "ModelRequiresCompilation", "NoModel", "NoSuchFile", "NodeArg", "NotFound", "NotImplemented",
+    "OrtAllocatorType", "OrtArenaCfg", "OrtCompileApiFlags", "OrtDevice", "OrtDeviceMemoryType", "OrtEpDevice",
+    "OrtExecutionProviderDevicePolicy", "OrtHardwareDevice", "OrtHardwareDeviceType", "OrtMemType", "OrtMemoryInfo",
+    "OrtSparseFormat", "OrtValue", "OrtValueVector", "RunOptions", "RuntimeException", "SessionIOBinding",
+    "SessionOptions", "SparseTensor", "create_and_register_allocator", "create_and_register_allocator_v2",
+    "disable_telemetry_events", "enable_telemetry_events", "get_all_providers", "get_available_providers",
+    "get_build_info", "get_device", "get_ep_devices", "get_version_string", "has_collective_ops",
+    "set_default_logger_severity", "set_default_logger_verbosity", "set_global_thread_pool_sizes", "set_seed",
 ]

@@ -33,6 +33,10 @@ def options() -> ort.SessionOptions:
     o.add_external_initializers(["v"], [value])
     o.add_external_initializers_from_files_in_memory(["f"], [b"abc"], [3])
     o.add_provider("CPUExecutionProvider", {})
+    devices: list[ort.OrtEpDevice] = ort.get_ep_devices()
+    o.add_provider_for_devices(devices, {})
+    processor: ort.OrtHardwareDevice = devices[0].device
+    print(devices[0].memory_info(ort.OrtDeviceMemoryType.DEFAULT), processor.vendor)
     has: bool = o.has_providers()
     o.set_load_cancellation_flag(has)
     o.inter_op_num_threads = o.intra_op_num_threads + 1
@@ -56,6 +60,11 @@ def session(path: Path, feed: Mapping[str, npt.NDArray[np.float32]]) -> list[npt
         version: int = meta.version
         kept: dict[str, str] = meta.custom_metadata_map
         providers: list[str] = s.get_providers()
+        memory: list[ort.OrtMemoryInfo] = s.get_input_memory_infos() + s.get_output_memory_infos()
+        reader: ort.OrtEpDevice = s.get_input_epdevices()[0]
+        ort.create_and_register_allocator(memory[0], None)
+        ort.create_and_register_allocator_v2(reader.ep_name, memory[0], {}, ort.OrtArenaCfg({"max_mem": 1}))
+        ort.ModelCompiler(options(), path, flags=ort.OrtCompileApiFlags.NONE).compile_to_file(path.with_suffix(".ctx"))
         s.set_providers(providers)
         s.run_async(None, feed, lambda results, data, error: print(len(results), data, error), shape, run)
         try:
