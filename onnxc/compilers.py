@@ -8,6 +8,7 @@ be had, or one ends early, its part is compiled here; the result is the same, on
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -64,19 +65,28 @@ class Compilers:
         from onnxc.codegen.llvm.target import Target
         target = Target.parse(self.target)
         characters = sum(len(d.text) for d in functions.definitions)
-        helpers = self.helpers if _can_link(target.triple) else []
+        can_link = _can_link(target.triple)
+        helpers = self.helpers if can_link else []
         first, *rest = parts_of(functions, 1 + min(len(helpers), characters // _WORTH))
         asked = list(zip(helpers, rest, strict=False))
         threads = [threading.Thread(target=helper.ask, args=(text,), daemon=True) for helper, text in asked]
         for thread in threads:
             thread.start()
-        objects = [target.compile(first, linked=linked)]
+        # What is the same in every program is compiled once in a process.
+        shared = [_shared_object(self.target, text) for text in linked] if can_link else []
+        objects = [target.compile(first, linked=() if can_link else linked), *shared]
         for thread, (helper, text) in zip(threads, asked, strict=True):
             thread.join()
             if self.ended:
                 raise RuntimeException("the compilation was given up")
             objects.append(helper.answer or target.compile(text))
         return link_objects(objects, _EXPORTED)
+
+
+@functools.lru_cache(maxsize=8)
+def _shared_object(target: str, text: str) -> bytes:
+    from onnxc.codegen.llvm.target import Target
+    return Target.parse(target).compile(text)
 
 
 def _processes() -> int:

@@ -14,7 +14,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -116,15 +116,35 @@ def key_of(model: Content, request: Mapping[str, Any], external: Sequence[tuple[
 
 def sources_digest() -> tuple[str, float]:
     """A digest of onnxc's own files, and when the newest of them was changed."""
-    digest, newest = hashlib.sha256(), 0.0
     root = Path(__file__).resolve().parent
-    for folder in _package_folders(root):
-        for path in sorted(p for p in folder.rglob("*") if p.suffix in _SOURCES):
-            newest = max(newest, path.stat().st_mtime)
-            content = path.read_bytes()
-            digest.update(f"{folder.name}/{path.relative_to(folder)} {len(content)}\n".encode())
-            digest.update(content)
-    return digest.hexdigest(), newest
+    files = tuple(sorted(found for folder in _package_folders(root) for found in _sources_in(str(folder), folder.name)))
+    newest = max((state[3] for _, _, state in files), default=0) / 1e9
+    # What was changed meanwhile may be again within one tick of the clock.
+    return (_digest_of if newest <= _STARTED else _digest_of.__wrapped__)(files), newest
+
+
+_Source = tuple[str, str, tuple[int, ...]]      # a name that is the same wherever the package lies, path, identity
+
+
+def _sources_in(folder: str, name: str) -> Iterator[_Source]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            inner = f"{name}/{entry.name}"
+            if entry.name.endswith(_SOURCES):
+                yield inner, entry.path, _identity(os.stat(entry.path))
+            elif entry.is_dir(follow_symlinks=False):
+                yield from _sources_in(entry.path, inner)
+
+
+@functools.lru_cache(maxsize=1)
+def _digest_of(files: tuple[_Source, ...]) -> str:
+    """Files are read again only when the file system says that one is another: each session asks."""
+    digest = hashlib.sha256()
+    for name, path, _ in files:
+        content = Path(path).read_bytes()
+        digest.update(f"{name} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def _package_folders(runtime: Path) -> list[Path]:

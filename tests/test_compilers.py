@@ -70,3 +70,13 @@ def test_without_helpers_everything_is_compiled_here(executable: str, monkeypatc
         assert not any(h.answer for h in workers.helpers)
     with NativeModule(data) as native:
         assert native.address("onnxc_run")
+
+
+def test_what_all_programs_share_is_compiled_once():
+    from onnxc.codegen.llvm.pool import pool_ir
+    from onnxc.codegen.llvm.target import Target
+    linked = [pool_ir(Target.host())]
+    compilers._shared_object.cache_clear()
+    for widths in (WIDTHS, WIDTHS[:2]):
+        Compilers("host").compile(functions_of(layers(widths)), linked)
+    assert compilers._shared_object.cache_info().misses == 1

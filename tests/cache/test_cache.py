@@ -93,6 +93,22 @@ def test_every_source_file_counts(monkeypatch, tmp_path):
     assert len(seen) == 4
 
 
+def test_source_files_are_read_again_only_when_they_were_changed(monkeypatch):
+    read = []
+    monkeypatch.setattr(cache_key.Path, "read_bytes", lambda path: read.append(path) or b"")
+    monkeypatch.setattr(cache_key, "_STARTED", time.time() + 60)
+    cache_key._digest_of.cache_clear()
+    try:
+        first = cache_key.sources_digest()
+        assert cache_key.sources_digest() == first
+        assert len(read) == len(set(read)) > 100
+        monkeypatch.setattr(cache_key, "_STARTED", 0.0)
+        assert cache_key.sources_digest() == first
+        assert len(read) == 2 * len(set(read))
+    finally:
+        cache_key._digest_of.cache_clear()
+
+
 def test_the_real_source_files_are_found():
     folders = cache_key._package_folders(Path(cache_key.__file__).resolve().parent)
     found = {p.name for folder in folders for p in folder.rglob("*.py")}
