@@ -29,10 +29,11 @@ def in_main_thread() -> bool:
 
 class _Call(Generic[T]):
     """One call in a thread of its own. `claim` is taken by whoever decides first: the thread that the call is made, or
-    the caller that it shall not be."""
+    the caller that it shall not be. The thread opens `done` at its end, after it has set `ended`: a caller may have
+    passed `done` and yet have an exception raised before it knows."""
 
     def __init__(self, call: Callable[[], T]) -> None:
-        self.call, self.result, self.error = call, None, None
+        self.call, self.result, self.error, self.ended = call, None, None, False
         self.claim, self.done = _thread.allocate_lock(), _thread.allocate_lock()
         self.done.acquire()
 
@@ -48,6 +49,7 @@ class _Call(Generic[T]):
         except BaseException as error:
             self.error = error
         finally:
+            self.ended = True
             self.done.release()
 
     def never_begins(self) -> bool:
@@ -80,10 +82,9 @@ def call_stoppable(call: Callable[[], T], stop: Callable[[], None], look: Callab
 
 def _wait(work: _Call[Any]) -> None:
     """Waits for the end of a call, whatever handlers raise."""
-    while work.done.locked():
+    while not work.ended:
         with contextlib.suppress(BaseException):
-            if work.done.acquire(timeout=_STEP):
-                return
+            work.done.acquire(timeout=_STEP)
 
 
 def give_up_on_interrupt(call: Callable[[], T]) -> T:
@@ -104,6 +105,6 @@ def give_up_on_interrupt(call: Callable[[], T]) -> T:
 
 
 def _abandon(work: _Call[Any]) -> None:
-    if not work.done.acquire(timeout=_GRACE):
+    if not work.ended and not work.done.acquire(timeout=_GRACE):
         # Native code must not outlive what the end of the process destroys.
         atexit.register(work.done.acquire, True, 60)
