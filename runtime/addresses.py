@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["addresses_of", "in_plain_order"]
+__all__ = ["address_of", "addresses_of", "in_plain_order"]
 
 Array = npt.NDArray[Any]
 
@@ -24,7 +24,7 @@ _FLAGS = _DATA + 48                 # int flags, after data, nd, dimensions, str
 _C_CONTIGUOUS, _ALIGNED = 0x1, 0x100
 _PLAIN = _C_CONTIGUOUS | _ALIGNED
 
-#: This process's memory, as words. No more is read than what `addresses_of` and `in_plain_order` point at.
+#: This process's memory, as words. No more is read than what the functions below point at.
 _MEMORY: Any = (ctypes.c_int64 * ((1 << 59) - 1)).from_address(0) if sys.maxsize > 1 << 32 else None
 
 
@@ -33,12 +33,20 @@ def _addresses_by_struct(arrays: Sequence[Array]) -> list[int]:
     return [memory[(id(a) + _DATA) >> 3] for a in arrays]
 
 
+def _address_by_struct(array: Array) -> int:
+    return _MEMORY[(id(array) + _DATA) >> 3]
+
+
 def _plain_by_struct(array: Array) -> bool:
     return _MEMORY[(id(array) + _FLAGS) >> 3] & _PLAIN == _PLAIN
 
 
 def _addresses_by_ctypes(arrays: Sequence[Array]) -> list[int]:
     return [a.ctypes.data for a in arrays]
+
+
+def _address_by_ctypes(array: Array) -> int:
+    return array.ctypes.data
 
 
 def _plain_by_flags(array: Array) -> bool:
@@ -60,5 +68,7 @@ def _structs_are_as_expected() -> bool:
 _BY_STRUCT = _structs_are_as_expected()
 #: The addresses of the arrays' first elements, valid as long as the arrays.
 addresses_of: Callable[[Sequence[Array]], list[int]] = _addresses_by_struct if _BY_STRUCT else _addresses_by_ctypes
+#: The same of one array.
+address_of: Callable[[Array], int] = _address_by_struct if _BY_STRUCT else _address_by_ctypes
 #: Whether the elements stand one after another in C order, each where its type may stand.
 in_plain_order: Callable[[Array], bool] = _plain_by_struct if _BY_STRUCT else _plain_by_flags

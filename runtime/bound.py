@@ -8,14 +8,23 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
 
 from onnxc.errors import InvalidArgument
 from onnxc.ir.types import DType
-from onnxc.runtime.buffers import Dense
+from onnxc.runtime.addresses import address_of, in_plain_order
+from onnxc.runtime.buffers import Buffer, Dense
 from onnxc.runtime.growing import grow
 from onnxc.runtime.program import NativeProgram
 
 __all__ = ["BoundRun"]
+
+Array = npt.NDArray[Any]
+
+_NOWHERE = Buffer(0, 0)
 
 
 class BoundRun:
@@ -34,6 +43,8 @@ class BoundRun:
         self._grown = growth.places
         self._ends = [(place.buffer, place.buffer.filled) for place in self._grown.values()]
         self._copies: list[tuple[Dense, Dense]] = []
+        self._arrays: dict[int, Array] = {}     # of inputs, where they are no tensors
+        self._may_meet = False
         kept = {c.input for c in program.compiled.caches if c.output in growth.places}
         self._inputs = [self._readable(t, i in kept) for i, t in enumerate(growth.inputs)]
         self._binding = program.binding(tuple([tensor.shape for tensor in self._inputs]), growth.rooms)
@@ -41,32 +52,76 @@ class BoundRun:
             self._check_given()
             self._keep_apart()
         self.results: list[Dense] = []
-        self._movable = not (program.sizes_from_data or program.compiled.caches or self._copies
-                             or any(t.room is not None for t in inputs))
+        self.is_movable = not (program.sizes_from_data or program.compiled.caches or self._copies
+                               or any(t.room is not None for t in inputs))
         if not program.sizes_from_data:
             self.results = self._places(old)
             self._addresses = [tensor.address for tensor in (*self._inputs, *self.results)]
+            self._extents = [tensor.nbytes for tensor in (*self._inputs, *self.results)]
 
-    def follow(self, inputs: Sequence[tuple[int, Dense]], outputs: Sequence[tuple[int, Dense | None]]) -> bool:
-        """Takes other tensors, by position, for some inputs and outputs (None: memory made anew): whether that is all
-        that it takes, as they have the types and shapes of those before and overlap with nothing. If not, another run
-        has to be made in place of this one."""
-        if not self._movable:
+    def blank(self) -> BoundRun:
+        """A run like this one, if it `is_movable`, that holds nobody's memory; `again` makes runs of it."""
+        return self._like([t.elsewhere(_NOWHERE) for t in self._inputs], [t.elsewhere(_NOWHERE) for t in self.results])
+
+    def again(self, wanted: Sequence[int]) -> BoundRun:
+        """A copy of a `blank` run, which `reads` and `writes` have still to give memory for all inputs and the outputs
+        at the positions `wanted`."""
+        run = self._like([*self._inputs], self.results)
+        for position in range(len(self.results)):
+            if position not in wanted:
+                run.writes(position, None)
+        return run
+
+    def _like(self, inputs: list[Dense], results: list[Dense]) -> BoundRun:
+        run = object.__new__(BoundRun)
+        run.program, run._binding, run._extents, run.is_movable = self.program, self._binding, self._extents, True
+        run._inputs, run.results, run._sources = inputs, results, ()
+        run._given, run._grown, run._ends, run._copies = [None] * len(results), {}, [], []
+        run._arrays, run._addresses, run._may_meet = {}, [0] * len(self._extents), True
+        return run
+
+    def reads(self, position: int, value: object) -> bool:
+        """Takes other memory for an input, that of a tensor or an array: whether that is all that it takes, as type and
+        shape are those of the one before. If not, another run has to be made in place of this one."""
+        before = self._inputs[position]
+        if not self.is_movable:
+            return value is before
+        if type(value) is np.ndarray:
+            if not (value.dtype is before.dtype.numpy and value.shape == before.shape and in_plain_order(value)
+                    and before.dtype.bits >= 8):
+                return False
+            if before.buffer is not _NOWHERE:       # it stays for its form, and holds no memory meanwhile
+                self._inputs[position] = before.elsewhere(_NOWHERE)
+            self._arrays[position], self._addresses[position] = value, address_of(value)
+        elif _is_of_form(value, before):
+            self._inputs[position], self._addresses[position] = value, value.address
+        else:
             return False
-        moved = [(i, tensor) for i, tensor in inputs if tensor is not self._inputs[i]]
-        for i, tensor in moved:
-            if not _has_form_of(tensor, self._inputs[i]):
-                return False
-            self._inputs[i], self._addresses[i] = tensor, tensor.address
-        placed = [(i, given) for i, given in outputs if given is None or given is not self._given[i]]
-        if placed:
-            self.results = [*self.results]
-        for i, given in placed:
-            place = given or Dense.new(self.results[i].dtype, self.results[i].shape, f"output '{self._name(i)}'")
-            if not _has_form_of(place, self.results[i]) or not place.buffer.writable:
-                return False
-            self._given[i], self.results[i], self._addresses[len(self._inputs) + i] = given, place, place.address
-        return not (moved or placed) or _are_apart(self._inputs, self.results)
+        self._may_meet = True
+        return True
+
+    def writes(self, position: int, given: object | None) -> bool:
+        """The same for an output, whose memory is that of a tensor; None is memory made anew."""
+        if not self.is_movable:
+            return False
+        before = self.results[position]
+        if given is None:
+            place = before.elsewhere(Buffer.new(before.nbytes, f"output '{self._name(position)}'"))
+        elif _is_of_form(given, before) and given.buffer.writable:
+            place = given
+        else:
+            return False
+        self.results = [*self.results]      # the list before belongs to whoever got it
+        self._given[position], self.results[position] = None if given is None else place, place
+        self._addresses[len(self._inputs) + position] = place.address
+        self._may_meet = True
+        return True
+
+    def is_apart(self) -> bool:
+        """Whether no output lies where an input or another output does: only then it may run."""
+        if self._may_meet:
+            self._may_meet = not _are_apart(self._addresses, self._extents, len(self._inputs))
+        return not self._may_meet
 
     def _name(self, output: int) -> str:
         return self.program.outputs[output][0]
@@ -181,23 +236,27 @@ def _compact_where_written(inputs: Sequence[Dense], outputs: Sequence[Dense | No
     return [t.alone() if t.room is not None and written.meets(t) else t for t in inputs]
 
 
-def _are_apart(inputs: Sequence[Dense], outputs: Sequence[Dense]) -> bool:
-    """Whether no output shares a byte with an input or another output."""
-    if len(outputs) > 1:
-        read, written = _Ranges(inputs), sorted((t.address, t.address + t.nbytes) for t in outputs if t.nbytes)
-        return not any(map(read.meets, outputs)) and all(a[1] <= b[0] for a, b in itertools.pairwise(written))
-    for output in outputs:
-        begin, end = output.address, output.address + output.nbytes
-        for tensor in inputs:
-            if tensor.address < end and begin < tensor.address + tensor.nbytes:
+def _are_apart(addresses: list[int], extents: list[int], inputs: int) -> bool:
+    """Whether none of the outputs, which stand behind as many `inputs`, shares a byte with one of these or another."""
+    if len(addresses) == inputs + 1:
+        begin, end = addresses[inputs], addresses[inputs] + extents[inputs]
+        for i in range(inputs):  # noqa: SIM110, a generator takes twice the time
+            if addresses[i] < end and begin < addresses[i] + extents[i]:
                 return False
+        return True
+    written, taken = 0, 0       # where the outputs and where all tensors end that begin before the next one
+    for begin, extent, position in sorted(zip(addresses, extents, itertools.count())):
+        if extent and begin < (taken if position >= inputs else written):
+            return False
+        taken = max(taken, begin + extent)
+        written = max(written, begin + extent) if position >= inputs else written
     return True
 
 
-def _has_form_of(tensor: Dense, other: Dense) -> bool:
-    """Whether native code that works on `other` may work on `tensor` in its place."""
-    return tensor.shape == other.shape and tensor.dtype == other.dtype and tensor.room is None and \
-        not _is_astray(tensor.address, tensor.dtype)
+def _is_of_form(tensor: object, other: Dense) -> TypeGuard[Dense]:
+    """Whether native code that works on `other` may work on this in its place."""
+    return (type(tensor) is Dense and tensor.shape == other.shape and tensor.dtype is other.dtype
+            and tensor.room is None and not (tensor.address & 15 and _is_astray(tensor.address, tensor.dtype)))
 
 
 def _span(tensor: Dense) -> int:

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxc.ir.types import DType
-from onnxc.runtime.addresses import addresses_of, in_plain_order
+from onnxc.runtime.addresses import address_of, in_plain_order
 from onnxc.runtime.forked import ChildSafeLock
-from onnxc.runtime.memory import aligned
+from onnxc.runtime.memory import Bytes, aligned
 from onnxc.runtime.packing import pack, unpack
 
 __all__ = ["Buffer", "Dense", "Room", "nbytes_of"]
@@ -31,22 +31,25 @@ class Buffer:
     """`nbytes` bytes at `address`, which live as long as `owner`; of foreign memory (`owner` None) the caller sees to
     that. `filled` counts the rows along the axis of a `Room` that have been given to somebody to write."""
 
-    __slots__ = ("address", "filled", "nbytes", "owner", "writable")
+    __slots__ = ("address", "filled", "memory", "nbytes", "owner", "writable")
 
     def __init__(self, address: int, nbytes: int, owner: object = None, writable: bool = True) -> None:
         self.address, self.nbytes, self.owner, self.writable = address, nbytes, owner, writable
         self.filled = 0
+        self.memory: Bytes | None = None        # where it is an array of these bytes
 
     @classmethod
     def new(cls, nbytes: int, purpose: str) -> Buffer:
         """Uninitialised memory; MemoryError that says what it was for."""
         memory = aligned(nbytes, purpose=purpose)
-        return cls(addresses_of((memory,))[0], nbytes, memory)
+        made = cls(address_of(memory), nbytes, memory)
+        made.memory = memory
+        return made
 
     @classmethod
     def of(cls, array: Array) -> Buffer:
         """The memory of a contiguous array, which is kept alive."""
-        return cls(addresses_of((array,))[0], array.nbytes, array, array.flags.writeable)
+        return cls(address_of(array), array.nbytes, array, array.flags.writeable)
 
     def claim(self, begin: int, end: int) -> bool:
         """Whether the rows [begin, end) are now the caller's to write. Of several that go on from one beginning, one
@@ -96,8 +99,18 @@ class Dense:
         native = pack(array, dtype)
         return cls(Buffer.of(native), dtype, array.shape)
 
+    def elsewhere(self, buffer: Buffer) -> Dense:
+        """A tensor of this one's type and shape in a buffer of as many bytes, without room."""
+        made = object.__new__(Dense)
+        made.buffer, made.address, made.room = buffer, buffer.address, None
+        made.dtype, made.shape, made.nbytes = self.dtype, self.shape, self.nbytes
+        return made
+
     def array(self) -> Array:
         """The elements as an array: a view of the memory, except where elements are packed."""
+        memory = self.buffer.memory
+        if memory is not None and self.room is None and self.dtype.bits >= 8:
+            return np.ndarray(self.shape, self.dtype.numpy, memory)
         if self.dtype.bits < 8:
             return unpack(np.asarray(_Bytes(self.buffer, self.nbytes)), self.dtype, self.shape)
         if self.room is None:

@@ -4,13 +4,14 @@ OrtValues, which are the same with memory for the outputs made anew."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxc.errors import InvalidArgument
 from onnxc.ir.types import STR
+from onnxc.runtime.addresses import in_plain_order
 from onnxc.runtime.bound import BoundRun
 from onnxc.runtime.buffers import Buffer, Dense, nbytes_of
 from onnxc.runtime.devices import require_cpu
@@ -26,10 +27,25 @@ __all__ = ["BindingError", "IOBinding", "SessionIOBinding", "run_with_ort_values
 
 Array = npt.NDArray[Any]
 
+#: The element types of arrays that programs read as they are.
+_NUMBERS = frozenset(np.dtype(letter) for letter in "?bBhHiIlLqQefd")
+
 
 class BindingError(InvalidArgument, RuntimeError):
     """A binding that names, types or sizes do not allow: an InvalidArgument as `run` raises it, and a RuntimeError,
     which is what ONNX Runtime raises for bindings."""
+
+
+Names: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]      # of inputs and of outputs, in the order of binding
+
+
+class _Prepared(NamedTuple):
+    """A blank run for bindings of `names`, the places of inputs among those of the program, and of the outputs."""
+
+    names: Names
+    places: dict[str, int]
+    wanted: list[int]
+    run: BoundRun
 
 
 class IOBinding:
@@ -38,7 +54,7 @@ class IOBinding:
 
     def __init__(self, session: InferenceSession) -> None:
         self._session = session
-        self._inputs: dict[str, OrtValue] = {}
+        self._inputs: dict[str, OrtValue | Array] = {}      # arrays of plain numbers as they are
         self._outputs: dict[str, OrtValue | None] = {}      # None: memory is made by the run
         self._made: dict[str, Dense] = {}                   # by runs so far, for outputs without memory of their own
         self._places: dict[str, int] = {}                   # of inputs among those of the program
@@ -46,19 +62,18 @@ class IOBinding:
         self._last: list[Dense] | None = None               # what `_results` were made of
         self._foreign: dict[str, tuple[Any, OrtValue]] = {}     # what was bound by address last
         self._wanted: list[int] = []
-        # The run on what was bound once, the names that it is for, and what was bound since.
+        # The run on what is bound, None when it is yet to be made; the last one that was, and the names that it is for.
         self._bound: BoundRun | None = None
-        self._names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-        self._new_inputs: set[str] = set()
-        self._new_outputs: set[str] = set()
-        self._is_current = False
+        self._previous: BoundRun | None = None
+        self._names: Names = ((), ())
 
     # ---- inputs ------------------------------------------------------------------------------------------------------
 
     def bind_cpu_input(self, name: str, arr_on_cpu: Array) -> None:
         """Reads an input from an array: where it lies if it is contiguous, later writes to it included; else a copy."""
-        before = self._inputs.get(name)
-        if before is None or not before.is_of_array(arr_on_cpu):
+        if type(arr_on_cpu) is np.ndarray and arr_on_cpu.dtype in _NUMBERS and in_plain_order(arr_on_cpu):
+            self._bind_input(name, arr_on_cpu, arr_on_cpu)
+        else:
             self.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(arr_on_cpu))
 
     def bind_input(self, name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int],
@@ -68,17 +83,21 @@ class IOBinding:
 
     def bind_ortvalue_input(self, name: str, ortvalue: OrtValue) -> None:
         """Reads an input from an OrtValue."""
+        self._bind_input(name, ortvalue, ortvalue._content)
+
+    def _bind_input(self, name: str, value: OrtValue | Array, content: object) -> None:
         if name not in self._inputs and not self._session._feeds.knows(name):
             raise BindingError(f"Failed to find NodeArg with name: {name} in the def list; the inputs are "
                                f"{', '.join(i.name for i in self._session.get_inputs())}")
-        self._inputs[name] = ortvalue._get_c_value()
-        self._new_inputs.add(name)
-        self._is_current = False
+        self._inputs[name] = value
+        if self._bound is not None and not (name in self._places
+                                            and self._bound.reads(self._places[name], content)):
+            self._bound = None
 
     def clear_binding_inputs(self) -> None:
         """Forgets what inputs are bound to."""
         self._inputs.clear()
-        self._is_current = False
+        self._bound = None
 
     def synchronize_inputs(self) -> None:
         """Nothing to wait for on the CPU."""
@@ -99,23 +118,24 @@ class IOBinding:
 
     def bind_ortvalue_output(self, name: str, ortvalue: OrtValue) -> None:
         """Writes an output to the memory of an OrtValue."""
-        value = ortvalue._get_c_value()
-        if value.is_tensor() and value.data_type() != "tensor(string)":
-            value.data_ptr()        # where it is to stay
-        self._bind_output(name, value)
+        content = ortvalue._content
+        if type(content) is Dense and (content.room is not None or content.buffer.filled):
+            ortvalue._alone()       # where it is to stay
+        self._bind_output(name, ortvalue)
 
     def _bind_output(self, name: str, place: OrtValue | None) -> None:
+        if self._bound is not None and not (name in self._outputs and self._bound.writes(
+                self._session._positions[name], None if place is None else place._content)):
+            self._bound = None
         self._outputs[name] = place
         self._made.pop(name, None)
-        self._new_outputs.add(name)
-        self._is_current = False
 
     def clear_binding_outputs(self) -> None:
         """Forgets what outputs are bound to, and the results so far."""
         self._outputs.clear()
         self._made.clear()
         self._results, self._last = [], None
-        self._is_current = False
+        self._bound = None
 
     def synchronize_outputs(self) -> None:
         """Nothing to wait for on the CPU."""
@@ -137,10 +157,12 @@ class IOBinding:
     def run(self, cancel: int = 0) -> None:
         """One run of the session; for `InferenceSession.run_with_iobinding`."""
         try:
-            if not self._is_current and isinstance(self._session._programs.plain, HostedProgram):
-                self._results = self._run_hosted(cancel)
-                return
-            bound = self._bound if self._bound is not None and self._is_current else self._up_to_date()
+            bound = self._bound
+            if bound is None or not bound.is_apart():
+                if isinstance(self._session._programs.plain, HostedProgram):
+                    self._results = self._run_hosted(cancel)
+                    return
+                bound = self._up_to_date()
             results = bound.run(cancel)
         except InvalidArgument as error:
             raise BindingError(f"Error in execution: {error.message}") from error
@@ -150,7 +172,7 @@ class IOBinding:
     def _run_hosted(self, cancel: int) -> list[OrtValue]:
         """A run of a program with host steps, whose results have no memory before it; bound memory gets copies."""
         self._require_outputs()
-        results = run_with_ort_values(self._session, list(self._outputs), self._inputs, cancel)
+        results = run_with_ort_values(self._session, list(self._outputs), self._values(), cancel)
         for (name, place), value in zip(self._outputs.items(), results, strict=True):
             if place is not None and (place.data_type(), place.shape()) != (value.data_type(), value.shape()):
                 raise InvalidArgument(f"output '{name}' is bound to {place!r}, but the result is {value!r}")
@@ -170,44 +192,59 @@ class IOBinding:
                 place = OrtValue.of_tensor(results[position])
             self._results.append(place)
 
+    def _values(self) -> dict[str, OrtValue]:
+        """The inputs, all as OrtValues."""
+        return {name: OrtValue.ortvalue_from_numpy(value) if isinstance(value, np.ndarray) else value
+                for name, value in self._inputs.items()}
+
     def _up_to_date(self) -> BoundRun:
-        """The run on what is bound now: the one before, if the same names are bound to tensors of the same forms."""
-        before, self._bound = self._bound, None
+        """The run on what is bound now: the one before, here or of the session's bindings, if the same names are bound
+        to tensors of the same forms."""
         names = (tuple(self._inputs), tuple(self._outputs))
-        if before is None or names != self._names or not self._follow(before):
-            before = self._prepare()
-        self._bound, self._names = before, names
-        self._new_inputs.clear()
-        self._new_outputs.clear()
-        self._is_current = True
-        return before
+        run = self._previous if names == self._names else None
+        self._previous = None
+        if run is None and not self._made:
+            run = self._like_the_last(names)
+        if run is None or not self._is_served_by(run):
+            run = self._prepare(names)
+        self._bound = self._previous = run
+        return run
 
-    def _follow(self, bound: BoundRun) -> bool:
-        inputs, outputs = [], []
-        for name in self._new_inputs:
-            tensor = self._inputs[name]._content
-            if type(tensor) is not Dense:
+    def _is_served_by(self, run: BoundRun) -> bool:
+        """Whether a run that was made for the same names takes what they are bound to now."""
+        for name, value in self._inputs.items():
+            if not run.reads(self._places[name], value._content if isinstance(value, OrtValue) else value):
                 return False
-            inputs.append((self._places[name], tensor))
-        for name, position in zip(self._outputs, self._wanted, strict=True):
-            if name in self._new_outputs:
-                place = self._outputs[name]
-                outputs.append((position, None if place is None else place._tensor))
-        return bound.follow(inputs, outputs)
+        for (name, place), position in zip(self._outputs.items(), self._wanted, strict=True):
+            if name not in self._made and not run.writes(position, None if place is None else place._content):
+                return False
+        return run.is_apart()
 
-    def _prepare(self) -> BoundRun:
+    def _like_the_last(self, names: Names) -> BoundRun | None:
+        """A run like the last one that was prepared for a binding of these names, without its memory."""
+        last: _Prepared | None = self._session._programs.last_prepared
+        if last is None or last.names != names:
+            return None
+        self._names, self._places, self._wanted = names, last.places, last.wanted
+        return last.run.again(last.wanted)
+
+    def _prepare(self, names: Names) -> BoundRun:
         session = self._session
         self._require_outputs()
-        self._wanted = wanted_outputs(list(self._outputs), session._positions) or []
-        inputs, overridden = _checked(session, self._inputs)
-        self._places = {name: i for i, name in enumerate([*session._feeds.required, *overridden])}
+        wanted = wanted_outputs(names[1], session._positions) or []
+        inputs, overridden = _checked(session, self._values())
         program = session._programs.fitting(Variant(overridden, None), tuple([t.shape for t in inputs]))
         places: list[Dense | None] = [None] * len(program.compiled.output_types)
         old: list[Dense | None] = [*places]
-        for (name, place), i in zip(self._outputs.items(), self._wanted, strict=True):
+        for (name, place), i in zip(self._outputs.items(), wanted, strict=True):
             places[i] = None if place is None else place._tensor
             old[i] = self._made.get(name)
-        return BoundRun(program, inputs, places, old)
+        run = BoundRun(program, inputs, places, old)
+        self._names, self._wanted = names, wanted
+        self._places = {name: i for i, name in enumerate([*session._feeds.required, *overridden])}
+        if run.is_movable:
+            session._programs.last_prepared = _Prepared(names, self._places, wanted, run.blank())
+        return run
 
     def _at(self, name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int],
             address: int) -> OrtValue:

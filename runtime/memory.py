@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from onnxc.runtime.addresses import addresses_of
+from onnxc.runtime.addresses import address_of
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 
@@ -27,5 +27,5 @@ def aligned(nbytes: int, align: int = 64, purpose: str = "a buffer") -> Bytes:
     except (MemoryError, ValueError, OverflowError) as error:
         # NumPy refuses a size beyond its index type with ValueError or OverflowError.
         raise MemoryError(f"no {nbytes} bytes ({nbytes / 2**30:.2f} GiB) of memory for {purpose}") from error
-    start = -addresses_of((raw,))[0] % align
+    start = -address_of(raw) % align
     return raw[start:start + nbytes] if nbytes else raw[start:start + room][:0]

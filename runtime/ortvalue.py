@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from onnxc.ir.types import ALL_DTYPES, STR, DType, dtype_of, dtype_of_onnx
 from onnxc.runtime import dlpack
-from onnxc.runtime.addresses import addresses_of, in_plain_order
 from onnxc.runtime.buffers import Buffer, Dense, nbytes_of
 from onnxc.runtime.devices import OrtDevice, OrtMemoryInfo, require_cpu
 from onnxc.runtime.sparse import SparseTensor
@@ -75,13 +74,6 @@ class OrtValue:
             return cls.of_tensor(Dense.of(array, dtype_of(array.dtype)))
         except KeyError:
             raise RuntimeError(f"an array of {array.dtype} makes no OrtValue: ONNX has no such element type") from None
-
-    def is_of_array(self, array: Array) -> bool:
-        """Whether this value lies in the memory of an array that is as it was when the value was made of it."""
-        tensor = self._content
-        return (type(tensor) is Dense and tensor.buffer.owner is array and tensor.shape == array.shape
-                and tensor.dtype.numpy is array.dtype and tensor.address == addresses_of((array,))[0]
-                and in_plain_order(array))
 
     @classmethod
     def ortvalue_from_numpy_with_onnx_type(cls, data: Array, /, onnx_element_type: int) -> OrtValue:

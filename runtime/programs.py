@@ -52,6 +52,7 @@ class Programs:
         self._source, self._options, self._profile = source, options, profile
         self._lock = ChildSafeLock()
         self._compilations, self._compile_seconds, self._cache = 0, 0.0, "off"
+        self.last_prepared: Any = None      # what bindings keep of each other
         file_format = source.format(options.entry("session.load_model_format"))
         self.is_artifact = file_format is Format.ARTIFACT
         self._request = {**_request(options, disabled), "ort_format": file_format is Format.ORT}

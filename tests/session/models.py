@@ -71,6 +71,12 @@ def softmaxes() -> onnx.ModelProto:
                  [value("x", ["N", "C"])], [value("y", ["N", "C"])])
 
 
+def several() -> onnx.ModelProto:
+    """y, z = the sums and the largest elements of the rows of x[N, 3]."""
+    return model([node("ReduceSum", "x axes", "y"), node("ReduceMax", "x", "z", axes=[1])], [value("x", ["N", 3])],
+                 [value("y", ["N", 1]), value("z", ["N", 1])], [constant("axes", np.array([1]))])
+
+
 def chain(steps: int, width: int = 32) -> onnx.ModelProto:
     """Work that takes at least `steps` launches: as many products with one matrix, x: float[N, width]."""
     names = ["x", *(f"h{i}" for i in range(steps))]

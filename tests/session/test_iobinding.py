@@ -366,14 +366,15 @@ def test_addresses_that_are_no_multiples_of_the_element(ours):
 def bound_again(engine, way):
     """A function that binds x, y and z of `sums` anew, runs, and gives z."""
     session = engine.session(models.sums())
-    binding = session.io_binding()
+    bound = session.io_binding()
 
     def step(x, y, z):
+        binding = session.io_binding() if way == "fresh" else bound
         if way == "clear":
             binding.clear_binding_inputs()
             binding.clear_binding_outputs()
         for name, array in (("x", x), ("y", y)):
-            if way == "array":
+            if way in ("array", "fresh"):
                 binding.bind_cpu_input(name, array)
             elif way == "value":
                 binding.bind_ortvalue_input(name, value_of(engine, array))
@@ -381,18 +382,18 @@ def bound_again(engine, way):
                 binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         if way == "value":
             binding.bind_ortvalue_output("z", value_of(engine, z))
-        elif way == "array":
+        elif way in ("array", "fresh"):
             binding.bind_output("z")
         else:
             binding.bind_output("z", "cpu", 0, z.dtype, z.shape, z.ctypes.data)
         session.run_with_iobinding(binding)
         (result,) = binding.get_outputs()
-        return result.numpy() if way == "array" else z
+        return result.numpy() if way in ("array", "fresh") else z
 
     return step
 
 
-@pytest.mark.parametrize("way", ["array", "value", "address", "clear"])
+@pytest.mark.parametrize("way", ["array", "fresh", "value", "address", "clear"])
 def test_other_memory_of_the_same_shape_and_back(engine, way):
     step = bound_again(engine, way)
     arrays = [np.full((2, 3), 1 << i, np.float32) for i in range(4)]
@@ -407,7 +408,7 @@ def test_other_memory_of_the_same_shape_and_back(engine, way):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("way", ["array", "value", "address", "clear"])
+@pytest.mark.parametrize("way", ["array", "fresh", "value", "address", "clear"])
 def test_other_shapes_and_types_are_looked_at_anew(engine, way):
     step = bound_again(engine, way)
     for rows in (2, 5, 0, 2):
@@ -434,6 +435,56 @@ def test_memory_that_overlaps_is_found_in_what_is_bound_again(ours):
         binding.bind_output("y", "cpu", 0, np.float32, x.shape, place.ctypes.data)
         session.run_with_iobinding(binding)
         np.testing.assert_array_equal(place, expected)
+
+
+def test_memory_that_overlaps_is_found_among_several_outputs(ours):
+    """Reductions read x as long as they run: no output may lie in it, nor two of them in one place."""
+    session = ours.session(models.several())
+    memory = np.zeros(400, np.float32)
+    x = memory[100:220].reshape(40, 3)
+    numbers = np.random.default_rng(0).standard_normal((40, 3), np.float32)
+    x[...] = numbers
+    expected = session.run(None, {"x": x})
+    binding = session.io_binding()
+    binding.bind_cpu_input("x", x)
+    for starts in ((0, 260), (0, 219), (99, 260), (260, 0), (100, 240)):
+        x[...] = numbers
+        for name, start in zip("yz", starts, strict=True):
+            binding.bind_output(name, "cpu", 0, np.float32, (40, 1), memory[start:].ctypes.data)
+        session.run_with_iobinding(binding)
+        for start, values in zip(starts, expected, strict=True):
+            np.testing.assert_array_equal(memory[start:start + 40].reshape(40, 1), values)
+    binding.bind_output("z", "cpu", 0, np.float32, (40, 1), memory[139:].ctypes.data)
+    with pytest.raises(RuntimeError, match="outputs 'y' and 'z' are bound to memory that overlaps"):
+        session.run_with_iobinding(binding)
+
+
+@pytest.mark.parametrize("wanted", ["y", "z", "zy"])
+def test_some_outputs_of_several(engine, wanted):
+    session = engine.session(models.several())
+    found = []
+    for scale in (1, 2, 3):
+        x = np.arange(6, dtype=np.float32).reshape(2, 3) * scale
+        binding = session.io_binding()
+        binding.bind_cpu_input("x", x)
+        for name in wanted:
+            binding.bind_output(name)
+        session.run_with_iobinding(binding)
+        found.append((binding.get_outputs(), session.run([*wanted], {"x": x})))
+    for values, expected in found:
+        for value, array in zip(values, expected, strict=True):
+            np.testing.assert_array_equal(value.numpy(), array)
+
+
+def test_arrays_of_another_byte_order_and_without_a_gapless_order(ours):
+    session = ours.session(models.sums())
+    binding = session.io_binding()
+    binding.bind_output("z")
+    for x in (X, X.astype(">f4"), np.asfortranarray(X), X[::-1], X):
+        binding.bind_cpu_input("x", x)
+        binding.bind_cpu_input("y", Y)
+        session.run_with_iobinding(binding)
+        np.testing.assert_array_equal(binding.get_outputs()[0].numpy(), x + Y)
 
 
 def test_an_array_that_is_changed_in_place(engine, sums, binding):
