@@ -63,6 +63,7 @@ __author__ = "the onnxc authors"
 version = __version__
 package_name = "onnxc"
 cuda_version = ""
+import_capi_exception = None
 
 _HOMES = {
     "onnxc.compiling": ("compile",),
@@ -154,6 +155,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "capi":      # where programs look for exceptions without importing it
+        return import_module("onnxc.capi")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'onnxc' has no attribute {name!r}")
     value = getattr(import_module(_HOME_OF[name]), name)

@@ -17,6 +17,7 @@ import numpy as np
 
 from onnxc.compilers import Compilers
 from onnxc.config import config
+from onnxc.dim_texts import DimTexts
 from onnxc.errors import UnsupportedModel
 from onnxc.frontend import LoadedModel, import_model, load_model
 from onnxc.frontend.changes import Changes, changed
@@ -229,9 +230,9 @@ def emit(module: Module, options: CompileOptions, report: dict[str, Any] | None 
     report.update(kernels=len(program.kernels), launches=len(program.steps), host_ops=[])
     return CompiledModel(
         program.object_bytes, tuple(np.ascontiguousarray(module.constants[n]) for n in program.constants),
-        program.symbols, inputs, outputs, program.errors, program.kernels, program.steps, _signature(module, outputs),
-        str(target), tuple(sorted(target.features)), print_module(module, hashes=False), report, _run_symbols(module),
-        _caches(module))
+        program.symbols, inputs, outputs, program.errors, program.kernels, program.steps,
+        _signature(module, inputs, outputs), str(target), tuple(sorted(target.features)),
+        print_module(module, hashes=False), report, _run_symbols(module), _caches(module))
 
 
 def _nodes_of(module: Module) -> list[list[str]]:
@@ -261,17 +262,16 @@ def _argument_types(module: Module) -> tuple[tuple[Tensor, ...], tuple[Tensor, .
     return tuple(types[:n]), tuple(types[n:])
 
 
-def _signature(module: Module, outputs: Sequence[Tensor]) -> Signature:
+def _signature(module: Module, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Signature:
     meta = module.meta
     declared = list(meta.get("outputs", ()))
-    found = tuple(_filled(d, t) for d, t in zip(declared, outputs, strict=True))
+    texts = DimTexts(meta.get("inputs", ()), inputs)
+    found = tuple(_filled(d, t, texts) for d, t in zip(declared, outputs, strict=True))
     return Signature(tuple(meta.get("inputs", ())), found,
                      tuple(meta.get("overridable", ())), dict(meta.get("model", {})))
 
 
-def _filled(declared: ValueInfo, found: Tensor) -> ValueInfo:
+def _filled(declared: ValueInfo, found: Tensor, texts: DimTexts) -> ValueInfo:
     """A declared output with what the model leaves open taken from inference."""
-    shape = declared.shape
-    if shape is None:
-        shape = tuple(d if isinstance(d, int) else str(d) for d in found.dims)
+    shape = texts.shape(found.dims) if declared.shape is None else declared.shape
     return ValueInfo(declared.name, declared.type_text or type_text(found), shape)

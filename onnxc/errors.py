@@ -28,12 +28,14 @@ __all__ = [
     "ModelRequiresCompilation",
     "NoModel",
     "NoSuchFile",
+    "NodeFailed",
     "NotFound",
     "NotImplemented",
     "OnnxcError",
     "RuntimeException",
     "UnsupportedModel",
     "UnsupportedNode",
+    "while_running",
 ]
 
 
@@ -181,6 +183,16 @@ class Cancelled(Fail):
 
     def __init__(self, message: str = "Exiting due to terminate flag being set to true.") -> None:
         super().__init__(message)
+
+
+class NodeFailed(Fail, InvalidArgument):
+    """What an operator of the model refuses in a run: sizes that do not go together, an index out of range. ONNX
+    Runtime raises a Fail for most operators and an InvalidArgument for some; this is both."""
+
+
+def while_running(operator: str, node: str, what: object) -> str:
+    """The text of a failure of one node in a run; `operator` and `node` are empty where they are not known."""
+    return f"Non-zero status code returned while running {operator or 'a'} node. Name:'{node}' Status Message: {what}"
 
 
 class UnsupportedNode(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxc.dim_texts import DimTexts
 from onnxc.errors import InvalidArgument
 from onnxc.host_types import NOTHING, joined, known_results
 from onnxc.ir.core import Module
@@ -43,14 +44,17 @@ def compile_hosted(module: Module, split: Split, given: Sequence[Type], result_t
     """The model that was split, as steps. `given` are the types of its inputs, `result_types` the ONNX types of its
     outputs."""
     hosting = _Hosting(compile_module)
-    plan, _ = hosting.plan(split, list(given))
+    plan, results = hosting.plan(split, list(given))
     parts = plan.compiled()
     hosted = [step.label for step in plan.walk() if isinstance(step, HostStep)]
     report: dict[str, Any] = {"kernels": sum(len(c.kernels) for c in parts), "host_ops": hosted,
                               "launches": sum(len(c.steps) for c in parts), "waits": hosting.waits()}
     meta = module.meta
-    outputs = [ValueInfo(o.name, o.type_text or text, o.shape) for o, text in
-               zip(meta["outputs"], result_types, strict=True)]
+    texts = DimTexts(meta["inputs"], given)
+    outputs = []
+    for o, text, t in zip(meta["outputs"], result_types, results, strict=True):
+        inferred = texts.shape(t.shape) if isinstance(t, Tensor) and t.shape is not None else None
+        outputs.append(ValueInfo(o.name, o.type_text or text, inferred if o.shape is None else o.shape))
     signature = Signature(tuple(meta["inputs"]), tuple(outputs), tuple(meta["overridable"]), dict(meta["model"]))
     features = tuple(sorted({f for c in parts for f in c.features}))
     return CompiledModel(b"", (), (), (), (), (), tuple(k for c in parts for k in c.kernels),

@@ -66,7 +66,8 @@ def split_host(module: Module, host_ops: Collection[str], containers: Collection
                nodes: Collection[str] = ()) -> Split | None:
     """The split of a module as imported, which is taken apart; None, and the module stays whole, where all of it is
     native. `host_ops` are the operators that the host has; `containers` those that lowering takes apart too; `always`
-    those that have no other form, `nodes` the labels of loops and branches that shall be the host's. Raises
+    those that have no other form, `nodes` the labels of loops and branches that shall be the host's. Where only a run
+    tells the rank of an input, the split may be one segment, which is compiled for the rank that comes. Raises
     UnsupportedModel for nodes that neither can run."""
     separate_texts(module)
     sides = _Sides(host_ops, containers, always, nodes)
@@ -76,7 +77,8 @@ def split_host(module: Module, host_ops: Collection[str], containers: Collection
     if bad:
         raise UnsupportedModel(bad)
     passing = any(not _is_native(v) for v in (*block.args, *block.terminator.inputs))
-    return _Splitter(module, block, sides, given=True).run(hosted) if hosted or passing else None
+    unranked = any(isinstance(v.type, Tensor) and v.type.shape is None for v in block.args)
+    return _Splitter(module, block, sides, given=True).run(hosted) if hosted or passing or unranked else None
 
 
 def _is_native(v: Value) -> bool:

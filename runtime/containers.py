@@ -3,6 +3,7 @@ those of ONNX Runtime's `run`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from onnxc.errors import InvalidArgument
 from onnxc.ir.types import ALL_DTYPES
 
-__all__ = ["is_optional", "is_readable", "value_of"]
+__all__ = ["is_optional", "is_readable", "no_tensor", "value_of"]
 
 Array = npt.NDArray[Any]
 
@@ -32,6 +33,14 @@ def is_readable(type_text: str) -> bool:
         key, _, value = type_text[4:-1].partition(",")
         return key in _KEYS and value == "tensor(float)"
     return type_text.startswith("tensor(") and type_text[7:-1] in _NUMPY
+
+
+def no_tensor(name: str, value: Any) -> RuntimeError:
+    """The error for a value of a kind that no tensor has. Of what can be iterated, ONNX Runtime speaks as of a list."""
+    if isinstance(value, Iterable):
+        return RuntimeError(f"Input must be a list of dictionaries or a single numpy array for input '{name}'; got "
+                            f"{type(value)}.")
+    return RuntimeError(f"Unable to handle object of type {type(value)} for input '{name}'; pass a numpy array.")
 
 
 def value_of(name: str, type_text: str, value: Any) -> Any:
@@ -73,6 +82,8 @@ def _map(name: str, type_text: str, value: Any) -> dict[Any, float]:
 
 
 def _texts(name: str, value: Any) -> Array:
+    if not isinstance(value, (np.ndarray, list)):
+        raise no_tensor(name, value)
     array = np.asarray(value, object if isinstance(value, list) else None)
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8")
@@ -80,9 +91,12 @@ def _texts(name: str, value: Any) -> Array:
         raise InvalidArgument(f"Unexpected input data type. Actual: (tensor({_text_of(array)})) , expected: "
                               f"(tensor(string)) for input: {name}")
     texts = array.astype(object)
-    for item in texts.ravel():
+    for place, item in enumerate(texts.flat):
+        if type(item) is str:
+            continue
         if not isinstance(item, str):
             raise RuntimeError(f"Input '{name}' takes texts; its array holds {item!r} of type {type(item).__name__}")
+        texts.flat[place] = str(item)       # of a derived class, as NumPy's own texts are
     return texts
 
 

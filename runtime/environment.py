@@ -20,8 +20,8 @@ def get_version_string() -> str:
 
 
 def get_build_info() -> str:
-    """What this is, in one line."""
-    return f"onnxc Build Info: version={get_version_string()}, python={platform.python_version()}"
+    """What this is, in one line that begins as ONNX Runtime's does."""
+    return f"ORT Build Info: package=onnxc, version={get_version_string()}, python={platform.python_version()}"
 
 
 def preload_dlls(cuda: bool = True, cudnn: bool = True, msvc: bool = True, directory: str | None = None) -> None:

@@ -18,7 +18,7 @@ from onnxc.errors import InvalidArgument
 from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import ALL_DTYPES, STR, DType, dtype_of
 from onnxc.runtime.addresses import in_plain_order
-from onnxc.runtime.containers import is_optional, is_readable, value_of
+from onnxc.runtime.containers import is_optional, is_readable, no_tensor, value_of
 from onnxc.runtime.ortvalue import OrtValue
 
 __all__ = ["Feeds", "wanted_outputs"]
@@ -31,8 +31,6 @@ T = TypeVar("T")
 _ADVICE = "Please fix either the inputs/outputs or the model."
 _MOST_SHAPES = 64          # combinations of shapes that are remembered as checked
 _BY_TEXT = {f"tensor({d.onnx_text})": d for d in ALL_DTYPES if d != STR}
-#: What ONNX Runtime takes for a value of a kind that no tensor has; a hint to its caller that these types are iterable.
-_CONTAINERS = (tuple, range, str, bytes, dict, set, frozenset, Mapping)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -200,7 +198,7 @@ def _input(info: ValueInfo, overrides: Mapping[str, int]) -> _Input:
 
 
 def _same_type(array: Array, spec: _Input) -> bool:
-    return array.dtype.newbyteorder("=") == spec.dtype.numpy
+    return array.dtype.kind != "T" and array.dtype.newbyteorder("=") == spec.dtype.numpy     # texts have no byte order
 
 
 def _array(spec: _Input, value: Any) -> Array:
@@ -215,10 +213,7 @@ def _array(spec: _Input, value: Any) -> Array:
         return _from_dlpack(spec, value)
     if hasattr(value, "__array__") and not isinstance(value, np.generic):
         return np.asarray(value)
-    if isinstance(value, _CONTAINERS):
-        raise RuntimeError("Input must be a list of dictionaries or a single numpy array for input "
-                           f"'{spec.name}'; got {type(value)}.")
-    raise RuntimeError(f"Unable to handle object of type {type(value)} for input '{spec.name}'; pass a numpy array.")
+    raise no_tensor(spec.name, value)
 
 
 def _from_list(spec: _Input, value: list[Any]) -> Array:
@@ -244,7 +239,7 @@ def _named(array: Array, spec: _Input) -> DType:
     if array.dtype.kind in "OSU":
         return STR
     try:
-        if array.dtype.kind == "c" and spec.dtype.kind != "complex":
+        if array.dtype.kind == "T" or (array.dtype.kind == "c" and spec.dtype.kind != "complex"):
             raise TypeError
         return dtype_of(array.dtype)
     except (KeyError, TypeError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -16,13 +17,22 @@ from typing import Any, NoReturn
 import numpy as np
 
 from onnxc import errors
-from onnxc.errors import Cancelled, InvalidArgument, ModelRequiresCompilation, RuntimeException
+from onnxc.errors import (
+    Cancelled,
+    InvalidArgument,
+    ModelRequiresCompilation,
+    NodeFailed,
+    OnnxcError,
+    RuntimeException,
+    while_running,
+)
 from onnxc.ir.types import ALL_DTYPES, STR, Tensor, dtype_named, dtype_of
 from onnxc.runtime.compiled import CompiledModel, Form, HostPlan, HostStep, NativeStep
 from onnxc.runtime.custom import PYTHON_OPS, PythonOp
 from onnxc.runtime.forked import ChildSafeLock
 from onnxc.runtime.host_control import Body
 from onnxc.runtime.host_ops import HOST_OPS, STATEFUL_OPS
+from onnxc.runtime.log import LOG, Log
 from onnxc.runtime.profiling import Profile
 from onnxc.runtime.program import NativeProgram
 
@@ -37,14 +47,14 @@ class HostedProgram:
     lists, dicts and None."""
 
     def __init__(self, compiled: CompiledModel, again: Callable[[], CompiledModel] | None = None, *,
-                 profile: Profile | None = None, **how: Any) -> None:
-        """`again` compiles the model anew, for a program that was read from a file; None where nothing can. `how` is
-        what `NativeProgram` takes for the segments. Raises NotImplemented for operators in Python that are
+                 profile: Profile | None = None, log: Log = LOG.log, **how: Any) -> None:
+        """`again` compiles the model anew, for a program that was read from a file; None where nothing can. `log` and
+        `how` are what `NativeProgram` takes. Raises NotImplemented for operators in Python that are
         not registered; those that are stay the program's, whatever becomes of the registry."""
         if compiled.host is None:
             raise ValueError("a program without host steps is a NativeProgram")
         self.compiled, self._plan, self._again, self._profile = compiled, compiled.host, again, profile
-        self._how = {**how, "profile": profile}
+        self._how, self._log = {**how, "profile": profile, "log": log}, log
         self._functions = {step: _function_of(step) for step in self._plan.walk() if isinstance(step, HostStep)}
         self._programs: dict[NativeStep, list[tuple[Types, NativeProgram]]] = {}
         self._lock = ChildSafeLock()
@@ -127,7 +137,12 @@ class HostedProgram:
         attrs = step.attrs
         if step.bodies:
             attrs = {**attrs, **{name: self._body(plan, inputs[known:], cancel) for name, plan in step.bodies.items()}}
-        out = self._functions[step](step, attrs, inputs[:known])
+        try:
+            out = self._functions[step](step, attrs, inputs[:known])
+        except OnnxcError as error:
+            if not isinstance(error, Cancelled):
+                self._log(logging.ERROR, "%s", error.message)
+            raise
         if self._profile is not None:
             self._profile.phase(step.loc, begin, step.op)
         return out
@@ -202,16 +217,16 @@ def _named(step: HostStep) -> str:
 
 
 def _failed(step: HostStep, what: object) -> str:
-    return f"Non-zero status code returned while running {step.op} node. Name:'{step.loc}' Status Message: {what}"
+    return while_running(step.op, step.loc, what)
 
 
 def _call(fn: Callable[..., Any], step: HostStep, attrs: Any, inputs: list[Any]) -> tuple[Any, ...]:
     try:
         out = fn(attrs, *inputs)
     except InvalidArgument as error:
-        raise InvalidArgument(_failed(step, error.message)) from error.__cause__
+        raise NodeFailed(_failed(step, error.message)) from error.__cause__
     except (ValueError, IndexError, TypeError, KeyError) as error:
-        raise InvalidArgument(_failed(step, error)) from error
+        raise NodeFailed(_failed(step, error)) from error
     return out if isinstance(out, tuple) else (out,)
 
 

@@ -21,7 +21,7 @@ from onnxc.runtime.ortvalue import OrtValue, OrtValueVector, element_type_of, sh
 from onnxc.runtime.programs import Variant
 
 if TYPE_CHECKING:
-    from onnxc.runtime.session import InferenceSession
+    from onnxc.runtime.session import Session
 
 __all__ = ["BindingError", "IOBinding", "SessionIOBinding", "run_with_ort_values"]
 
@@ -52,8 +52,8 @@ class IOBinding:
     """Ties inputs and outputs of one session to memory. Of what is bound, foreign memory has to outlive the binding;
     arrays and OrtValues are kept alive."""
 
-    def __init__(self, session: InferenceSession) -> None:
-        self._session = session
+    def __init__(self, session: Session) -> None:
+        self._session, self._owner = session, session._owner
         self._inputs: dict[str, OrtValue | Array] = {}      # arrays of plain numbers as they are
         self._outputs: dict[str, OrtValue | None] = {}      # None: memory is made by the run
         self._made: dict[str, Dense] = {}                   # by runs so far, for outputs without memory of their own
@@ -264,7 +264,7 @@ class IOBinding:
 SessionIOBinding = IOBinding
 
 
-def run_with_ort_values(session: InferenceSession, output_names: Any, feed: Mapping[str, OrtValue],
+def run_with_ort_values(session: Session, output_names: Any, feed: Mapping[str, OrtValue],
                         cancel: int = 0) -> list[OrtValue]:
     """The outputs called `output_names`, for inputs that are OrtValues; AttributeError for others."""
     session._feeds.check_names(feed)
@@ -279,7 +279,7 @@ def run_with_ort_values(session: InferenceSession, output_names: Any, feed: Mapp
     return [OrtValue.of_tensor(results[i]) for i in (range(len(results)) if wanted is None else wanted)]
 
 
-def _run_hosted(session: InferenceSession, output_names: Any, values: Mapping[str, OrtValue],
+def _run_hosted(session: Session, output_names: Any, values: Mapping[str, OrtValue],
                 cancel: int) -> list[OrtValue]:
     """A run of a program with host steps."""
     inputs, overridden, _ = session._feeds.prepare({name: value.content() for name, value in values.items()})
@@ -289,7 +289,7 @@ def _run_hosted(session: InferenceSession, output_names: Any, values: Mapping[st
     return [OrtValue.of_content(found[i], infos[i].type) for i in chosen]
 
 
-def _checked(session: InferenceSession, values: Mapping[str, OrtValue]) -> tuple[list[Dense], tuple[str, ...]]:
+def _checked(session: Session, values: Mapping[str, OrtValue]) -> tuple[list[Dense], tuple[str, ...]]:
     """The tensors of the inputs in the program's order, then those of the overridden initializers, whose names come
     second. InvalidArgument for a missing or unknown input, or one of a wrong type, rank or size."""
     ordered, overridden = session._feeds.arrange(values)

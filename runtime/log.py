@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
-__all__ = ["LOG", "SEVERITIES", "check_severity", "set_default_logger_severity", "set_default_logger_verbosity"]
+__all__ = ["LOG", "SEVERITIES", "Log", "check_severity", "set_default_logger_severity", "set_default_logger_verbosity"]
 
 LOG = logging.getLogger("onnxc")
+Log = Callable[..., None]
+"""Takes a level of logging, a text with places for values, and the values."""
 #: The level of logging for each severity: verbose, info, warning, error, fatal.
 SEVERITIES = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 

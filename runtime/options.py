@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import enum
 import operator
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxc import errors
-from onnxc.errors import ModelLoadCanceled
+from onnxc.errors import Fail, ModelLoadCanceled
 from onnxc.runtime.entries import RUN_ENTRIES, SESSION_ENTRIES
 from onnxc.runtime.enums import ExecutionMode, ExecutionOrder, GraphOptimizationLevel
 from onnxc.runtime.ep_devices import OrtEpDevice
@@ -53,7 +55,7 @@ class _Option:
 
 
 def _flag(value: Any) -> bool:
-    if type(value).__name__ not in ("bool", "bool_"):
+    if not hasattr(type(value), "__bool__"):        # numbers and None have it; texts and lists have not
         raise TypeError
     return bool(value)
 
@@ -168,7 +170,9 @@ class SessionOptions:
 
     def register_custom_ops_library(self, path: str) -> None:
         """Raises NotImplemented: a library's kernels are machine code for another runtime. Operators of your own are
-        taken by `onnxc.register_op`."""
+        taken by `onnxc.register_op`. Fail where there is no such library."""
+        if not os.path.isfile(path):
+            raise Fail(f"Failed to load library {path} with error: there is no such file")
         raise errors.NotImplemented(
             f"The custom operators of {path} are kernels for ONNX Runtime's C API, which compiled programs cannot "
             "call. Give each operator to onnxc.register_op(domain, name, fn), as a function of arrays, or as one "
@@ -322,9 +326,10 @@ class RunOptions:
 
     @terminate.setter
     def terminate(self, value: bool) -> None:
-        if not isinstance(value, bool):
-            raise TypeError(f"RunOptions.terminate = {value!r}; expected True or False")
-        self._stop.value = int(value)
+        try:
+            self._stop.value = int(_flag(value))
+        except TypeError:
+            raise TypeError(f"RunOptions.terminate = {value!r}; expected True or False") from None
 
     def add_run_config_entry(self, key: str, value: str) -> None:
         """Sets a configuration entry: what each does stands in `onnxc.runtime.entries.RUN_ENTRIES`. Others are kept and
@@ -339,6 +344,12 @@ class RunOptions:
     def shrinks(self) -> bool:
         """Whether a run shall give back the memory for intermediate tensors."""
         return "cpu" in self._entries.values.get("memory.enable_memory_arena_shrinkage", "")
+
+    def check_graph_id(self) -> None:
+        """Raises ValueError where the entry gpu_graph_id is no number."""
+        text = self._entries.values.get("gpu_graph_id", "")
+        if text and not re.fullmatch(r"\s*[+-]?\d+\s*", text):
+            raise ValueError(f"Run option 'gpu_graph_id' must be an integer, got {text!r}.")
 
     def stop_address(self) -> int:
         """The address of the i32 word behind `terminate`, valid as long as this object."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import logging
 import math
 import threading
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxc.config import config
-from onnxc.errors import Cancelled, Fail, InvalidArgument, RuntimeException
+from onnxc.errors import Cancelled, Fail, InvalidArgument, NodeFailed, RuntimeException, while_running
 from onnxc.ir.dims import product, symbols_of
 from onnxc.ir.types import DType, Tensor, dtype_of
 from onnxc.ops.program import at_most
@@ -28,6 +29,7 @@ from onnxc.runtime.compiled import CompiledModel
 from onnxc.runtime.forked import begin_anew_in_child
 from onnxc.runtime.interrupt import call_stoppable, in_main_thread
 from onnxc.runtime.loader import NativeModule
+from onnxc.runtime.log import LOG, Log
 from onnxc.runtime.memory import aligned
 from onnxc.runtime.packing import pack, unpack
 from onnxc.runtime.profiling import Profile
@@ -55,15 +57,17 @@ class NativeProgram:
 
     `threads` counts the caller (None: the setting ONNXC_THREADS, else the processors this process may use); `spin_ns`
     is how long idle workers spin before they sleep, < 0 for the default; `keep_memory` keeps the memory of intermediate
-    tensors for the next run; `profile` records runs. Raises LoaderError for code that cannot be loaded.
+    tensors for the next run; `profile` records runs; `log` is told what nodes refuse. Raises LoaderError for code that
+    cannot be loaded.
     """
 
     def __init__(self, compiled: CompiledModel, overridden: Sequence[str] = (), *, threads: int | None = None,
-                 spin_ns: int = -1, keep_memory: bool = True, profile: Profile | None = None) -> None:
+                 spin_ns: int = -1, keep_memory: bool = True, profile: Profile | None = None,
+                 log: Log = LOG.log) -> None:
         # The caller's arrays are let go where they had to be moved.
         self.compiled = compiled = dataclasses.replace(compiled, constants=tuple(map(_constant, compiled.constants)))
         self.threads = threads or config().threads or default_threads()
-        self._spin_ns, self._arenas_kept = spin_ns, 2 if keep_memory else 0
+        self._spin_ns, self._arenas_kept, self._log = spin_ns, 2 if keep_memory else 0, log
         names = [*(info.name for info in compiled.signature.inputs), *overridden]
         own = {name for cache in compiled.caches for name in (cache.past_room, cache.present_room)}
         given = [s for s in compiled.symbols if s not in own]
@@ -78,6 +82,7 @@ class NativeProgram:
                        if any(at_most(d, compiled.run_symbols) is None for d in t.dims)]
         self._outputs = [(info.name, t.dtype) for info, t in zip(compiled.signature.outputs, compiled.output_types,
                                                                  strict=True)]
+        self._doubtful = _contradicted(compiled)
         self._constant_table = (_I64 * max(1, len(compiled.constants)))(*[c.ctypes.data for c in compiled.constants])
         self._constants_at = ctypes.addressof(self._constant_table)
         self._inputs = [t.dtype for t in compiled.input_types]
@@ -104,8 +109,8 @@ class NativeProgram:
 
         `cancel` is the address of an i32 word that stops the run when it becomes non-zero. `times` i64[steps, 2]
         receives the nanoseconds at which each step began and ended. `shapes` are those of the inputs, where the caller
-        knows them. Raises InvalidArgument for shapes or values that the model refuses, Cancelled, and MemoryError that
-        says what the memory was for.
+        knows them. Raises NodeFailed for shapes or values that the model refuses, Cancelled, and MemoryError that says
+        what the memory was for.
         """
         if shapes is None:
             shapes = tuple([a.shape for a in inputs])
@@ -239,6 +244,10 @@ class NativeProgram:
         if list(sizes) != expected:
             raise RuntimeException(f"the program plans {list(sizes)} bytes for its inputs and outputs, where their "
                                    f"types take {expected}: the compiled model contradicts itself")
+        for i, declared in self._doubtful:
+            if not _allows(declared, output_shapes[i]):
+                self._log(logging.WARNING, "Expected shape from model of %s does not match actual shape of %s for "
+                          "output %s", list(declared), list(output_shapes[i]), self._outputs[i][0])
         arrays = [_room(dtype, shape) for (_, dtype), shape in zip(self._outputs, output_shapes, strict=True)]
         binding = Binding(table, values, int(arena), output_shapes, arrays)
         with self._lock:
@@ -256,9 +265,10 @@ class NativeProgram:
         return whole
 
     def _refuse(self, code: int, values: dict[str, int]) -> NoReturn:
-        dims = ", ".join(f"{name} = {value}" for name, value in values.items())
+        rooms = {name for cache in self.compiled.caches for name in (cache.past_room, cache.present_room)}
+        dims = ", ".join(f"{name} = {value}" for name, value in values.items() if name not in rooms)
         if code < -1:
-            raise InvalidArgument(_while_running(self.compiled.errors[-2 - code]) + (f" (with {dims})" if dims else ""))
+            self._refused(self.compiled.errors[-2 - code], f" (with {dims})" if dims else "")
         raise InvalidArgument("The model's tensors have negative sizes, or do not fit into memory"
                               f"{f', with {dims}' if dims else ''}.")
 
@@ -311,7 +321,15 @@ class NativeProgram:
         message = errors[result - 1]
         if message.startswith(_NO_MEMORY):
             raise MemoryError(message)
-        raise InvalidArgument(_while_running(message))
+        self._refused(message)
+
+    def _refused(self, message: str, more: str = "") -> NoReturn:
+        """Raises and logs a program's error message, "node: what is wrong"."""
+        node, colon, what = message.partition(": ")
+        operators = {label: kind for label, _, _, kind in self.compiled.report.get("nodes", ())}
+        error = NodeFailed(while_running(operators.get(node, ""), node if colon else "", (what or message) + more))
+        self._log(logging.ERROR, "%s", error.message)
+        raise error
 
     # ---- what runs borrow --------------------------------------------------------------------------------------------
 
@@ -454,11 +472,18 @@ def _largest(compiled: CompiledModel) -> list[Tensor]:
     return out
 
 
-def _while_running(message: str) -> str:
-    """A program's error message, "node: what is wrong", as ONNX Runtime words those of its kernels."""
-    name, colon, text = message.partition(": ")
-    return f"Non-zero status code returned while running a node. Name:'{name if colon else ''}' Status Message: " \
-           f"{text if colon else message}"
+def _contradicted(compiled: CompiledModel) -> list[tuple[int, Sequence[int | str | None]]]:
+    """Outputs, by number, whose declared shape is not what inference finds for all sizes of inputs; without those that
+    data decides."""
+    declared = [info.shape for info in compiled.signature.outputs]
+    told = {name for name, _ in compiled.run_symbols}
+    return [(i, shape) for i, (shape, t) in enumerate(zip(declared, compiled.output_types, strict=True))
+            if shape is not None and not _allows(shape, t.dims) and not symbols_of(t.dims) & told]
+
+
+def _allows(declared: Sequence[int | str | None], shape: Sequence[Any]) -> bool:
+    return len(declared) == len(shape) and all(d == n for d, n in zip(declared, shape, strict=True)
+                                               if isinstance(d, int))
 
 
 def _constant(array: Array) -> Array:

@@ -17,6 +17,7 @@ _AVAILABLE = (_CPU,)
 _KNOWN = tuple(f"{name}ExecutionProvider" for name in (
     "NvTensorRTRTX", "Tensorrt", "CUDA", "MIGraphX", "OpenVINO", "Dnnl", "VitisAI", "QNN", "Nnapi", "VSINPU", "Js",
     "CoreML", "ACL", "Dml", "Rknpu", "WebNN", "WebGpu", "Xnnpack", "CANN", "Azure", "CPU"))
+_ONE_OF = ("TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 #: Names that earlier versions of ONNX Runtime had and programs still pass.
 _FORMER = ("ROCMExecutionProvider", "ArmNNExecutionProvider", "TvmExecutionProvider", "SNPEExecutionProvider")
 
@@ -39,11 +40,15 @@ def get_device() -> str:
 def chosen_providers(providers: Any, options: Any) -> dict[str, dict[str, str]]:
     """The usable providers of a caller's lists, in order, with their options as text; the CPU comes last if not named.
 
-    Raises ValueError for lists of a wrong form and RuntimeError for a name that no provider ever had. Warns of
-    providers that are not available and of names given twice.
+    Options without providers mean nothing. Raises ValueError for lists of a wrong form or of providers that exclude
+    each other, and RuntimeError for a name that no provider ever had. Warns of providers that are not available and of
+    names given twice.
     """
     chosen: dict[str, dict[str, str]] = {}
-    for name, settings in _pairs(providers or [], options):
+    pairs = [] if providers is None else _pairs(providers, options)
+    if {name for name, _ in pairs}.issuperset(_ONE_OF):
+        raise ValueError("Cannot enable both '{}' and '{}' in the same session.".format(*_ONE_OF))
+    for name, settings in pairs:
         check_provider(name)
         if name not in _AVAILABLE:
             warnings.warn(f"Specified provider '{name}' is not in available provider names."
@@ -67,7 +72,7 @@ def _pairs(providers: Any, options: Any) -> list[tuple[str, Mapping[Any, Any]]]:
     if not isinstance(providers, Sequence) or isinstance(providers, (str, bytes)):
         raise ValueError(f"'providers' should be a sequence. It is {providers!r} of type {type(providers).__name__}; "
                          f"expected a list such as ['{_CPU}'].")
-    if options:
+    if options is not None:
         return list(zip(_names_only(providers), _dicts(options, len(providers)), strict=True))
     return [_pair(item) for item in providers]
 
@@ -82,8 +87,8 @@ def _dicts(options: Any, count: int) -> list[Mapping[Any, Any]]:
     if not isinstance(options, Sequence) or not all(isinstance(each, Mapping) for each in options):
         raise ValueError("'provider_options' should be a sequence of dicts.")
     if len(options) != count:
-        raise ValueError(f"'providers' and 'provider_options' should be the same length; they have {count} and "
-                         f"{len(options)} items.")
+        raise ValueError("'providers' and 'provider_options' should be the same length if both are given; they have "
+                         f"{count} and {len(options)} items.")
     return list(options)
 
 

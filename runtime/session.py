@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy.typing as npt
 
@@ -23,7 +23,7 @@ from onnxc.runtime.log import check_severity
 from onnxc.runtime.metadata import ModelMetadata, NodeArg, describe, describe_model
 from onnxc.runtime.options import RunOptions, SessionOptions
 from onnxc.runtime.ortvalue import OrtValue, OrtValueVector
-from onnxc.runtime.profiling import start_profile
+from onnxc.runtime.profiling import Profile, start_profile
 from onnxc.runtime.programs import PLAIN, Programs, Variant
 from onnxc.runtime.providers import chosen_providers
 from onnxc.runtime.source import Source
@@ -32,83 +32,42 @@ from onnxc.runtime.worker import Callback, Worker
 if TYPE_CHECKING:
     from onnxc.runtime.report import OrtEpAssignedSubgraph
 
-__all__ = ["InferenceSession"]
+__all__ = ["InferenceSession", "Session"]
+
+S = TypeVar("S", bound="Session")
 
 _CPU = "CPUExecutionProvider"
 _MOST_CHOICES = 64          # lists of output names that are remembered
 
 
-class InferenceSession:
-    """A model that is ready to run. May run in many threads at once; a forked child may go on using it."""
+class Session:
+    """What sessions do and say, however they were opened. May be used in many threads at once, and in forked children.
+    Made by `InferenceSession`."""
 
-    def __init__(self, path_or_bytes: str | bytes | os.PathLike[str], sess_options: SessionOptions | None = None,
-                 providers: Sequence[str | tuple[str, Mapping[Any, Any]]] | None = None,
-                 provider_options: Sequence[Mapping[Any, Any]] | None = None, **kwargs: Any) -> None:
-        """Opens an ONNX model, one in ONNX Runtime's format (`m.ort`), or an artifact, from a path or as bytes.
+    _sess_options: SessionOptions
+    _model_path: str | None
+    _model_bytes: bytes | None
+    _enable_fallback: bool
+    _providers: list[str]
+    _provider_options: dict[str, dict[str, str]]
+    _owner: object                  # of bindings: another one when the providers were set again
+    _worker: Worker
+    _profile: Profile | None
+    _programs: Programs
+    _sess: Programs
+    _plain: Any
+    _feeds: Feeds
+    _positions: dict[str, int]
+    _choices: dict[tuple[str, ...], list[int] | None]
+    _inputs_meta: list[NodeArg]
+    _outputs_meta: list[NodeArg]
+    _overridable_meta: list[NodeArg]
+    _model_meta: ModelMetadata
+    _input_memory: list[OrtMemoryInfo]
+    _output_memory: list[OrtMemoryInfo]
+    _input_devices: list[OrtEpDevice]
 
-        `providers` names devices in order of preference. Of ONNX Runtime's keywords, `disabled_optimizers` names passes
-        that shall not run (names of others are ignored), `enable_fallback` and `read_config_from_model` are accepted;
-        unknown keywords are a TypeError. Raises the classes of `onnxc.errors`.
-        """
-        _check_keywords(kwargs)
-        if sess_options and not isinstance(sess_options, SessionOptions):
-            raise TypeError(f"sess_options is of type {type(sess_options)}; expected onnxc.SessionOptions")
-        self._sess_options = sess_options.copy() if sess_options else SessionOptions()
-        check_severity(self._sess_options.log_severity_level, -1)
-        source = Source.of(path_or_bytes)
-        self._model_path, self._model_bytes = source.path, source.data
-        self._enable_fallback = bool(kwargs.get("enable_fallback", True))
-        self._disabled = tuple(map(str, kwargs.get("disabled_optimizers") or ()))
-        named = self._named_providers(providers)
-        self.set_providers(named, provider_options)
-        _check_device(self._sess_options, named)
-        self._sess_options.check_load()
-        self._worker = Worker()
-        self._profile = start_profile(self, self._sess_options)
-        self._open(source)
-        self._programs.write_optimized()
-        if self._profile is not None:
-            self._profile.opened("uri" if source.data is None else "array")
-
-    def _named_providers(self, given: Any) -> Any:
-        """The list of providers that counts: the constructor's, else that of the options."""
-        added = self._sess_options.providers
-        if given and added:
-            warnings.warn("Specified 'providers'/'provider_options' when creating InferenceSession but SessionOptions "
-                          "has already been configured with providers. InferenceSession will only use the providers "
-                          "passed to InferenceSession().", stacklevel=3)
-        return given or added or None
-
-    def _open(self, source: Source) -> None:
-        self._programs = self._sess = Programs(source, self._sess_options, self._disabled, self._profile)
-        self._plain = self._programs.plain
-        signature, overrides = self._programs.signature, self._sess_options.dimension_overrides
-        self._feeds = Feeds(signature.inputs, signature.overridable, overrides)
-        self._positions = {info.name: i for i, info in reversed(list(enumerate(signature.outputs)))}
-        self._choices: dict[tuple[str, ...], list[int] | None] = {}
-        self._inputs_meta = [describe(i, overrides) for i in signature.inputs]
-        self._outputs_meta = [describe(o, overrides) for o in signature.outputs]
-        self._overridable_meta = [describe(i, overrides) for i in signature.overridable]
-        self._model_meta = describe_model(signature.model)
-        self._input_memory = [cpu_memory() for _ in self._inputs_meta]
-        self._output_memory = [cpu_memory() for _ in self._outputs_meta]
-        self._input_devices = get_ep_devices() * len(self._inputs_meta)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"model": self._model_bytes if self._model_path is None else self._model_path,
-                "options": self._sess_options, "providers": list(self._provider_options.items()),
-                "disabled": self._disabled}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        InferenceSession.__init__(self, state["model"], state["options"], state["providers"],
-                                  disabled_optimizers=state["disabled"])
-
-    def __copy__(self) -> InferenceSession:
-        other = type(self).__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        return other
-
-    def __enter__(self) -> InferenceSession:
+    def __enter__(self: S) -> S:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -212,14 +171,18 @@ class InferenceSession:
         return IOBinding(self)
 
     def run_with_iobinding(self, iobinding: IOBinding, run_options: RunOptions | None = None) -> None:
-        """Runs on what `iobinding` binds. Raises ValueError for a binding of another session, and BindingError, an
-        InvalidArgument and RuntimeError, for one that does not fit the model."""
-        if iobinding._session is not self:
+        """Runs on what `iobinding` binds. Raises ValueError for a binding of another session, or from before its
+        providers were set, and BindingError, an InvalidArgument and RuntimeError, for one that does not fit the
+        model."""
+        if iobinding._owner is not self._owner:
             raise ValueError("IOBinding must be used with the session that created it.")
         if self._plain is _CLOSED:
             _raise_closed()
         profile = self._profile
         begin = 0 if profile is None else time.monotonic_ns()
+        if run_options is not None:
+            _stop_address(run_options)
+            run_options.check_graph_id()
         iobinding.run(_stop_address(run_options))
         if profile is not None:
             profile.phase("model_run", begin)
@@ -276,9 +239,11 @@ class InferenceSession:
         return self._provider_options
 
     def set_providers(self, providers: Any = None, provider_options: Any = None) -> None:
-        """Chooses devices anew. A list that is refused leaves the session as it was."""
+        """Chooses devices anew; bindings from before are of no use then. A list that is refused leaves the session as
+        it was."""
         chosen = chosen_providers(providers, provider_options)
         self._providers, self._provider_options = list(chosen), chosen
+        self._owner = object()
 
     def get_session_options(self) -> SessionOptions:
         """The session's own copy of its options; changing it changes nothing."""
@@ -338,6 +303,77 @@ class InferenceSession:
     def release_memory(self) -> int:
         """Gives up the memory for intermediate tensors that no run uses now; how many bytes that were."""
         return self._programs.release_memory()
+
+
+class InferenceSession(Session):
+    """A model that is ready to run. May run in many threads at once; a forked child may go on using it."""
+
+    def __init__(self, path_or_bytes: str | bytes | os.PathLike[str], sess_options: SessionOptions | None = None,
+                 providers: Sequence[str | tuple[str, Mapping[Any, Any]]] | None = None,
+                 provider_options: Sequence[Mapping[Any, Any]] | None = None, **kwargs: Any) -> None:
+        """Opens an ONNX model, one in ONNX Runtime's format (`m.ort`), or an artifact, from a path or as bytes.
+
+        `providers` names devices in order of preference. Of ONNX Runtime's keywords, `disabled_optimizers` names passes
+        that shall not run (names of others are ignored), `enable_fallback` and `read_config_from_model` are accepted;
+        unknown keywords are a TypeError. Raises the classes of `onnxc.errors`.
+        """
+        _check_keywords(kwargs)
+        if sess_options and not isinstance(sess_options, SessionOptions):
+            raise TypeError(f"sess_options is of type {type(sess_options)}; expected onnxc.SessionOptions")
+        self._sess_options = sess_options.copy() if sess_options else SessionOptions()
+        check_severity(self._sess_options.log_severity_level, -1)
+        source = Source.of(path_or_bytes)
+        self._model_path, self._model_bytes = source.path, source.data
+        self._enable_fallback = bool(kwargs.get("enable_fallback", True))
+        self._disabled = tuple(map(str, kwargs.get("disabled_optimizers") or ()))
+        named = self._named_providers(providers)
+        self.set_providers(named, provider_options)
+        _check_device(self._sess_options, named)
+        self._sess_options.check_load()
+        self._worker = Worker()
+        self._profile = start_profile(self, self._sess_options)
+        self._open(source)
+        self._programs.write_optimized()
+        if self._profile is not None:
+            self._profile.opened("uri" if source.data is None else "array")
+
+    def _named_providers(self, given: Any) -> Any:
+        """The list of providers that counts: the constructor's, else that of the options."""
+        added = self._sess_options.providers
+        if given and added:
+            warnings.warn("Specified 'providers'/'provider_options' when creating InferenceSession but SessionOptions "
+                          "has already been configured with providers. InferenceSession will only use the providers "
+                          "passed to InferenceSession().", stacklevel=3)
+        return given or added or given
+
+    def _open(self, source: Source) -> None:
+        self._programs = self._sess = Programs(source, self._sess_options, self._disabled, self._profile)
+        self._plain = self._programs.plain
+        signature, overrides = self._programs.signature, self._sess_options.dimension_overrides
+        self._feeds = Feeds(signature.inputs, signature.overridable, overrides)
+        self._positions = {info.name: i for i, info in reversed(list(enumerate(signature.outputs)))}
+        self._choices: dict[tuple[str, ...], list[int] | None] = {}
+        self._inputs_meta = [describe(i, overrides) for i in signature.inputs]
+        self._outputs_meta = [describe(o, overrides) for o in signature.outputs]
+        self._overridable_meta = [describe(i, overrides) for i in signature.overridable]
+        self._model_meta = describe_model(signature.model)
+        self._input_memory = [cpu_memory() for _ in self._inputs_meta]
+        self._output_memory = [cpu_memory() for _ in self._outputs_meta]
+        self._input_devices = get_ep_devices() * len(self._inputs_meta)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self._model_bytes if self._model_path is None else self._model_path,
+                "options": self._sess_options, "providers": list(self._provider_options.items()),
+                "disabled": self._disabled}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        InferenceSession.__init__(self, state["model"], state["options"], state["providers"],
+                                  disabled_optimizers=state["disabled"])
+
+    def __copy__(self) -> InferenceSession:
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
 
 
 class _Closed:

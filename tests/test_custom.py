@@ -127,9 +127,10 @@ def test_without_registration_the_operator_is_not_known():
         onnxc.unregister_op(DOMAIN, "Scaled")
 
 
-def test_libraries_of_another_runtime_are_refused():
+def test_libraries_of_another_runtime_are_refused(tmp_path):
+    (tmp_path / "libcustom.so").touch()
     with pytest.raises(NotImplemented, match="register_op"):
-        onnxc.SessionOptions().register_custom_ops_library("libcustom.so")
+        onnxc.SessionOptions().register_custom_ops_library(str(tmp_path / "libcustom.so"))
 
 
 def test_the_example(capsys):

@@ -7,8 +7,8 @@ from onnxc.runtime.devices import OrtDevice
 from onnxc.runtime.enums import OrtDeviceVendorId
 from onnxc.runtime.iobinding import IOBinding
 from onnxc.runtime.ortvalue import OrtValue, copy_tensors
-from onnxc.runtime.session import InferenceSession
+from onnxc.runtime.session import InferenceSession, Session
 from onnxc.runtime.sparse import SparseTensor
 
 __all__ = ["IOBinding", "InferenceSession", "ModelCompiler", "OrtDevice", "OrtDeviceVendorId", "OrtValue",
-           "SparseTensor", "copy_tensors"]
+           "Session", "SparseTensor", "copy_tensors"]

@@ -157,8 +157,10 @@ class _Main:
         t = None if proto is None else type_of(proto, None, self.model.limits, f"'{printable(name)}'")
         t = t or known
         shape: tuple[Any, ...] | None = None
-        if proto is not None and proto.WhichOneof("value") == "tensor_type" and proto.tensor_type.HasField("shape"):
-            shape = tuple(_verbatim(d) for d in proto.tensor_type.shape.dim)
+        held = proto.optional_type.elem_type if proto is not None and proto.WhichOneof("value") == "optional_type" \
+            else proto
+        if held is not None and held.WhichOneof("value") == "tensor_type" and held.tensor_type.HasField("shape"):
+            shape = tuple(_verbatim(d) for d in held.tensor_type.shape.dim)
         elif proto is None and isinstance(known, Tensor) and known.is_static:
             shape = known.dims
         return ValueInfo(name, "" if t is None else type_text(t), shape)

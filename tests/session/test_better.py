@@ -206,7 +206,7 @@ def test_subclasses_may_pickle_themselves_their_own_way():
 def test_an_index_out_of_range_names_the_node_and_the_session_lives(ours, index):
     session = ours.session(models.picks())
     table = np.arange(6, dtype=np.float32).reshape(3, 2)
-    with pytest.raises(InvalidArgument, match="while running a node. Name:'pick' Status Message: .*out of range"):
+    with pytest.raises(InvalidArgument, match="while running Gather node. Name:'pick' Status Message: .*out of range"):
         session.run(None, {"x": table, "i": np.array([0, index])})
     (y,) = session.run(None, {"x": table, "i": np.array([-3, 2])})
     np.testing.assert_array_equal(y, table[[0, 2]])

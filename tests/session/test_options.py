@@ -162,6 +162,11 @@ def test_run_options(engine):
         options.get_run_config_entry("other")
 
 
+def test_a_library_of_operators_that_is_not_there(engine):
+    with pytest.raises(engine.errors.Fail, match="Failed to load library none/lib.so with error: "):
+        engine.api.SessionOptions().register_custom_ops_library("none/lib.so")
+
+
 # ---- module ----------------------------------------------------------------------------------------------------------
 
 def test_enums(engine):

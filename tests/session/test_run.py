@@ -35,10 +35,23 @@ def test_no_names_mean_all_outputs_in_order(sums, names):
     np.testing.assert_array_equal(w, -(X + Y))
 
 
-@pytest.mark.parametrize("form", [list, tuple])
+def test_an_output_inside_of_the_model_is_none(engine):
+    with pytest.raises(engine.errors.InvalidArgument, match="Invalid output name:h"):
+        engine.session(models.softmaxes()).run(["h"], {"x": X})
+
+
+@pytest.mark.parametrize("form", [list, tuple, lambda names: (n for n in names),
+                                  lambda names: dict.fromkeys(names).keys(), lambda names: list(map(np.str_, names))],
+                         ids=["list", "tuple", "generator", "view", "numpy texts"])
 def test_names_choose_and_order(sums, form):
     w, z = sums.run(form(["w", "z"]), feed())
     np.testing.assert_array_equal(z, X + Y)
+    np.testing.assert_array_equal(w, -(X + Y))
+
+
+@pytest.mark.parametrize("form", [set, np.array])
+def test_one_name_in_a_set_or_an_array(sums, form):
+    (w,) = sums.run(form(["w"]) if form is np.array else {"w"}, feed())
     np.testing.assert_array_equal(w, -(X + Y))
 
 
@@ -72,6 +85,22 @@ def test_any_mapping_is_a_feed(sums, mapping):
 def test_what_is_no_mapping_has_no_keys(sums, feed):
     with pytest.raises(AttributeError):
         sums.run(None, feed)
+
+
+@pytest.mark.parametrize("value", [X, None], ids=["array", "none"])
+def test_names_of_inputs_are_texts(sums, value):
+    with pytest.raises(TypeError):
+        sums.run(None, {**feed(), 1: value})
+
+
+def test_which_mistake_is_told_of_first(engine, sums):
+    """Missing inputs, then values that make no tensor, then inputs that do not fit, then names of outputs."""
+    with pytest.raises(ValueError, match="are missing from input feed"):
+        sums.run(["q"], {"x": (1,)})
+    with pytest.raises(RuntimeError, match="for input 'x'"):
+        sums.run(["q"], feed(x=(1,)))
+    with pytest.raises(engine.errors.InvalidArgument, match="Invalid rank for input: x"):
+        sums.run(["q"], feed(x=X[0]))
 
 
 def test_missing_inputs_are_listed_beside_those_fed(sums):
@@ -129,6 +158,34 @@ def test_an_open_dimension_takes_any_size(sums, rows):
     z, w = sums.run(None, {"x": x, "y": x})
     np.testing.assert_array_equal(z, x + x)
     assert w.shape == (rows, 3)
+
+
+def test_an_input_without_a_shape_takes_any_rank(engine):
+    model = models.model([models.node("Add", "x y", "z"), models.node("Neg", "z", "w")],
+                         [models.value("x", None), models.value("y", ["N", 3])],
+                         [models.value("z", None), models.value("w", None)])
+    session = engine.session(model)
+    assert [a.shape for a in (*session.get_inputs(), *session.get_outputs())] == [[], ["N", 3], [], []]
+    for shape in ((), (3,), (1, 3), (4, 2, 3), (0, 2, 3), (2, 1)):
+        x = np.full(shape, 2, np.float32)
+        z, w = session.run(None, feed(x=x))
+        np.testing.assert_array_equal(z, x + Y)
+        np.testing.assert_array_equal(w, -z)
+        np.testing.assert_array_equal(session.run(["w"], feed(x=x), engine.api.RunOptions())[0], w)
+    with pytest.raises(engine.errors.Fail, match="while running Add node. Name:'add_z'"):
+        session.run(None, feed(x=X[:, :2]))
+
+
+def test_programs_for_ranks_are_kept_and_bound(ours):
+    session = ours.session(models.copies(models.FLOAT, None))
+    assert session.report()["host_ops"] == []
+    for _ in range(2):
+        binding = session.io_binding()
+        binding.bind_cpu_input("x", X)
+        binding.bind_output("y")
+        session.run_with_iobinding(binding)
+        np.testing.assert_array_equal(binding.copy_outputs_to_cpu()[0], X)
+    assert session.statistics()["compilations"] == 1
 
 
 # ---- dimensions of one name ------------------------------------------------------------------------------------------
@@ -242,14 +299,71 @@ def test_a_list_of_rows_and_of_arrays(sums):
     np.testing.assert_array_equal(z, X + Y)
 
 
-@pytest.mark.parametrize("bad", [
-    [[1.0, 2.0], [3.0]], [["a"]], (1.0, 2.0), range(3), "abc", 1.0, np.float32(1), object(),
-    X.astype(complex), X.astype("datetime64[s]"), X.astype(np.longdouble),
-], ids=["ragged", "letters", "tuple", "range", "text", "float", "float32", "object", "complex", "dates",
-        "longdouble"])
-def test_what_makes_no_tensor_is_a_runtime_error(sums, bad):
-    with pytest.raises(RuntimeError):
+NO_LIST = "Could not create tensor from given input list"
+NO_ARRAY = "Input must be a list of dictionaries or a single numpy array for input 'x'"
+NO_OBJECT = "Unable to handle object of type <class '{}'>"
+NO_NUMBER = r"Numpy_type {} can't be converted to MLDataType\."
+
+
+@pytest.mark.parametrize(("bad", "text"), [
+    ([[1.0, 2.0], [3.0]], NO_LIST), ([["a"]], NO_LIST), ([[1j]], NO_LIST), ((1.0, 2.0), NO_ARRAY), (range(3), NO_ARRAY),
+    ("abc", NO_ARRAY), (b"abc", NO_ARRAY), ({1.0}, NO_ARRAY), (collections.deque([1.0]), NO_ARRAY),
+    (iter([1.0]), NO_ARRAY), (1.0, NO_OBJECT.format("float")), (1, NO_OBJECT.format("int")),
+    (True, NO_OBJECT.format("bool")), (np.float32(1), NO_OBJECT.format("numpy.float32")),
+    (object(), NO_OBJECT.format("object")), (X.astype(complex), NO_NUMBER.format(15)),
+    (X.astype(np.complex64), NO_NUMBER.format(14)), (X.astype("datetime64[s]"), NO_NUMBER.format(21)),
+    (X.astype("timedelta64[s]"), NO_NUMBER.format(22)), (X.astype(np.longdouble), NO_NUMBER.format(13)),
+], ids=lambda value: "" if isinstance(value, str) else type(value).__name__)
+def test_what_makes_no_tensor_is_a_runtime_error(sums, bad, text):
+    with pytest.raises(RuntimeError, match=text):
         sums.run(None, feed(x=bad))
+
+
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="NumPy before 2.0")
+def test_texts_of_any_length_are_no_numbers(sums):
+    with pytest.raises(RuntimeError, match=r"Numpy_type \d+ can't be converted to MLDataType\."):
+        sums.run(None, feed(x=np.array([["a"]], np.dtypes.StringDType())))
+
+
+# ---- what nodes refuse -----------------------------------------------------------------------------------------------
+
+def two(op, **attributes):
+    """z = op(x, y), whose dimensions have nothing in common."""
+    return models.model([models.node(op, "x y", "z", "it", **attributes)],
+                        [models.value("x", ["A", "B"]), models.value("y", ["C", "D"])], [models.value("z", None)])
+
+
+@pytest.mark.parametrize("op", ["Add", "MatMul", "Concat"])
+def test_sizes_that_do_not_go_together_name_the_node(engine, op):
+    session = engine.session(two(op, **({"axis": 0} if op == "Concat" else {})))
+    with pytest.raises(engine.errors.Fail) as refused:
+        session.run(None, {"x": X, "y": X[:, :2]} if op != "MatMul" else {"x": X, "y": X})
+    head = f"[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running {op} node. Name:'it' Status "
+    assert str(refused.value).startswith(head + "Message: ")
+    assert session.run(None, {"x": X[:, :2], "y": X[:, :2]})[0].size
+
+
+def test_an_index_out_of_range_names_the_node(engine):
+    with pytest.raises(engine.errors.InvalidArgument, match="Non-zero status code returned while running Gather node. "
+                                                            "Name:'pick' Status Message: .*out of"):
+        engine.session(models.picks()).run(None, {"x": X, "i": np.array([7])})
+
+
+@pytest.mark.parametrize("of_session", [2, 4])
+def test_what_a_node_refuses_is_logged_as_well(ours, caplog, of_session):
+    options = ours.api.SessionOptions()
+    options.log_severity_level, options.logid = of_session, "mine"
+    session = ours.session(two("Add"), options)
+    with pytest.raises(ours.errors.Fail) as refused:
+        session.run(None, {"x": X, "y": X[:, :2]})
+    logged = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "onnxc"]
+    assert logged == ([("ERROR", f"mine: {refused.value.message}")] if of_session == 2 else [])
+
+
+def test_only_the_models_own_dimensions_are_named(ours):
+    """And not what room there is for what is appended to an input."""
+    with pytest.raises(ours.errors.Fail, match=r"\(with A = 2, B = 3, C = 2, D = 2\)"):
+        ours.session(two("Concat", axis=0)).run(None, {"x": X, "y": X[:, :2]})
 
 
 # ---- results ---------------------------------------------------------------------------------------------------------
@@ -258,6 +372,7 @@ def test_results_are_arrays_of_the_callers_own(engine):
     session = engine.session(models.copies(models.FLOAT, ["N", 3]))
     (first,) = session.run(None, {"x": X})
     (second,) = session.run(None, {"x": X})
+    assert type(session.run(None, {"x": X})) is list
     for result in (first, second):
         assert type(result) is np.ndarray
         assert result.flags.c_contiguous
@@ -341,9 +456,31 @@ def test_outputs_that_are_inputs_or_initializers(engine):
     assert not np.shares_memory(x, X)
 
 
-def test_a_declared_output_shape_that_is_wrong_is_a_hint(engine):
-    model = models.model([models.node("Neg", "x", "y")], [models.value("x", ["N", 3])], [models.value("y", [7, 7])])
-    np.testing.assert_array_equal(engine.session(model).run(None, {"x": X})[0], -X)
+def test_an_initializer_that_is_an_output_stays_as_it_is(engine):
+    model = models.model([models.node("Neg", "x", "y")], [models.value("x", [3])],
+                         [models.value("w", [2]), models.value("y", [3])],
+                         [models.constant("w", np.array([4, 5], np.float32))])
+    session = engine.session(model)
+    w, _ = session.run(None, {"x": X[0]})
+    w[:] = 0
+    np.testing.assert_array_equal(session.run(["w"], {"x": X[0]})[0], [4, 5])
+
+
+def wrongly_declared(shape):
+    return models.model([models.node("Neg", "x", "y")], [models.value("x", ["N", 3])], [models.value("y", shape)])
+
+
+@pytest.mark.parametrize("shape", [[7, 7], [7, 3], [3], ["N", 7]], ids=str)
+def test_a_declared_output_shape_that_is_wrong_is_a_hint(engine, shape):
+    np.testing.assert_array_equal(engine.session(wrongly_declared(shape)).run(None, {"x": X})[0], -X)
+
+
+def test_a_declared_output_shape_that_is_wrong_is_warned_of(ours, caplog):
+    session = ours.session(wrongly_declared([2, "K"]))
+    for rows in (2, 1, 1):
+        session.run(None, {"x": X[:rows]})
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+        "Expected shape from model of [2, 'K'] does not match actual shape of [1, 3] for output y"]
 
 
 def test_nodes_in_any_order(engine):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnxc
 import onnxc as ort
 from onnxc.capi import _pybind_state as C
-from onnxc.capi.onnxruntime_inference_collection import InferenceSession as Session
+from onnxc.capi.onnxruntime_inference_collection import Session
 from onnxc.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 from onnxc.datasets import get_example
 

@@ -1,0 +1,31 @@
+"""How inferred dims are shown to the model's users: in the names that the model itself has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from onnxc.ir.dims import DimLike, symbols_of
+from onnxc.ir.signature import ValueInfo
+from onnxc.ir.types import Tensor, Type
+
+__all__ = ["DimTexts"]
+
+
+class DimTexts:
+    """The texts of dims, by the declared shapes of a model's inputs and the types that these have in the IR."""
+
+    def __init__(self, infos: Iterable[ValueInfo], types: Iterable[Type]) -> None:
+        self._texts: dict[DimLike, str] = {}
+        self._named: set[str] = set()
+        for info, t in zip(infos, types, strict=False):
+            if not isinstance(t, Tensor) or t.shape is None or info.shape is None:
+                continue
+            for text, dim in zip(info.shape, t.shape, strict=True):
+                if isinstance(text, str) and not isinstance(dim, int):
+                    self._texts.setdefault(dim, text)
+                    self._named.update(symbol for symbol in symbols_of(dim) if symbol in text)
+
+    def shape(self, dims: Sequence[DimLike]) -> tuple[int | str | None, ...]:
+        """An int where fixed, the model's own text, an expression of its names, None for all other dims."""
+        return tuple(d if isinstance(d, int) else self._texts.get(d) or
+                     (str(d) if symbols_of(d) <= self._named else None) for d in dims)
