@@ -1,8 +1,8 @@
 """A model after the optimisations that ONNX itself has words for, written where `optimized_model_filepath` says.
 
 Kernels and their fusions are no operators of ONNX; what they start from is. Values that follow from constants become
-initializers, and nodes that change nothing or that nobody needs are left out. A path that ends in ".onnxc" gets the
-compiled model instead.
+initializers, and nodes that change nothing or that nobody needs are left out. A path that ends in ".ort" gets ONNX
+Runtime's own format (`onnxc.frontend.ort_writer`), and one that ends in ".onnxc" the compiled model instead.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from onnxc import errors
 from onnxc.driver import CompileOptions, compile_model, load_changed
 from onnxc.errors import InvalidArgument, OnnxcError
 from onnxc.frontend import LoadedModel
 from onnxc.frontend.external import ExternalFiles
+from onnxc.frontend.ort_writer import ort_format_bytes
 from onnxc.frontend.tensors import TensorReader
 from onnxc.ir.types import dtype_of
-from onnxc.runtime.artifact import save
+from onnxc.runtime.artifact import beside, save
 from onnxc.runtime.compiled import CompiledModel
 from onnxc.runtime.program import NativeProgram
 
@@ -39,17 +39,19 @@ def write_optimized(compiled: CompiledModel, model: str | bytes, options: Compil
                     entries: Mapping[str, str]) -> None:
     """Writes `model`, of which `compiled` was made under `options`. `entries` are the session's configuration.
 
-    Raises NotImplemented for ONNX Runtime's own format, and InvalidArgument where nothing can be written.
+    Raises InvalidArgument where nothing can be written, and NotImplemented for what ONNX Runtime's format cannot hold.
     """
     chosen = entries.get("session.save_model_format", "")
-    if chosen == "ORT" or (not chosen and path.lower().endswith(".ort")):
-        raise errors.NotImplemented(f"{path}: models are not written in ONNX Runtime's own format; choose a path that "
-                                    'ends in ".onnx", or in ".onnxc" for the compiled model.')
     try:
         if path.lower().endswith(".onnxc"):
             save(compiled, path)
             return
-        _save(optimized(load_changed(model, options), options), path, entries)
+        proto = optimized(load_changed(model, options), options)
+        if chosen == "ORT" or (not chosen and path.lower().endswith(".ort")):
+            with beside(path) as file:
+                file.write(ort_format_bytes(proto))
+            return
+        _save(proto, path, entries)
     except OSError as error:
         raise InvalidArgument(f"The optimized model cannot be written to {path}: {error}") from None
 

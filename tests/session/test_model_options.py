@@ -448,11 +448,11 @@ def test_the_optimized_model_may_be_an_artifact(ours, tmp_path):
     assert again.statistics()["compilations"] == 0
 
 
-@pytest.mark.parametrize(("name", "kind"), [("none/m.onnx", "InvalidArgument"), ("m.ort", "NotImplemented")])
-def test_where_no_model_can_be_written(ours, tmp_path, name, kind):
+@pytest.mark.parametrize("name", ["none/m.onnx", "none/m.ort"])
+def test_where_no_model_can_be_written(ours, tmp_path, name):
     options = ours.api.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / name)
-    with pytest.raises(getattr(ours.errors, kind), match=name):
+    with pytest.raises(ours.errors.InvalidArgument, match=name):
         ours.session(scaled(), options)
 
 
