@@ -65,6 +65,29 @@ def test_missing_inputs_are_refused_at_once_and_other_errors_go_to_the_callback(
     assert error.startswith("Invalid rank for input: y Got: 1 Expected: 2")
 
 
+def test_arguments_have_names_and_the_callers_data_is_required(engine, sums):
+    waiting = Waiting()
+    with pytest.raises(TypeError, match="user_data"):
+        sums.run_async(None, {"x": X, "y": X}, waiting)
+    sums.run_async(output_names=None, input_feed={"x": X, "y": X}, callback=waiting, user_data=None,
+                   run_options=engine.api.RunOptions())
+    results, data, error, _ = waiting.wait()
+    assert (type(results), len(results), data, error) == (list, 2, None, "")
+
+
+@pytest.mark.parametrize(("change", "text"), [
+    ({"q": X}, "Invalid input name: q"), ({"x": X.astype(np.float64)}, "Unexpected input data type. Actual: "),
+    ({"y": X[:, :2]}, "Got invalid dimensions for input: y for the following indices\n index: 1 Got: 2 Expected: 3"),
+    ({"y": np.ones((5, 3), np.float32)}, "Non-zero status code returned while running Add node. Name:'add_z' Status"),
+], ids=["name", "type", "size", "node"])
+def test_errors_arrive_without_their_head(sums, change, text):
+    waiting = Waiting()
+    assert sums.run_async(None, {"x": X, "y": X, **change}, waiting, None) is None
+    results, _, error, _ = waiting.wait()
+    assert results == []
+    assert error.startswith(text)
+
+
 def test_an_unknown_output_goes_to_the_callback(sums):
     waiting = Waiting()
     sums.run_async(["nope"], {"x": X, "y": X}, waiting, None)

@@ -18,7 +18,8 @@ from tests.session import models
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ["graph_optimization_level", "intra_op_num_threads", "inter_op_num_threads", "execution_mode",
            "enable_cpu_mem_arena", "enable_mem_pattern", "enable_mem_reuse", "log_severity_level",
-           "log_verbosity_level", "logid", "use_deterministic_compute", "use_per_session_threads"]
+           "log_verbosity_level", "logid", "use_deterministic_compute", "use_per_session_threads", "enable_profiling",
+           "profile_file_prefix", "optimized_model_filepath", "execution_order"]
 
 
 # ---- metadata --------------------------------------------------------------------------------------------------------
@@ -73,22 +74,50 @@ def test_defaults(engine):
     assert {name: int(v) if not isinstance(v, str) else v for name, v in found.items()} == {
         "graph_optimization_level": 99, "intra_op_num_threads": 0, "inter_op_num_threads": 0, "execution_mode": 0,
         "enable_cpu_mem_arena": 1, "enable_mem_pattern": 1, "enable_mem_reuse": 1, "log_severity_level": -1,
-        "log_verbosity_level": 0, "logid": "", "use_deterministic_compute": 0, "use_per_session_threads": 1}
+        "log_verbosity_level": 0, "logid": "", "use_deterministic_compute": 0, "use_per_session_threads": 1,
+        "enable_profiling": 0, "profile_file_prefix": "onnxruntime_profile_", "optimized_model_filepath": "",
+        "execution_order": 0}
+    assert {type(v) for name, v in found.items() if name.startswith(("enable", "use"))} == {bool}
+    assert (type(found["graph_optimization_level"]), type(found["execution_mode"]), type(found["execution_order"])) == (
+        engine.api.GraphOptimizationLevel, engine.api.ExecutionMode, engine.api.ExecutionOrder)
 
 
 @pytest.mark.parametrize(("name", "bad"), [
     ("graph_optimization_level", 99), ("execution_mode", "sequential"), ("intra_op_num_threads", 1.5),
-    ("inter_op_num_threads", "2"), ("logid", 3), ("enable_mem_pattern", "yes"), ("log_severity_level", None)])
+    ("inter_op_num_threads", "2"), ("logid", 3), ("enable_mem_pattern", "yes"), ("log_severity_level", None),
+    ("execution_mode", 1), ("execution_order", 0), ("log_severity_level", 1.0), ("log_verbosity_level", "1"),
+    ("logid", None), ("profile_file_prefix", Path("p")), ("optimized_model_filepath", None), ("enable_profiling", [])])
 def test_values_of_another_type_are_refused(engine, name, bad):
+    options = engine.api.SessionOptions()
     with pytest.raises(TypeError):
-        setattr(engine.api.SessionOptions(), name, bad)
+        setattr(options, name, bad)
+    assert getattr(options, name) == getattr(engine.api.SessionOptions(), name)
+
+
+@pytest.mark.parametrize("name", ["enable_cpu_mem_arena", "enable_mem_pattern", "enable_mem_reuse", "enable_profiling",
+                                  "use_deterministic_compute"])
+@pytest.mark.parametrize("value", [0, 1, None, np.bool_(True), False])
+def test_flags_take_numbers(engine, name, value):
+    options = engine.api.SessionOptions()
+    setattr(options, name, value)
+    assert getattr(options, name) is bool(value)
+
+
+@pytest.mark.parametrize("value", [np.int64(3), True, -2])
+def test_numbers_take_what_is_one(engine, value):
+    options = engine.api.SessionOptions()
+    options.intra_op_num_threads = value
+    assert options.intra_op_num_threads == int(value)
 
 
 def test_unknown_attributes_and_constructor_arguments_are_refused(engine):
-    with pytest.raises(AttributeError):
-        engine.api.SessionOptions().gpu_mem_limit = 1
+    for name in ("gpu_mem_limit", "arena_extend_strategy"):
+        with pytest.raises(AttributeError):
+            setattr(engine.api.SessionOptions(), name, 1)
     with pytest.raises(TypeError):
         engine.api.SessionOptions(intra_op_num_threads=1)
+    with pytest.raises(TypeError):
+        engine.api.SessionOptions(engine.api.SessionOptions())
 
 
 def test_configuration_entries(engine):
@@ -96,14 +125,55 @@ def test_configuration_entries(engine):
     options.add_session_config_entry("some.key", "1")
     options.add_session_config_entry("some.key", "2")
     assert options.get_session_config_entry("some.key") == "2"
-    with pytest.raises(RuntimeError, match="does not have configuration with key: other"):
+    with pytest.raises(RuntimeError, match="SessionOptions does not have configuration with key: other"):
         options.get_session_config_entry("other")
+    for key, value in (("k", ""), ("k", "v" * 8192), ("k" * 1024, "v")):
+        assert options.add_session_config_entry(key, value) is None
+        assert options.get_session_config_entry(key) == value
+    with pytest.raises(RuntimeError):
+        options.add_session_config_entry("k", "v" * 8193)
     with pytest.raises(RuntimeError):
         options.add_session_config_entry("", "1")
     with pytest.raises(RuntimeError):
         options.add_session_config_entry("k" * 1025, "1")
-    with pytest.raises(TypeError):
-        options.add_session_config_entry("key", 1)
+    for key, value in (("key", 1), (1, "value")):
+        with pytest.raises(TypeError):
+            options.add_session_config_entry(key, value)
+
+
+#: Entries that programs set, with values that ask for nothing special of a model of a sum.
+ENTRIES = {
+    "session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0", "session.force_spinning_stop": "1",
+    "session.intra_op.spin_duration_us": "10", "session.inter_op.spin_duration_us": "10",
+    "session.intra_op.spin_backoff_max": "4", "session.inter_op.spin_backoff_max": "4",
+    "session.intra_op_thread_affinities": "1", "session.dynamic_block_base": "4", "session.load_model_format": "ONNX",
+    "session.save_model_format": "ONNX", "session.disable_prepacking": "1", "session.set_denormal_as_zero": "0",
+    "session.use_ort_model_bytes_directly": "1", "session.use_ort_model_bytes_for_initializers": "0",
+    "session.use_memory_mapped_ort_model": "1", "session.record_ep_graph_assignment_info": "1",
+    "session.disable_aot_function_inlining": "1", "session.strict_shape_type_inference": "1",
+    "session.allow_released_opsets_only": "1", "session.disable_quant_qdq": "1",
+    "session.disable_qdq_constant_folding": "1", "session.disable_double_qdq_remover": "1",
+    "session.enable_quant_qdq_cleanup": "1", "session.qdqisint8allowed": "1", "session.x64quantprecision": "1",
+    "optimization.disable_specified_optimizers": "ConstantFolding", "optimization.enable_gelu_approximation": "1",
+    "optimization.enable_cast_chain_elimination": "1", "session.graph_optimizations_loop_level": "1",
+    "session.use_env_allocators": "0", "session.use_device_allocator_for_initializers": "1",
+    "session.disable_cpu_ep_fallback": "0", "ep.context_enable": "0", "ep.context_embed_mode": "1",
+    "ep.share_ep_contexts": "0", "session.disable_model_compile": "0", "no.such.key": "anything",
+}
+
+
+def test_entries_that_programs_set(engine):
+    options = engine.api.SessionOptions()
+    options.intra_op_num_threads = 2
+    for key, value in ENTRIES.items():
+        options.add_session_config_entry(key, value)
+    session, x = engine.session(models.sums(), options), np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(session.run(["z"], {"x": x, "y": x})[0], x + x)
+    assert {k: session.get_session_options().get_session_config_entry(k) for k in ENTRIES} == ENTRIES
+
+
+def test_every_entry_has_a_row():
+    assert set(ENTRIES) - set(SESSION_ENTRIES) == {"no.such.key"}
 
 
 def test_every_entry_that_is_read_has_a_row_and_every_other_row_says_why_not():
@@ -155,11 +225,58 @@ def test_run_options(engine):
     options = engine.api.RunOptions()
     assert (options.terminate, options.log_severity_level, options.log_verbosity_level, options.logid) == \
         (False, -1, 0, "")
+    assert options.only_execute_path_to_fetches is False
     options.logid = "call 7"
+    assert options.logid == "call 7"
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     assert options.get_run_config_entry("memory.enable_memory_arena_shrinkage") == "cpu:0"
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="RunOptions does not have configuration with key: other"):
         options.get_run_config_entry("other")
+    with pytest.raises(RuntimeError):
+        options.add_run_config_entry("", "1")
+    with pytest.raises(TypeError):
+        options.add_run_config_entry("key", 1)
+    for arguments, named in (((1,), {}), ((), {"terminate": True})):
+        with pytest.raises(TypeError):
+            engine.api.RunOptions(*arguments, **named)
+
+
+@pytest.mark.parametrize(("name", "value", "bad"), [
+    ("terminate", True, "yes"), ("log_severity_level", 3, 1.5), ("log_verbosity_level", 1, "1"), ("logid", "run", 1),
+    ("only_execute_path_to_fetches", True, "no"), ("terminate", 0, [])])
+def test_options_of_a_run_are_kept_and_typed(engine, name, value, bad):
+    options = engine.api.RunOptions()
+    setattr(options, name, value)
+    assert getattr(options, name) == value
+    with pytest.raises(TypeError):
+        setattr(options, name, bad)
+    assert getattr(options, name) == value
+
+
+def test_one_object_serves_many_runs(engine):
+    options, x = engine.api.RunOptions(), np.ones((2, 3), np.float32)
+    options.log_severity_level, options.log_verbosity_level, options.logid = 4, 0, "mine"
+    for key, value in (("disable_synchronize_execution_providers", "1"), ("no.such.key", "x")):
+        options.add_run_config_entry(key, value)
+    for model in (models.sums(), models.sums()):
+        session = engine.session(model)
+        for _ in range(2):
+            np.testing.assert_array_equal(session.run(["z"], {"x": x, "y": x}, options)[0], x + x)
+
+
+@pytest.mark.parametrize("number", ["-1", "0", "", "one", "1.5"])
+def test_a_graphs_number_is_one(engine, number):
+    session, x = engine.session(models.sums()), np.ones((2, 3), np.float32)
+    binding, options = session.io_binding(), engine.api.RunOptions()
+    for name in ("x", "y"):
+        binding.bind_cpu_input(name, x)
+    binding.bind_output("z")
+    options.add_run_config_entry("gpu_graph_id", number)
+    if number in ("one", "1.5"):
+        with pytest.raises(ValueError, match=f"Run option 'gpu_graph_id' must be an integer, got '{number}'"):
+            session.run_with_iobinding(binding, options)
+    else:
+        assert session.run_with_iobinding(binding, options) is None
 
 
 def test_a_library_of_operators_that_is_not_there(engine):
