@@ -2,8 +2,9 @@
 
 Whatever exporters write around it is seen through: scales and masks between the first product and the softmax become
 the region of scores, with reshapes that group heads, as do numbers that queries and keys are multiplied with; a
-replacement of NaN weights by zero becomes `missing` (weights of a row are all NaN or none is); conversions between
-floats of 16 bits and more on the way to the second product leave weights as they are.
+replacement of NaN weights by zero becomes `missing` (weights of a row are all NaN or none is); rows whose weights are
+zero because a condition says so become rows of zeros behind the attention; conversions between floats of 16 bits and
+more on the way to the second product leave weights as they are.
 """
 
 from __future__ import annotations
@@ -61,23 +62,31 @@ def _attention(m: Match) -> Value | None:
         build_kernels(Group(m.module, attend.result, attend.inputs, symbols_in(m.module.main), "trial"))
     except NotFusable as e:
         return m.no(f"no kernel computes it: {e.reason}")
-    return attend.result
+    out = attend.result
+    for condition in weights.dropped:
+        zero = m.builder.const(np.zeros((), out.tensor.dtype.numpy))
+        out = m.builder.value("t.select", condition, zero, out)
+    return out
 
 
 # ---- the softmax ---------------------------------------------------------------------------------------------------
 @dataclasses.dataclass(frozen=True)
 class _Weights:
-    """A softmax along the last axis of `scores`: the ops from there to the second product, and whether NaN counts as
-    zero."""
+    """A softmax along the last axis of `scores`: the ops from there to the second product, whether NaN counts as zero,
+    and the conditions of rows that are zero."""
 
     scores: Value
     missing: bool
     ops: frozenset[Op]
+    dropped: tuple[Value, ...]
 
 
 def _weights(m: Match, v: Value) -> _Weights | None:
     ops: set[Op] = set()
     missing = False
+    dropped: list[Value] = []
+    spec = parse_spec(m.op.attr("spec"))
+    has_rows = spec.lhs[:-1] == spec.out[:-1]       # the result's rows are those of the weights
 
     def through(v: Value, name: str) -> Value | None:
         op = m.made_by(v, name)
@@ -91,6 +100,10 @@ def _weights(m: Match, v: Value) -> _Weights | None:
             v = through(v, "t.reshape") or v
         elif v.op is not None and v.op.name == "t.cast" and _is_at_least_half(v) and _is_at_least_half(v.op.operand(0)):
             v = through(v, "t.cast") or v
+        elif has_rows and v.dims == m.op.operand(0).dims and (select := _without_rows(m, v)) is not None:
+            ops.add(select)
+            dropped.append(select.operand(0))
+            v = select.operand(2)
         elif (kept := _without_nan(m, v)) is not None and not missing:
             ops.update(op for op in (v.op, v.op.operand(0).op) if op is not None)   # type: ignore[union-attr]
             v, missing = kept, True
@@ -99,7 +112,7 @@ def _weights(m: Match, v: Value) -> _Weights | None:
     found = _softmax(m, v)
     if found is None:
         return None
-    return _Weights(found[0], missing, frozenset(ops | found[1]))
+    return _Weights(found[0], missing, frozenset(ops | found[1]), tuple(dropped))
 
 
 def _is_at_least_half(v: Value) -> bool:
@@ -113,6 +126,14 @@ def _without_nan(m: Match, v: Value) -> Value | None:
         return None
     test = m.made_by(select.operand(0), "t.isnan")
     return select.operand(2) if test is not None and test.operand(0) is select.operand(2) else None
+
+
+def _without_rows(m: Match, v: Value) -> Op | None:
+    """The op that makes whole rows of `v` zero, where it is one."""
+    select = m.made_by(v, "t.select")
+    if select is None or scalar_constant(m, select.operand(1)) != 0.0 or select.operand(2).dims != v.dims:
+        return None
+    return select if select.operand(0).dims[-1:] in ((), (1,)) else None
 
 
 def _softmax(m: Match, v: Value) -> tuple[Value, set[Op]] | None:

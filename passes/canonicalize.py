@@ -185,6 +185,15 @@ def _negated_select(m: Match) -> Value | None:
     return m.builder.value("t.select", inner.operand(0), m.op.operand(2), m.op.operand(1)) if inner else None
 
 
+@rule("decided-select", root="t.select")
+def _decided_select(m: Match) -> Value | None:
+    mask = m.const(m.op.operand(0))
+    if mask is None or mask.size == 0 or mask.any() != mask.all():
+        return None
+    kept = m.op.operand(1 if mask.all() else 2)
+    return kept if kept.type == m.op.result.type else m.builder.value("t.broadcast", kept, shape=dims(m.op.result))
+
+
 @rule("not-twice", root="t.not")
 def _not_twice(m: Match) -> Value | None:
     inner = m.made_by(m.op.operand(0), "t.not")
