@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from onnxc.compiling import compile
     from onnxc.custom import register_op, unregister_op
     from onnxc.model_compiler import ModelCompiler
+    from onnxc.runtime.adapters import AdapterFormat, LoraAdapter
     from onnxc.runtime.artifact import open_artifact
     from onnxc.runtime.devices import (
         OrtArenaCfg,
@@ -70,6 +71,7 @@ _HOMES = {
     "onnxc.custom": ("register_op", "unregister_op"),
     "onnxc.model_compiler": ("ModelCompiler",),
     "onnxc.shim": ("install_as_onnxruntime",),
+    "onnxc.runtime.adapters": ("AdapterFormat", "LoraAdapter"),
     "onnxc.runtime.artifact": ("open_artifact",),
     "onnxc.runtime.enums": (
         "ExecutionMode", "ExecutionOrder", "GraphOptimizationLevel", "OrtAllocatorType", "OrtCompileApiFlags",
@@ -94,11 +96,13 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AdapterFormat",
     "ExecutionMode",
     "ExecutionOrder",
     "GraphOptimizationLevel",
     "IOBinding",
     "InferenceSession",
+    "LoraAdapter",
     "ModelCompiler",
     "ModelMetadata",
     "NodeArg",

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from onnxc import errors
 from onnxc.errors import Fail, ModelLoadCanceled
+from onnxc.runtime.adapters import LoraAdapter
 from onnxc.runtime.entries import RUN_ENTRIES, SESSION_ENTRIES
 from onnxc.runtime.enums import ExecutionMode, ExecutionOrder, GraphOptimizationLevel
 from onnxc.runtime.ep_devices import OrtEpDevice
@@ -306,7 +307,7 @@ def documented(of: type[SessionOptions] | type[RunOptions]) -> dict[str, str]:
 class RunOptions:
     """Options of runs; one object may serve many, also at the same time."""
 
-    __slots__ = ("_entries", "_stop", "_values")
+    __slots__ = ("_adapters", "_entries", "_stop", "_values")
 
     log_severity_level = _Option(operator.index, -1, "Accepted.")
     log_verbosity_level = _Option(operator.index, 0, "Accepted.")
@@ -318,6 +319,7 @@ class RunOptions:
         self._values: dict[str, Any] = {}
         self._entries = _Entries("RunOptions", RUN_ENTRIES)
         self._stop = ctypes.c_int32(0)
+        self._adapters: list[LoraAdapter] = []
 
     @property
     def terminate(self) -> bool:
@@ -340,13 +342,30 @@ class RunOptions:
         """The entry's value; RuntimeError when there is none."""
         return self._entries.get(key)
 
+    def add_active_adapter(self, adapter: LoraAdapter) -> None:
+        """Runs take the adapter's parameters for the model's initializers of these names, which have to be overridable;
+        of several adapters the last one counts. A run on a binding refuses them: bind the parameters."""
+        if not isinstance(adapter, LoraAdapter):
+            raise TypeError(f"add_active_adapter takes an onnxc.LoraAdapter, not {adapter!r}")
+        self._adapters.append(adapter)
+
+    def fed(self, feed: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a run is fed: the parameters of adapters stand before what else there is under their names."""
+        if not self._adapters:
+            return feed
+        return {**feed, **{name: v for adapter in self._adapters for name, v in adapter.parameters().items()}}
+
     @property
     def shrinks(self) -> bool:
         """Whether a run shall give back the memory for intermediate tensors."""
         return "cpu" in self._entries.values.get("memory.enable_memory_arena_shrinkage", "")
 
-    def check_graph_id(self) -> None:
-        """Raises ValueError where the entry gpu_graph_id is no number."""
+    def check_binding(self) -> None:
+        """Raises ValueError where the entry gpu_graph_id is no number, and RuntimeError for adapters, which runs on
+        bindings do not take."""
+        if any(adapter.parameters() for adapter in self._adapters):
+            raise RuntimeError("The parameters of active adapters are not applied to a binding: bind them like inputs, "
+                               "or call run or run_with_ort_values.")
         text = self._entries.values.get("gpu_graph_id", "")
         if text and not re.fullmatch(r"\s*[+-]?\d+\s*", text):
             raise ValueError(f"Run option 'gpu_graph_id' must be an integer, got {text!r}.")

@@ -95,6 +95,7 @@ class Session:
         """
         if run_options is not None:
             _stop_address(run_options)
+            input_feed = run_options.fed(input_feed)
         arrays, overridden, shapes = self._feeds.prepare(input_feed)
         wanted = None if output_names is None else self._wanted(output_names)
         if overridden or taps or run_options is not None or self._profile is not None:
@@ -157,7 +158,9 @@ class Session:
     def run_with_ort_values(self, output_names: Any, input_dict_ort_values: Mapping[str, OrtValue],
                             run_options: RunOptions | None = None) -> list[OrtValue]:
         """`run` with OrtValues in and out: inputs are read where they lie."""
-        return run_with_ort_values(self, output_names, input_dict_ort_values, _stop_address(run_options))
+        stop = _stop_address(run_options)
+        feed = input_dict_ort_values if run_options is None else run_options.fed(input_dict_ort_values)
+        return run_with_ort_values(self, output_names, feed, stop)
 
     def run_with_ortvaluevector(self, run_options: RunOptions, feed_names: Sequence[str], feeds: OrtValueVector,
                                 fetch_names: Sequence[str], fetches: OrtValueVector, fetch_devices: Any) -> None:
@@ -182,7 +185,7 @@ class Session:
         begin = 0 if profile is None else time.monotonic_ns()
         if run_options is not None:
             _stop_address(run_options)
-            run_options.check_graph_id()
+            run_options.check_binding()
         iobinding.run(_stop_address(run_options))
         if profile is not None:
             profile.phase("model_run", begin)

@@ -45,6 +45,7 @@ LAZILY: dict[tuple[str, str], str] = {
     ("onnxc.runtime.programs", "onnxc.optimized"): "a session whose options say so writes its model",
     ("onnxc.runtime", "onnxc.driver"): "a session that is opened from a model compiles it",
     ("onnxc.shim.transformers", "torch"): "a map to torch's types, which whoever asks has loaded",
+    ("onnxc.runtime.adapters", "onnxc.frontend.adapter_format"): "who loads an adapter reads its file",
     ("onnxc.runtime.profiling", "onnxc.bench.trace"): "a profile that ends says what work its kernels did",
     ("onnxc.runtime.cache", "platformdirs"): "where the cache lies; running an artifact needs no cache",
     ("onnxc.runtime.cache", "filelock"): "two who compile the same; running an artifact needs no cache",

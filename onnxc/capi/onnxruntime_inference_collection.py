@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxc.model_compiler import ModelCompiler
+from onnxc.runtime.adapters import AdapterFormat
 from onnxc.runtime.devices import OrtDevice
 from onnxc.runtime.enums import OrtDeviceVendorId
 from onnxc.runtime.iobinding import IOBinding
@@ -10,5 +11,5 @@ from onnxc.runtime.ortvalue import OrtValue, copy_tensors
 from onnxc.runtime.session import InferenceSession, Session
 from onnxc.runtime.sparse import SparseTensor
 
-__all__ = ["IOBinding", "InferenceSession", "ModelCompiler", "OrtDevice", "OrtDeviceVendorId", "OrtValue",
-           "Session", "SparseTensor", "copy_tensors"]
+__all__ = ["AdapterFormat", "IOBinding", "InferenceSession", "ModelCompiler", "OrtDevice", "OrtDeviceVendorId",
+           "OrtValue", "Session", "SparseTensor", "copy_tensors"]

@@ -19,6 +19,7 @@ from onnxc.errors import (
     NotImplemented,
     RuntimeException,
 )
+from onnxc.runtime.adapters import LoraAdapter
 from onnxc.runtime.devices import (
     OrtArenaCfg,
     OrtDevice,
@@ -58,8 +59,8 @@ from onnxc.runtime.sparse import SparseTensor
 
 __all__ = [
     "DeviceReset", "EPFail", "EngineError", "ExecutionMode", "ExecutionOrder", "Fail", "GraphOptimizationLevel",
-    "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoadCanceled", "ModelLoaded", "ModelMetadata",
-    "ModelRequiresCompilation", "NoModel", "NoSuchFile", "NodeArg", "NotFound", "NotImplemented",
+    "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "LoraAdapter", "ModelLoadCanceled", "ModelLoaded",
+    "ModelMetadata", "ModelRequiresCompilation", "NoModel", "NoSuchFile", "NodeArg", "NotFound", "NotImplemented",
     "OrtAllocatorType", "OrtArenaCfg", "OrtCompileApiFlags", "OrtDevice", "OrtDeviceMemoryType", "OrtEpDevice",
     "OrtExecutionProviderDevicePolicy", "OrtHardwareDevice", "OrtHardwareDeviceType", "OrtMemType", "OrtMemoryInfo",
     "OrtSparseFormat", "OrtValue", "OrtValueVector", "RunOptions", "RuntimeException", "SessionIOBinding",

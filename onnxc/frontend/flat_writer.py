@@ -67,8 +67,9 @@ class FlatWriter:
     def numbers(self, numbers: Iterable[float], dtype: Any) -> int:
         return self.array(np.fromiter(numbers, dtype))
 
-    def array(self, array: npt.NDArray[Any]) -> int:
-        """A vector of the elements of an array of one axis."""
+    def array(self, array: npt.NDArray[Any], align: int = 1) -> int:
+        """A vector of the elements of an array of one axis, the first at a multiple of `align` bytes."""
+        self._builder.Prep(align, array.nbytes)
         return int(self._builder.CreateNumpyVector(array))
 
     def finish(self, root: int, identifier: bytes) -> bytes:

@@ -25,6 +25,7 @@ __all__ = ["ort_format_bytes"]
 _IDENTIFIER, _VERSION = b"ORTM", "6"
 _PROVIDER = "CPUExecutionProvider"
 _NO_VERSION = (1 << 63) - 1
+_ALIGN = 8                                  # of the data of tensors
 _LAST_TYPE = TensorProto.FLOAT8E5M2FNUZ     # later ones have no number in the format
 _VALUE, _PARAMETER = 1, 2                   # of DimensionValueType
 _TENSOR, _SEQUENCE, _MAP = 1, 2, 3          # of TypeInfoValue
@@ -184,7 +185,7 @@ class _Writer(FlatWriter):
             data = (5, "at", self.texts(tensor.string_data))
         else:
             raw = tensor.raw_data if tensor.HasField("raw_data") else numpy_helper.to_array(tensor).tobytes()
-            data = (4, "at", self.array(np.frombuffer(raw, np.uint8)))
+            data = (4, "at", self.array(np.frombuffer(raw, np.uint8), _ALIGN))
         name, doc, dims = self.text(tensor.name), self.text(tensor.doc_string), self.numbers(tensor.dims, np.int64)
         # Data lies inside, which an offset of -1 says; and -1 is what a missing field means.
         return self.table((0, "at", name), (1, "at", doc), (2, "at", dims), (3, "i32", tensor.data_type), data)

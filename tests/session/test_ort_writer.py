@@ -142,8 +142,9 @@ def written(model, path, level="ORT_ENABLE_ALL", **entries):
     return onnxc.InferenceSession(model.SerializeToString(), options)
 
 
-@pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
-@pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize(("make", "level"), [*((make, "ORT_DISABLE_ALL") for make in MODELS),
+                                             *((make, "ORT_ENABLE_ALL") for make in (layers, constants, branches))],
+                         ids=lambda part: getattr(part, "__name__", part))
 def test_what_is_written_does_the_same(engine, make, level, tmp_path):
     model, feed = make()
     expected = written(model, tmp_path / "m.ort", level).run(None, feed)

@@ -53,6 +53,13 @@ def session(path: Path, feed: Mapping[str, npt.NDArray[np.float32]]) -> list[npt
     run.terminate = False
     run.only_execute_path_to_fetches = True
     run.add_run_config_entry("k", "v")
+    adapter, content = ort.LoraAdapter(), ort.AdapterFormat.read_adapter("a.onnx_adapter")
+    adapter.Load("a.onnx_adapter")
+    run.add_active_adapter(adapter)
+    content.set_adapter_version(content.get_adapter_version() + content.get_format_version())
+    content.set_model_version(content.get_model_version())
+    content.set_parameters({**content.get_parameters(), **adapter.parameters()})
+    content.export_adapter(path)
     with ort.InferenceSession(path, options(), providers=["CPUExecutionProvider"]) as s:
         first: ort.NodeArg = s.get_inputs()[0]
         shape: list[int | str | None] = first.shape
