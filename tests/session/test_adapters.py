@@ -52,7 +52,7 @@ def test_an_empty_adapter(engine):
 
 
 def test_what_is_written_is_read(engine, tmp_path):
-    arrays = {"a": X, "b": np.array([7], np.int64), "c": np.ones((1, 3), np.float16), "d": np.array([True, False])}
+    arrays = {"a": X, "b": np.array([7], np.int64), "c": np.ones((1, 3), np.float16), "d": np.array([1, 2], np.uint8)}
     content = content_of(engine, **arrays)
     content.set_adapter_version(3)
     content.set_model_version(4)
@@ -68,11 +68,13 @@ def test_what_is_written_is_read(engine, tmp_path):
     assert (read.get_adapter_version(), read.get_parameters()) == (9, {})
 
 
-def test_scalars_and_nothing_are_parameters_too(ours, tmp_path):
+def test_scalars_nothing_and_truths_are_parameters_too(ours, tmp_path):
     """ONNX Runtime writes them and does not read them."""
-    content_of(ours, scalar=np.array(7, np.int64), nothing=np.zeros((0, 3), np.float16)).export_adapter(tmp_path / "a")
+    content_of(ours, scalar=np.array(7, np.int64), nothing=np.zeros((0, 3), np.float16),
+               truth=np.array([True, False])).export_adapter(tmp_path / "a")
     read = ours.api.AdapterFormat.read_adapter(tmp_path / "a").get_parameters()
     assert (read["scalar"].numpy().item(), read["nothing"].shape()) == (7, [0, 3])
+    assert read["truth"].numpy().tolist() == [True, False]
 
 
 def test_types_that_numpy_has_not(engine, tmp_path):
