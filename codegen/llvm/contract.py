@@ -34,9 +34,10 @@ from onnxc.codegen.llvm.contract_pack import (
     epilogue_part,
     panel_part,
     row_part,
+    rows_part,
 )
 from onnxc.codegen.llvm.contract_plan import COLUMN, Plan, plan_of
-from onnxc.codegen.llvm.contract_transpose import emit_transposed
+from onnxc.codegen.llvm.contract_transpose import emit_transposed, emit_transposed_rows
 from onnxc.codegen.llvm.dims import DimEmitter, constant
 from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.loops import counted_loop, i64, least
@@ -138,6 +139,8 @@ class ContractEmitter:
         )
         self.blocking = dataclasses.replace(self.blocking, tile=self.tile)
         self.row_part = row_part(func, target, self.tile.dot) if self.plan.rows is None else None
+        plain = self.row_part is not None and not self.tile.dot and not self.op.attrs["winograd"]
+        self.rows_part = rows_part(func, target, schedule.chunk) if plain else None
         coding = coding_of(target, self.plan)
         self.unpacked = None if coding is None else dataclasses.replace(self.tile, coding=coding)
         self.few = few_blocking(target, self.plan, self.blocking)
@@ -279,6 +282,9 @@ class ContractEmitter:
         pointer = self._row_pointer
         if self.has_packed_rows:
             row, pointer = self._pack_row if self.plan.rows is None else self._copy_row, self._packed_row
+        if self.rows_part is not None:
+            self._pack_rows(b, self.rows_part, m1)
+            row = self._row_of_chunk
         panel = self._panel if self.plan.panels is not None else self._pack_panel
         if self.plan.narrow is not None:
             panel = self._unpack_panel
@@ -323,9 +329,32 @@ class ContractEmitter:
     def _pack_row(self, b: ir.IRBuilder, m: ir.Value) -> Sequence[ir.Value]:
         """Packs row m of the chunk, which is asked for once."""
         assert self.row_part is not None
-        pointer = byte_offset(b, self.packed_rows, b.mul(b.sub(m, self.m0), self._dims(b)(self.row_bytes)))
+        (pointer,) = self._row_of_chunk(b, m)
         self._emit_part(b, self.row_part, pointer, decode(b, m, self.plan.m, self._dims(b)))
         return [pointer]
+
+    def _pack_rows(self, b: ir.IRBuilder, part: Part, m1: ir.Value) -> None:
+        """Packs the rows of the chunk, up to m1, one run of neighbours along the last m axis after the other."""
+        dim, (*outer, (_, extent)) = self._dims(b), self.plan.m
+        length, one = dim(extent), constant(1)
+
+        def run(b: ir.IRBuilder, index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            start = b.mul(index, length)
+            begin = b.select(b.icmp_signed("<", start, self.m0), self.m0, start)
+            axes = decode(b, index, outer, self._dims(b))
+            end = least(b, m1, b.add(start, length))
+            buffer = byte_offset(b, self.packed_rows, b.mul(b.sub(begin, self.m0), self._dims(b)(self.row_bytes)))
+            run_axes = {**axes, FIRST: b.sub(begin, start), WIDTH: b.sub(end, begin)}
+            scope = Scope(b, self._kernel(part, buffer), {}, {**self._axes(), **run_axes})
+            emit_transposed_rows(scope, part)
+            return []
+
+        last = b.udiv(b.sub(m1, one), length)
+        counted_loop(b, "run", b.udiv(self.m0, length), b.add(last, one), 1, [], run)
+
+    def _row_of_chunk(self, b: ir.IRBuilder, m: ir.Value) -> Sequence[ir.Value]:
+        """Where row m of the chunk has been packed."""
+        return [byte_offset(b, self.packed_rows, b.mul(b.sub(m, self.m0), self._dims(b)(self.row_bytes)))]
 
     def _copy_row(self, b: ir.IRBuilder, m: ir.Value) -> Sequence[ir.Value]:
         """Copies row m of the chunk, which is asked for once, a tap behind the other."""

@@ -31,11 +31,12 @@ from onnxc.ir.dims import DimLike, sym
 from onnxc.ir.types import BOOL, DType, Mem, Scalar
 
 __all__ = [
-    "FIRST", "INSIDE", "WIDTH", "Part", "byte_panel_part", "epilogue_part", "panel_part", "row_part", "score_part",
+    "FIRST", "INSIDE", "WIDTH", "Part", "byte_panel_part", "epilogue_part", "panel_part", "row_part",
+    "rows_part", "score_part",
 ]
 
 FIRST, INSIDE, WIDTH = "first.", "inside.", "width."
-"""Of a panel being packed: its first column, the column within it, and how many columns it has."""
+"""Of a panel, or of several rows, being packed: the first column or row, the one within it, and how many it has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,32 @@ def row_part(func: Func, target: Target, dot: str = "") -> Part:
 
     outer, given = [*axes_of(op, "batch"), *axes_of(op, "m")], types[0] if types else None
     return _part(func, op, target, outer, k, 0, extent_of(k), store, given)
+
+
+def rows_part(func: Func, target: Target, chunk: int) -> Part | None:
+    """Packs the `WIDTH` rows from `FIRST` of the last m axis on, at most `chunk` of them: [row][k]; for an operand
+    whose elements are neighbours along that axis and not along the last of k. None for others."""
+    op = contraction_of(func)
+    k, m = axes_of(op, "k"), axes_of(op, "m")
+    if not k or not m or any(_is_short(extent, target) for _, extent in (k[-1], m[-1])):
+        return None
+    name, extent = m[-1]
+
+    def store(block: Block, region: Block, buffer: Value, values: dict[Value, Value]) -> None:
+        (element,) = clone_region(region, block, {name: sym(FIRST) + sym(INSIDE)}, values)
+        index = (sym(INSIDE) * extent_of(k) + place_of(k),)
+        block.append(Op("k.store", [buffer, element], [], {"index": index, "where": (), "combine": None}))
+
+    outer: Axes = [*axes_of(op, "batch"), *m[:-1], (FIRST, extent)]
+    part = _part(func, op, target, outer, [*k, (INSIDE, sym(WIDTH))], 0, extent_of(k) * chunk, store)
+    if part.across != INSIDE or not _is_plain(part) or 1 in _strides(part, k[-1][0]):
+        return None
+    return dataclasses.replace(part, element=_element(part))
+
+
+def _is_short(extent: DimLike, target: Target) -> bool:
+    """Whether an axis has fewer elements than a square that is transposed in registers."""
+    return isinstance(extent, int) and extent < target.lanes(32)
 
 
 def _element_of(region: Block, block: Block, values: dict[Value, Value], uncast: bool, **mapping: DimLike) -> Value:
@@ -125,11 +152,21 @@ def panel_part(func: Func, target: Target, columns: int) -> Part:
 
 def _crosses(part: Part) -> bool:
     """Whether the loads of a panel are contiguous along a k axis only, so that squares have to be transposed."""
-    if part.across in ("", INSIDE) or part.schedule.lanes == 1 or any(op.regions for op in part.sweep.regions[0].ops):
+    if part.across in ("", INSIDE) or not _is_plain(part):
         return False
-    loads = [op for op in part.sweep.regions[0].ops if op.name == "k.load"]
-    strides = [getattr(linear_in(part.accesses.flat(op), part.across), "stride", None) for op in loads]
+    strides = _strides(part, part.across)
     return 1 in strides and all(s in (0, 1) for s in strides)
+
+
+def _is_plain(part: Part) -> bool:
+    """Whether the sweep's region is straight-line code on vectors."""
+    return part.schedule.lanes > 1 and not any(op.regions for op in part.sweep.regions[0].ops)
+
+
+def _strides(part: Part, axis: str) -> list[DimLike | None]:
+    """How far apart neighbours along an axis are for each load; None where that varies."""
+    loads = [op for op in part.sweep.regions[0].ops if op.name == "k.load"]
+    return [getattr(linear_in(part.accesses.flat(op), axis), "stride", None) for op in loads]
 
 
 def _element(part: Part) -> Block:

@@ -25,7 +25,7 @@ from onnxc.ir.core import Op, Value
 from onnxc.ir.dims import symbols_of
 from onnxc.ir.types import BOOL, DType, Mem
 
-__all__ = ["emit_load", "emit_store", "holds"]
+__all__ = ["emit_load", "emit_store", "holds", "masked_store"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,10 +338,15 @@ def _vector_store(scope: Scope, place: _Place, data: ir.Value, mask: ir.Value | 
     pointer = b.gep(place.base, [place.offset], inbounds=mask is None, source_etype=data.type.element)
     if mask is None:
         b.store(data, pointer, align=_align(place.dtype))
-        return
-    function = intrinsic(scope.builder.module, "llvm.masked.store", [data.type, pointer.type], ir.VoidType(),
-                          [data.type, pointer.type, mask.type])
-    _aligned_call(b, function, [data, pointer, mask], 1, _align(place.dtype))
+    else:
+        masked_store(b, data, pointer, mask, _align(place.dtype))
+
+
+def masked_store(b: ir.IRBuilder, data: ir.Value, pointer: ir.Value, mask: ir.Value, align: int) -> None:
+    """Stores those elements of a vector whose lanes are set; `align` in bytes."""
+    function = intrinsic(b.module, "llvm.masked.store", [data.type, pointer.type], ir.VoidType(),
+                         [data.type, pointer.type, mask.type])
+    _aligned_call(b, function, [data, pointer, mask], 1, align)
 
 
 def _update(scope: Scope, place: _Place, mask: ir.Value | None, value: Element, kind: str | None) -> None:

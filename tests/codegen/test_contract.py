@@ -101,6 +101,7 @@ SIZES = [
     (0, 5, 3),
     (4, 0, 3),
     (6, 66, 0),
+    (130, 20, 47),
 ]
 
 
@@ -133,7 +134,7 @@ def product_arrays(left: str, right: str, out: str, m: int, n: int, k: int) -> l
     ("form", "target"),
     [
         *(("".join(f), "host") for f in itertools.product("at", "bt", "ot")),
-        *((f, "x86-64-v3") for f in ("abo", "ato", "tbt")),
+        *((f, "x86-64-v3") for f in ("abo", "ato", "tbt", "tbo")),
     ],
 )
 def test_products_of_every_layout_with_symbolic_extents(form: str, target: str) -> None:
@@ -144,9 +145,10 @@ def test_products_of_every_layout_with_symbolic_extents(form: str, target: str) 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
-    "sizes", [(1, 1, 1), (7, 65, 3), (97, 32, 16), (13, 1, 40), (1, 64, 12), (0, 5, 3), (4, 0, 3), (6, 66, 0)]
+    "sizes",
+    [(1, 1, 1), (7, 65, 3), (97, 32, 16), (13, 1, 40), (1, 64, 12), (0, 5, 3), (4, 0, 3), (6, 66, 0), (70, 20, 47)],
 )
-@pytest.mark.parametrize("form", ["abo", "ato"])
+@pytest.mark.parametrize("form", ["abo", "ato", "tbo"])
 def test_products_with_known_extents(form: str, sizes: tuple[int, int, int], target: str) -> None:
     m, n, k = sizes
     run(product(*form, sizes), target, product_arrays(*form, m, n, k), {}, atol=bound(k))
@@ -155,15 +157,15 @@ def test_products_with_known_extents(form: str, sizes: tuple[int, int, int], tar
 @pytest.mark.parametrize("target", TARGETS)
 def test_depth_beyond_one_block_and_rows_beyond_one_chunk(target: str) -> None:
     for m, n, k in [(3, 20, 6000), (400, 70, 24)]:
-        for form in ("abo", "ato"):
+        for form in ("abo", "ato", "tbo"):
             run(product(*form), target, product_arrays(*form, m, n, k), {"M": m, "N": n, "K": k}, atol=bound(k))
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("form", ["abo", "ato", "tbt"])
+@pytest.mark.parametrize("form", ["abo", "ato", "tbt", "tbo"])
 def test_nothing_is_touched_beyond_the_operands(form: str, target: str) -> None:
     """Every operand lies against a page that may not be touched, behind its end and then in front of its start."""
-    for sizes in [(7, 64, 9), (3, 21, 5), (1, 16, 33), (13, 1, 4)]:
+    for sizes in [(7, 64, 9), (3, 21, 5), (1, 16, 33), (13, 1, 4), (35, 20, 21)]:
         for func, dims in [(product(*form), dict(zip("MNK", sizes, strict=True))), (product(*form, sizes), {})]:
             arrays = product_arrays(*form, *sizes)
             expected = [a.copy() for a in arrays]
@@ -248,6 +250,29 @@ def test_several_axes_of_each_kind(target: str) -> None:
             np.full((r, q, p, s), np.nan, np.float32),
         ]
         run(func, target, arrays, {"P": p, "Q": q, "R": r, "S": s, "K": k, "L": el}, atol=bound(k * el) + 1e-6)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", ["f32", "f64", "f16"])
+def test_rows_whose_elements_are_neighbours_along_the_last_of_their_axes(dtype: str, target: str) -> None:
+    """A pointwise convolution of [batch, channel, pixel] to [batch, pixel, channel]: chunks of rows go from one batch
+    to the next, and k has an axis outside of the one whose squares are transposed."""
+    wide = "f64" if dtype == "f64" else "f32"
+    func = contraction(
+        f"%x: mem<{dtype}[B, G, K, P]>, %w: mem<{wide}[G, K, N]>, %o: mem<{wide}[B, P, N]>",
+        "batch = [], m = [[<b>, <B>], [<p>, <P>]], n = [[<j>, <N>]], k = [[<g>, <G>], [<l>, <K>]]",
+        f"%0 = k.load(%x) {{index = [<b>, <g>, <l>, <p>]}} : {dtype}\n"
+        f"%1 = s.cast(%0) {{to = !{wide}}} : {wide}\n%z = s.abs(%1) : {wide}\n%z",
+        f"%2 = k.load(%w) {{index = [<g>, <l>, <j>]}} : {wide}\n%2",
+        "k.store(%o, %sum) {index = [<b>, <p>, <j>]}",
+        wide,
+    )
+    numbers = np.float64 if dtype == "f64" else np.float32
+    sizes = [(3, 50, 2, 19, 20), (2, 3, 1, 40, 17), (1, 200, 3, 16, 8), (5, 16, 1, 1, 33), (2, 0, 1, 3, 4)]
+    for b, p, g, k, n in sizes:
+        x = floats(b, g, k, p, dtype=np.float16 if dtype == "f16" else numbers)
+        arrays = [x, floats(g, k, n, dtype=numbers, seed=1), np.full((b, p, n), np.nan, numbers)]
+        run(func, target, arrays, {"B": b, "P": p, "G": g, "K": k, "N": n}, atol=bound(g * k, numbers))
 
 
 # ---- convolutions ----------------------------------------------------------------------------------------------------
