@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from onnxc.errors import InvalidArgument
 from onnxc.ir.types import ALL_DTYPES
+from onnxc.runtime.sparse import SparseTensor
 
 __all__ = ["is_optional", "is_readable", "no_tensor", "value_of"]
 
@@ -32,7 +33,7 @@ def is_readable(type_text: str) -> bool:
     if type_text.startswith("map("):
         key, _, value = type_text[4:-1].partition(",")
         return key in _KEYS and value == "tensor(float)"
-    return type_text.startswith("tensor(") and type_text[7:-1] in _NUMPY
+    return type_text.removeprefix("sparse_").startswith("tensor(") and type_text.rpartition("(")[2][:-1] in _NUMPY
 
 
 def no_tensor(name: str, value: Any) -> RuntimeError:
@@ -52,6 +53,8 @@ def value_of(name: str, type_text: str, value: Any) -> Any:
         return _sequence(name, type_text[4:-1], value)
     if type_text.startswith("map("):
         return _map(name, type_text, value)
+    if type_text.startswith("sparse_tensor("):
+        return _sparse(name, type_text, value)
     return _texts(name, value) if type_text == "tensor(string)" else _numbers(name, type_text[7:-1], value)
 
 
@@ -79,6 +82,18 @@ def _map(name: str, type_text: str, value: Any) -> dict[Any, float]:
         return {k if key == "string" else int(k): float(v) for k, v in value.items()}
     except (TypeError, ValueError) as error:
         raise RuntimeError(f"Input '{name}' is of type {type_text}; a value in it is no number: {error}") from None
+
+
+def _sparse(name: str, type_text: str, value: Any) -> Array:
+    if isinstance(value, np.ndarray):
+        raise InvalidArgument(f"input with name: '{name}' expected to be of type {type_text} but received a tensor; "
+                              "make an OrtValue of a SparseTensor")
+    if not isinstance(value, SparseTensor):
+        raise no_tensor(name, value)
+    if value.data_type() != type_text:
+        raise InvalidArgument(f"Unexpected input data type. Actual: ({value.data_type()}) , expected: ({type_text}) "
+                              f"for input: {name}")
+    return value.dense()
 
 
 def _texts(name: str, value: Any) -> Array:

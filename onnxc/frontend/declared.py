@@ -15,7 +15,7 @@ from onnxc.ir.dims import Dim, DimLike, Shape, parse_dim, sym, symbols_of
 from onnxc.ir.solve import solvable
 from onnxc.ir.types import DType, Map, Opt, Seq, Tensor, Type, dtype_of_onnx
 
-__all__ = ["DimNames", "declared_shape", "element_type", "type_of"]
+__all__ = ["DimNames", "declared_shape", "dense_type", "element_type", "type_of"]
 
 _LONGEST_EXPRESSION = 80
 
@@ -122,6 +122,18 @@ def element_type(number: int, what: str) -> DType:
         raise errors.NotImplemented(f"{what} has element type {TensorProto.DataType.Name(number)}, which onnxc does "
                                     "not implement.")
     raise InvalidGraph(f"{what} has element type {number}, which is not an ONNX type.")
+
+
+def dense_type(proto: TypeProto) -> TypeProto:
+    """The type of a sparse tensor as that of the dense one, which native code reads in its place; others as they
+    are."""
+    if proto.WhichOneof("value") != "sparse_tensor_type":
+        return proto
+    sparse, dense = proto.sparse_tensor_type, TypeProto()
+    dense.tensor_type.elem_type = sparse.elem_type
+    if sparse.HasField("shape"):
+        dense.tensor_type.shape.CopyFrom(sparse.shape)
+    return dense
 
 
 def type_of(proto: TypeProto, names: DimNames | None, limits: Limits, what: str, depth: int = 0) -> Type | None:

@@ -451,7 +451,7 @@ def test_wrong_functions_and_calls() -> None:
 # What is wrong with a graph
 
 X = value("x")
-SPARSE = helper.make_value_info("x", helper.make_sparse_tensor_type_proto(FLOAT, [2]))
+SPARSE = helper.make_value_info("y", helper.make_sparse_tensor_type_proto(FLOAT, [2]))
 WRONG: list[tuple[str, onnx.GraphProto, type[errors.OnnxcError], list[str]]] = [
     ("unknown operator", graph([node("Foo", "x", "y", "n")], [X], [untyped("y")]), errors.InvalidGraph,
      ["This is an invalid model. In node (n)", "Error No Op registered for Foo with domain_version of 21"]),
@@ -510,8 +510,8 @@ WRONG: list[tuple[str, onnx.GraphProto, type[errors.OnnxcError], list[str]]] = [
       "does not match expected type (tensor(float))"]),
     ("constant without value", graph([helper.make_node("Constant", [], ["y"], name="n")], [], [untyped("y")]),
      errors.InvalidGraph, ["(n)", "exactly one attribute; it has 0"]),
-    ("sparse input", graph([node("Relu", "x", "y")], [SPARSE], [untyped("y")]), errors.NotImplemented,
-     ["graph input 'x'", "sparse_tensor_type"]),
+    ("sparse output", graph([node("Relu", "x", "y")], [X], [SPARSE]), errors.NotImplemented,
+     ["'y'", "sparse_tensor_type"]),
     ("element type that is none", graph([node("Relu", "x", "y")], [value("x", (1,), 77)], [untyped("y")]),
      errors.InvalidGraph,
      ["graph input 'x' has element type 77"]),

@@ -86,6 +86,32 @@ def test_bytes_are_texts_and_objects_are_not(ours):
         session.run(None, {"x": np.array(["a", 1], object)})
 
 
+@pytest.mark.parametrize("bad", [("a", "b"), "ab", {"a"}], ids=["tuple", "text", "set"])
+def test_what_makes_no_array_of_texts(texts, bad):
+    with pytest.raises(RuntimeError, match="Input must be .* or a single numpy array for input 'x'"):
+        texts.run(None, {"x": bad})
+
+
+def test_texts_of_derived_classes_come_out_as_texts(engine):
+    (y,) = engine.session(models.copies(STRING)).run(None, {"x": [np.str_("a"), "b"]})
+    assert [type(text) for text in y] == [str, str]
+
+
+@pytest.mark.parametrize("given", [np.array(["a\0b", "c"], object), ["a\0b", "c"]], ids=["array", "list"])
+def test_a_zero_inside_of_a_text_stays(engine, given):
+    assert engine.session(models.copies(STRING)).run(None, {"x": given})[0].tolist() == ["a\0b", "c"]
+
+
+def test_a_zero_inside_of_a_text_of_fixed_length_stays(ours):
+    assert ours.session(models.copies(STRING)).run(None, {"x": np.array(["a\0b"])})[0].tolist() == ["a\0b"]
+
+
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="NumPy before 2.0")
+def test_texts_of_any_length(ours):
+    x = np.array(["a", "long enough to lie elsewhere"], np.dtypes.StringDType())
+    assert ours.session(models.copies(STRING)).run(None, {"x": x})[0].tolist() == x.tolist()
+
+
 def test_what_comes_out_is_nobody_elses(ours):
     session = ours.session(models.copies(STRING))
     x = np.array(["a", "b"], object)
@@ -389,6 +415,45 @@ def test_a_dict_is_a_map(engine):
         session.run(None, {"m": {1: 2.0}})
 
 
+def beside(kind):
+    """y = -a, and an input m of this type."""
+    return model([node("Neg", "a", "y")], [helper.make_value_info("m", kind), value("a", [1])], [value("y", [1])])
+
+
+def map_of(key, element=FLOAT):
+    return helper.make_map_type_proto(key, helper.make_tensor_type_proto(element, None))
+
+
+@pytest.mark.parametrize(("kind", "text", "good", "bad"), [
+    (map_of(INT64), "map(int64,tensor(float))", {1: 2.0, 3: 4}, {"a": 1.0}),
+    (map_of(STRING), "map(string,tensor(float))", {"a": 2.0, "b": 4}, {1: 1.0})], ids=["int64", "string"])
+def test_a_dict_goes_in(engine, kind, text, good, bad):
+    session = engine.session(beside(kind))
+    assert (session.get_inputs()[0].type, session.get_inputs()[0].shape) == (text, [])
+    a = np.ones(1, np.float32)
+    same(session.run(None, {"m": good, "a": a})[0], -a)
+    with pytest.raises(engine.errors.InvalidArgument):
+        session.run(None, {"m": bad, "a": a})
+
+
+@pytest.mark.parametrize(("key", "given"), [(INT64, [{1: 2.0}, {3: 4, 5: 6.0}]), (STRING, [{"a": 2.0}]), (INT64, [])],
+                         ids=["int64", "string", "none"])
+def test_a_list_of_dicts_goes_in_and_out(ours, key, given):
+    """ONNX Runtime has the type, and no way to feed it in this release."""
+    kind = helper.make_sequence_type_proto(map_of(key))
+    made = beside(kind)
+    made.graph.output.append(helper.make_value_info("m", kind))
+    session = ours.session(made)
+    assert (session.get_inputs()[0].type, session.get_inputs()[0].shape) == (
+        f"seq(map({'int64' if key == INT64 else 'string'},tensor(float)))", [])
+    assert session.run(["m"], {"m": given, "a": np.ones(1, np.float32)}) == [given]
+
+
+def test_maps_to_anything_but_floats_do_not(ours):
+    with pytest.raises(Unsupported, match=r"'m' is of type map\(int64,tensor\(string\)\), which cannot be fed"):
+        ours.session(beside(map_of(INT64, STRING)))
+
+
 @pytest.mark.parametrize(("keys", "values", "x", "want"), [
     ({"keys_strings": ["a", "b"]}, {"values_int64s": [1, 2], "default_int64": 9}, ["b", "?", "a"], [2, 9, 1]),
     ({"keys_int64s": [1, 2]}, {"values_strings": ["one", "two"]}, [2, 5, 1], ["two", "_Unused", "one"]),
@@ -479,6 +544,17 @@ def test_an_optional_input_may_be_left_out(engine):
     assert session.get_inputs()[0].type == "optional(tensor(float))"
     for feed, there in [({"o": A}, True), ({"o": None}, False), ({}, False)]:
         same(session.run(None, feed)[0], np.array(there))
+
+
+@pytest.mark.parametrize(("of_sequence", "given"), [(False, A), (True, [A, B]), (True, [])],
+                         ids=["tensor", "sequence", "empty"])
+def test_an_optional_that_is_an_output_is_what_was_fed_or_none(engine, of_sequence, given):
+    session = engine.session(model([node("Neg", "a", "y")], [optional("o", of_sequence), value("a", [1])],
+                                   [optional("o", of_sequence), value("y", [1])]))
+    a = np.ones(1, np.float32)
+    same(session.run(["o"], {"o": given, "a": a})[0], given)
+    for feed in ({"o": None, "a": a}, {"a": a}):
+        assert session.run(["o"], feed) == [None]
 
 
 def test_an_optional_goes_through(ours):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import ctypes
 import gc
 import time
 import types
@@ -247,6 +248,18 @@ def test_every_plain_element_type_passes_through(engine, element, dtype):
     (y,) = session.run(None, {"x": x})
     assert y.dtype == dtype
     np.testing.assert_array_equal(y, x)
+
+
+@pytest.mark.parametrize("element", ["BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"])
+def test_element_types_that_numpy_has_not_pass_through_as_values(engine, element):
+    number = getattr(onnx.TensorProto, element)
+    model = models.copies(number)
+    model.opset_import[0].version = 21
+    bits = np.array([0, 1, 77, 128, 255], np.uint16 if element == "BFLOAT16" else np.uint8)
+    value = engine.api.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, number)
+    (y,) = engine.session(model).run_with_ort_values(None, {"x": value})
+    assert (y.data_type(), y.element_type(), y.shape()) == (f"tensor({element.lower()})", number, [5])
+    assert ctypes.string_at(y.data_ptr(), bits.nbytes) == bits.tobytes()
 
 
 # ---- forms of a value ------------------------------------------------------------------------------------------------
