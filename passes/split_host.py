@@ -3,7 +3,8 @@ and optionals, which are no native code, operators in Python, and loops and bran
 code has no form of. The region of a host step is split in the same way.
 
 A container whose parts are known when the model is compiled stays in its segment, where lowering takes it apart. All
-native ops that need nothing of a later host step are one segment, so a model has as few of them as it can.
+native ops that need nothing of a later host step are one segment, so a model has as few of them as it can. What is
+computed from the shapes of inputs alone is computed again in each segment that uses it, which is compiled knowing it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from onnxc.passes.text_labels import separate_texts
 __all__ = ["HostNode", "Segment", "Split", "split_host"]
 
 _REGIONS = ("then_branch", "else_branch", "body")       # attributes that number a node's regions
+_OF_SIZES = frozenset("Add And Cast Concat Div Equal Gather Greater GreaterOrEqual Identity Less LessOrEqual Max Min "
+                      "Mod Mul Neg Not Or ReduceProd Reshape Slice Squeeze Sub Unsqueeze Where".split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +195,7 @@ class _Splitter:
         self.numbers: dict[Value, int] = {}
         self.constants: dict[int, np.ndarray] = {}
         self.levels: dict[Op, int] = {}
+        self.sizes: dict[Op, list[Value | None]] = {}   # ops that know shapes of arguments and no more: their operands
 
     def run(self, hosted: set[Op]) -> Split:
         self.hosted = hosted
@@ -202,10 +206,14 @@ class _Splitter:
         results = list(self.block.terminator.inputs)
         ops = [op for op in self.block.ops if op.name not in ("t.const", "return", "yield")]
         for op in ops:
-            level = self.levels[op] = self.level(op)
-            (host if op in hosted else native).setdefault(level, []).append(op)
+            self.levels[op] = self.level(op)
+            if self.is_of_sizes(op):
+                self.sizes[op] = list(op.operands)
         outputs = tuple(map(self.number, results))
         wanted = {op: self.crossing(op) for op in ops}
+        for op in ops:
+            if wanted[op] or op not in self.sizes:      # others are made where they are used
+                (host if op in hosted else native).setdefault(self.levels[op], []).append(op)
         steps: list[Segment | HostNode] = []
         for level in range(-1, 1 + max(self.levels.values(), default=0)):
             nodes = [self.host_node(op) for op in host.get(level, ())]
@@ -232,10 +240,21 @@ class _Splitter:
         native = op not in self.hosted
         return max((self.levels[p] + (p in self.hosted and native) for p in before), default=0 if native else -1)
 
+    def is_of_sizes(self, op: Op) -> bool:
+        if op in self.hosted or op.regions:
+            return False
+        if _kind(op) in ("Shape", "Size"):
+            of = op.inputs[0]
+            return self.given and of.op is None and isinstance(of.type, Tensor) and of.type.shape is not None
+        return _kind(op) in _OF_SIZES and any(v.op in self.sizes for v in op.inputs) and all(
+            v.op in self.sizes or (v.op is not None and v.op.name == "t.const") for v in op.inputs)
+
     def crossing(self, op: Op) -> list[Value]:
         """The results that ops of other steps, or the block's end, use."""
         def elsewhere(user: Op) -> bool:
-            return user not in self.levels or user in self.hosted or self.levels[user] != self.levels[op]
+            if user not in self.levels or user in self.hosted:
+                return True
+            return self.levels[user] != self.levels[op] and op not in self.sizes
         return [r for r in op.results if any(elsewhere(user) for user, _ in r.uses)]
 
     def host_node(self, op: Op) -> HostNode:
@@ -259,19 +278,27 @@ class _Splitter:
         inside = {r for op in ops for r in op.results}
         outputs = [v for op in ops for v in wanted[op]]
         numbers = tuple(map(self.number, outputs))
-        inputs: dict[Value, Value] = {}
+        inputs: list[Value] = []
         copies: dict[Value, Value] = {}
+
+        def local(v: Value) -> Value:
+            if v in inside:
+                return v
+            if v not in copies and v.op is not None and (v.op.name == "t.const" or v.op in self.sizes):
+                operands = [None if x is None else local(x) for x in self.sizes.get(v.op, ())]
+                again = func.body.append(Op(v.op.name, operands, [r.type for r in v.op.results], v.op.attrs, (),
+                                            v.op.loc, [r.name for r in v.op.results]))
+                copies.update(zip(v.op.results, again.results, strict=True))
+            elif v not in copies:
+                inputs.append(v)
+                copies[v] = func.body.add_arg(v.type, v.name)
+            return copies[v]
+
         for op in ops:
             self.block.unlink(op)
             for i, v in enumerate(op.operands):
-                if v is None or v in inside:
-                    continue
-                if v.op is not None and v.op.name == "t.const":
-                    copies[v] = copies.get(v) or func.body.append(
-                        Op("t.const", (), [v.type], v.op.attrs, (), v.op.loc, [v.name])).result
-                else:
-                    inputs[v] = inputs.get(v) or func.body.add_arg(v.type, v.name)
-                op.set_operand(i, copies.get(v) or inputs[v])
+                if v is not None:
+                    op.set_operand(i, local(v))
             func.body.append(op)
         func.body.append(Op("return", outputs))
         func.result_types = [v.type for v in outputs]

@@ -24,6 +24,7 @@ from onnxc.errors import (
     NodeFailed,
     OnnxcError,
     RuntimeException,
+    UnsupportedModel,
     while_running,
 )
 from onnxc.ir.types import ALL_DTYPES, STR, Tensor, dtype_named, dtype_of
@@ -105,8 +106,15 @@ class HostedProgram:
         with self._lock:
             found = self._fitting(step, arrays)
             if found is None:
-                form: Form = tuple([(dtype_of(array.dtype).name, (None,) * array.ndim) for array in arrays])
-                found = NativeProgram(self._compile(step, form), **self._how)
+                form = _form_of(arrays)
+                try:
+                    compiled = self._compile(step, form)
+                except UnsupportedModel:        # a rank may be how many sizes there are
+                    if form == _form_of(arrays, sizes=True):
+                        raise
+                    form = _form_of(arrays, sizes=True)
+                    compiled = self._compile(step, form)
+                found = NativeProgram(compiled, **self._how)
                 self._programs[step].append((_types(form), found))
             return found
 
@@ -166,6 +174,12 @@ class HostedProgram:
     def profile(self, inputs: Sequence[Any]) -> NoReturn:
         raise InvalidArgument("A model with host steps has no table of its kernels. A session's profile "
                               "(SessionOptions.enable_profiling) has its steps and kernels one by one.")
+
+
+def _form_of(arrays: Sequence[Any], sizes: bool = False) -> Form:
+    """The form of arrays, with open dims; with `sizes`, vectors of integers have as many elements as they do."""
+    return tuple([(dtype_of(a.dtype).name, a.shape if sizes and a.ndim == 1 and a.dtype.kind in "iu" else
+                   (None,) * a.ndim) for a in arrays])
 
 
 def _types(form: Form) -> Types:

@@ -13,7 +13,7 @@ from tests.backend.cases import expected_failures, failure, items
 from tests.session import models
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
-SHARE = 31      # a prime: one case in so many, of every family
+SHARE = 13      # a prime: one case in so many, of every family
 
 
 @pytest.mark.slow

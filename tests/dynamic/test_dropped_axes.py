@@ -39,3 +39,17 @@ def test_other_branches_of_unlike_ranks_are_chosen_by_the_host():
     assert session.report()["host_ops"] == ["If (drop)"]
     np.testing.assert_array_equal(session.run(None, {"x": np.array([[-1], [2]], np.float32)})[0], [[[0]], [[2]]])
     np.testing.assert_array_equal(session.run(None, {"x": np.ones((1, 2), np.float32)})[0], np.ones((1, 2)))
+
+
+def test_sizes_that_decide_a_rank_behind_a_step_of_the_host():
+    model = dropping("Unsqueeze", "Identity")
+    graph = model.graph
+    graph.node.extend([models.node("Mul", "sizes one", "to"), models.node("Reshape", "z to", "w")])
+    graph.input.append(models.value("sizes", ["K"], models.INT64))
+    del graph.output[:]
+    graph.output.append(models.value("w", None))
+    session = onnxc.InferenceSession(model.SerializeToString())
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    for sizes in ((2, 6), (3, 2, 2), (12,), (1, 12, 1, 1)):
+        (w,) = session.run(None, {"x": x, "sizes": np.array(sizes)})
+        np.testing.assert_array_equal(w, x.reshape(sizes))

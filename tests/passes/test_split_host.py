@@ -49,8 +49,12 @@ def steps(text):
      'return(%f, %l)', "bool[N], i64[]", ["Equal", "SequenceLength", "Not"]),
     ('%n = onnx.Neg(%a) : f32[N]\n %y = onnx.SequenceConstruct(%n, %a) : seq<f32[N]>\n return(%y)', "seq<f32[N]>",
      ["Neg", "SequenceConstruct"]),
+    ('%h = onnx.Shape(%a) : i64[1]\n %g = onnx.Mul(%h, %h) : i64[1]\n %n = onnx.Expand(%a, %g) : f32[*]\n'
+     '%p = onnx.SequenceAt(%s, %i) : f32[*]\n %y = onnx.SequenceConstruct(%n, %p) : seq<f32[*]>\n'
+     '%q = onnx.SequenceAt(%y, %i) : f32[*]\n %r = onnx.Reshape(%q, %g) : f32[*]\n return(%r)', "f32[*]",
+     ["SequenceAt", "Shape Mul Expand", "SequenceConstruct", "SequenceAt", "Shape Mul Reshape"]),
 ], ids=["native", "known place", "place in a run", "host first, one segment", "two segments", "host first",
-        "sequence out"])
+        "sequence out", "sizes twice"])
 def test_steps(body, result, expected):
     arguments = {"a": "f32[N]", "i": "i64[]", "t": "str[N]", "s": "seq<f32[*]>"}
     used = [f"%{name}: {kind}" for name, kind in arguments.items() if f"%{name}," in body or f"%{name})" in body]
