@@ -87,12 +87,13 @@ def test_arrays_of_ml_dtypes_go_in_and_out(ours, element, dtype):
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 8])
-@pytest.mark.parametrize(("element", "dtype"), [("INT4", ml_dtypes.int4), ("UINT4", ml_dtypes.uint4)])
-def test_four_bit_arrays_go_in_and_out(element, dtype, size):
+@pytest.mark.parametrize(("element", "dtype"), [
+    ("INT4", ml_dtypes.int4), ("UINT4", ml_dtypes.uint4), ("INT2", ml_dtypes.int2), ("UINT2", ml_dtypes.uint2)])
+def test_arrays_of_parts_of_bytes_go_in_and_out(element, dtype, size):
     model = models.copies(getattr(onnx.TensorProto, element))
-    model.opset_import[0].version = 21
-    model.ir_version = 10
-    x = (np.arange(size) % 7).astype(dtype)
+    model.opset_import[0].version = 25
+    model.ir_version = 13
+    x = (np.arange(size) % (2 if element.endswith("2") else 7)).astype(dtype)
     (y,) = onnxc.InferenceSession(model.SerializeToString()).run(None, {"x": x})
     assert y.dtype == dtype
     np.testing.assert_array_equal(y.astype(np.int32), x.astype(np.int32))

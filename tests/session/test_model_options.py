@@ -90,6 +90,14 @@ def test_an_initializer_is_replaced(engine):
     np.testing.assert_array_equal(run(engine, scaled(), options), X * OTHER)
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (2, 3), (1,)])
+def test_an_initializer_is_replaced_by_one_of_another_shape(engine, shape):
+    options = engine.api.SessionOptions()
+    kept = value_of(engine, np.full(shape, 5, np.float32))
+    options.add_initializer("w", kept)
+    np.testing.assert_array_equal(run(engine, scaled(), options), X * 5)
+
+
 def test_an_initializer_may_be_given_once_and_as_an_ort_value_only(engine):
     options = engine.api.SessionOptions()
     kept = value_of(engine, OTHER)
@@ -312,6 +320,15 @@ def test_only_what_is_asked_for_is_computed(engine):
     w, z, w2 = session.run(["w", "z", "w"], {"x": X, "y": X}, options)
     np.testing.assert_array_equal(z, X + X)
     np.testing.assert_array_equal(w, w2)
+
+
+def test_memory_is_given_back_after_each_run_without_an_arena(ours):
+    for arena in (True, False):
+        options = ours.api.SessionOptions()
+        options.enable_cpu_mem_arena = arena
+        session = ours.session(models.softmaxes(), options)
+        session.run(None, {"x": np.ones((300, 300), np.float32)})
+        assert (session.memory()["held"] > 0) is arena
 
 
 def test_memory_is_given_back_after_a_run_that_says_so(engine):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import io
 import os
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -214,6 +215,41 @@ def test_a_subclass_that_pickles_itself(engine):
     other = copy.deepcopy(Own(models.sums().SerializeToString(), providers=["CPUExecutionProvider"]))
     assert type(other) is Own
     check(other)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))],
+                         ids=["copy", "pickle"])
+def test_what_goes_with_sessions_is_copied_and_pickled_as_well(ours, again):
+    session, options, run = ours.session(models.sums()), ours.api.SessionOptions(), ours.api.RunOptions()
+    options.intra_op_num_threads, run.logid, run.terminate = 3, "mine", True
+    options.add_session_config_entry("k", "v")
+    options.add_free_dimension_override_by_name("N", 2)
+    options, run = again(options), again(run)
+    assert (options.intra_op_num_threads, options.get_session_config_entry("k")) == (3, "v")
+    assert ours.session(models.sums(), options).get_inputs()[0].shape == [2, 3]
+    assert (run.logid, run.terminate) == ("mine", True)
+    with pytest.raises(ours.errors.Fail):
+        session.run(None, FEED, run)
+    assert [str(i) for i in again(session.get_inputs())] == [str(i) for i in session.get_inputs()]
+    assert again(session.get_modelmeta()).graph_name == "g"
+    np.testing.assert_array_equal(again(ours.api.OrtValue.ortvalue_from_numpy(X)).numpy(), X)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted on Linux")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_how_many_threads_a_session_has(engine, threads):
+    """The caller's own is one of them."""
+    code = (f"import os, time, numpy as np, {engine.name} as ort\nfrom tests.session import models\n"
+            "options = ort.SessionOptions()\n"
+            f"options.intra_op_num_threads, options.inter_op_num_threads = {threads}, 1\n"
+            "count = lambda: len(os.listdir('/proc/self/task'))\nbefore = count()\n"
+            "session = ort.InferenceSession(models.chain(2).SerializeToString(), options)\n"
+            "session.run(None, {'x': np.ones((5000, 32), np.float32)})\n"
+            "time.sleep(0.1)\nprint(count() - before)")        # what waited for signals meanwhile is gone then
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+                          timeout=120, env=environment)
+    assert int(done.stdout) == threads - 1
 
 
 def test_many_threads_run_one_session(engine):

@@ -7,6 +7,7 @@ import ctypes
 import gc
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -135,6 +136,17 @@ def test_a_wrong_element_type_is_named_with_the_right_one(engine, sums, bad, nam
     text = rf"Unexpected input data type. Actual: \(tensor\({named}\)\) , expected: \(tensor\(float\)\)"
     with pytest.raises(engine.errors.InvalidArgument, match=text):
         sums.run(None, feed(y=bad))
+
+
+@pytest.mark.parametrize(("element", "given", "said"), [
+    ("BOOL", np.uint8, "uint8"), ("UINT8", np.bool_, "bool"), ("INT64", np.int32, "int32"),
+    ("INT32", np.int64, "int64"), ("FLOAT16", np.float32, "float"), ("DOUBLE", np.float32, "float")])
+def test_elements_are_never_converted(engine, element, given, said):
+    session = engine.session(models.copies(getattr(onnx.TensorProto, element)))
+    name = {"DOUBLE": "double"}.get(element, element.lower())
+    text = rf"Unexpected input data type. Actual: \(tensor\({said}\)\) , expected: \(tensor\({name}\)\)"
+    with pytest.raises(engine.errors.InvalidArgument, match=text):
+        session.run(None, {"x": np.ones(3, given)})
 
 
 @pytest.mark.parametrize("bad", [np.zeros(3, np.float32), np.zeros((2, 3, 1), np.float32), np.array(1, np.float32)])
@@ -440,6 +452,21 @@ def test_terminate_stops_runs_until_it_is_set_back(engine, sums):
         sums.run(None, feed(), options)
     options.terminate = False
     assert len(sums.run(None, feed(), options)) == 2
+
+
+def test_terminate_stops_a_run_that_is_under_way(engine):
+    """Between two of many nodes, where ONNX Runtime looks for it."""
+    session, options = engine.session(models.chain(100, 256)), engine.api.RunOptions()
+    x = np.ones((8000, 256), np.float32)
+    with ThreadPoolExecutor(1) as thread:
+        run = thread.submit(session.run, None, {"x": x}, options)
+        time.sleep(0.05)
+        assert not run.done(), "the run was too short to be stopped"
+        options.terminate = True
+        with pytest.raises(engine.errors.Fail, match="Exiting due to terminate flag being set to true"):
+            run.result(60)
+    options.terminate = False
+    assert session.run(None, {"x": x[:1]}, options)[0].shape == (1, 256)
 
 
 def test_run_options_of_another_type_are_refused(sums):
