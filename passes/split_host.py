@@ -19,6 +19,7 @@ from onnxc.errors import UnsupportedModel, UnsupportedNode
 from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.signature import ValueInfo, type_text
 from onnxc.ir.types import Opt, Seq, Tensor, Type
+from onnxc.passes.separate_sparse import separate_sparse
 from onnxc.passes.text_labels import separate_texts
 
 __all__ = ["HostNode", "Segment", "Split", "split_host"]
@@ -73,6 +74,7 @@ def split_host(module: Module, host_ops: Collection[str], containers: Collection
     tells the rank of an input, the split may be one segment, which is compiled for the rank that comes. Raises
     UnsupportedModel for nodes that neither can run."""
     separate_texts(module)
+    separate_sparse(module)
     sides = _Sides(host_ops, containers, always, nodes)
     block = module.main.body
     hosted = sides.hosted(block)

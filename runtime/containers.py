@@ -84,7 +84,7 @@ def _map(name: str, type_text: str, value: Any) -> dict[Any, float]:
         raise RuntimeError(f"Input '{name}' is of type {type_text}; a value in it is no number: {error}") from None
 
 
-def _sparse(name: str, type_text: str, value: Any) -> Array:
+def _sparse(name: str, type_text: str, value: Any) -> SparseTensor:
     if isinstance(value, np.ndarray):
         raise InvalidArgument(f"input with name: '{name}' expected to be of type {type_text} but received a tensor; "
                               "make an OrtValue of a SparseTensor")
@@ -93,7 +93,7 @@ def _sparse(name: str, type_text: str, value: Any) -> Array:
     if value.data_type() != type_text:
         raise InvalidArgument(f"Unexpected input data type. Actual: ({value.data_type()}) , expected: ({type_text}) "
                               f"for input: {name}")
-    return value.dense()
+    return value
 
 
 def _texts(name: str, value: Any) -> Array:

@@ -20,6 +20,7 @@ from onnxc.ir.types import ALL_DTYPES, STR, DType, dtype_of
 from onnxc.runtime.addresses import in_plain_order
 from onnxc.runtime.containers import is_optional, is_readable, no_tensor, value_of
 from onnxc.runtime.ortvalue import OrtValue
+from onnxc.runtime.sparse import SparseTensor
 
 __all__ = ["Feeds", "wanted_outputs"]
 
@@ -143,8 +144,9 @@ class Feeds:
     def _check(self, spec: _Input, value: Any) -> Any:
         if not spec.is_number:
             found = value_of(spec.name, spec.type_text, value.content() if isinstance(value, OrtValue) else value)
-            if isinstance(found, np.ndarray):
-                _check_form(spec, spec.type_text, found.shape)
+            if isinstance(found, (np.ndarray, SparseTensor)):
+                shape = found.shape if isinstance(found, np.ndarray) else found.dense_shape()
+                _check_form(spec, spec.type_text, shape)
             return found
         array = _array(spec, value)
         actual = spec.type_text if _same_type(array, spec) else f"tensor({_named(array, spec).onnx_text})"

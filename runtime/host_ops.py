@@ -18,6 +18,7 @@ from onnxc.errors import InvalidArgument
 from onnxc.ir.types import dtype_of_onnx
 from onnxc.runtime.host_control import CONTROL_OPS
 from onnxc.runtime.host_images import decode_image
+from onnxc.runtime.host_sparse import sparse_parts
 from onnxc.runtime.randomness import generator
 
 __all__ = ["CONTAINER_OPS", "HOST_OPS", "ONLY_HOST_OPS", "STATEFUL_OPS"]
@@ -322,6 +323,7 @@ def _random_seed(attrs: Attrs) -> HostOp:
 
 
 HOST_OPS["ImageDecoder"] = decode_image
+HOST_OPS["onnxc.SparseParts"] = sparse_parts
 STATEFUL_OPS["ai.onnxc.RandomSeed"] = _random_seed
 
 

@@ -295,7 +295,7 @@ def _checked(session: Session, values: Mapping[str, OrtValue]) -> tuple[list[Den
     ordered, overridden = session._feeds.arrange(values)
     for name, value in values.items():
         session._feeds.check(name, value.data_type(), value.shape())
-    return [value.dense_tensor() for value in ordered], overridden
+    return [value._tensor for value in ordered], overridden
 
 
 def _foreign_tensor(name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int],

@@ -198,13 +198,6 @@ class OrtValue:
             raise RuntimeError(f"This OrtValue does not contain SparseTensor. Check data_type() value: {self._type}")
         return self._content
 
-    def dense_tensor(self) -> Dense:
-        """The tensor, or what a sparse one has at all places."""
-        if not isinstance(self._content, SparseTensor):
-            return self._tensor
-        array = self._content.dense()
-        return Dense.of(array, dtype_of(array.dtype))
-
     def update_inplace(self, data: Array | OrtValue) -> None:
         """Writes other elements to the memory of the tensor, which stays where it is.
 

@@ -106,18 +106,6 @@ class SparseTensor:
         """RuntimeError: there is no such device."""
         raise RuntimeError(f"Cuda is not available in this build: cannot move a sparse tensor to {ort_device!r}")
 
-    def dense(self) -> Array:
-        """The tensor with all its elements, a new array; RuntimeError for one in blocks."""
-        out = np.zeros(self._shape, self._values.dtype)
-        if self._format is OrtSparseFormat.ORT_SPARSE_COO:
-            places, = self._places
-            out[np.unravel_index(places, self._shape) if places.ndim == 1 else tuple(places.T)] = self._values
-        else:
-            self._require(OrtSparseFormat.ORT_SPARSE_CSRC)
-            columns, begins = self._places
-            out[np.repeat(np.arange(len(begins) - 1), np.diff(begins)), columns] = self._values
-        return out
-
     def format(self) -> OrtSparseFormat:
         return self._format
 

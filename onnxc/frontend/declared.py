@@ -13,9 +13,9 @@ from onnxc.frontend.limits import Limits
 from onnxc.frontend.problems import printable
 from onnxc.ir.dims import Dim, DimLike, Shape, parse_dim, sym, symbols_of
 from onnxc.ir.solve import solvable
-from onnxc.ir.types import DType, Map, Opt, Seq, Tensor, Type, dtype_of_onnx
+from onnxc.ir.types import DType, Map, Opt, Seq, Sparse, Tensor, Type, dtype_of_onnx
 
-__all__ = ["DimNames", "declared_shape", "dense_type", "element_type", "type_of"]
+__all__ = ["DimNames", "declared_shape", "element_type", "type_of"]
 
 _LONGEST_EXPRESSION = 80
 
@@ -124,31 +124,20 @@ def element_type(number: int, what: str) -> DType:
     raise InvalidGraph(f"{what} has element type {number}, which is not an ONNX type.")
 
 
-def dense_type(proto: TypeProto) -> TypeProto:
-    """The type of a sparse tensor as that of the dense one, which native code reads in its place; others as they
-    are."""
-    if proto.WhichOneof("value") != "sparse_tensor_type":
-        return proto
-    sparse, dense = proto.sparse_tensor_type, TypeProto()
-    dense.tensor_type.elem_type = sparse.elem_type
-    if sparse.HasField("shape"):
-        dense.tensor_type.shape.CopyFrom(sparse.shape)
-    return dense
-
-
 def type_of(proto: TypeProto, names: DimNames | None, limits: Limits, what: str, depth: int = 0) -> Type | None:
     """The IR type that a TypeProto declares; None when it leaves the element type open. `names` None drops shapes."""
     limits.require("nesting", depth, f"The nesting of the type of {what}")
     kind = proto.WhichOneof("value")
     if kind is None:
         return None
-    if kind == "tensor_type":
-        if proto.tensor_type.elem_type == TensorProto.UNDEFINED:
+    if kind in ("tensor_type", "sparse_tensor_type"):
+        declared = getattr(proto, kind)
+        if declared.elem_type == TensorProto.UNDEFINED:
             return None
-        dtype = element_type(proto.tensor_type.elem_type, what)
-        if names is None or not proto.tensor_type.HasField("shape"):
-            return Tensor(dtype, None)
-        return Tensor(dtype, declared_shape(proto.tensor_type.shape, names, limits, what))
+        dtype = element_type(declared.elem_type, what)
+        shaped = names if declared.HasField("shape") else None
+        t = Tensor(dtype, None if shaped is None else declared_shape(declared.shape, shaped, limits, what))
+        return t if kind == "tensor_type" else Sparse(t)
     if kind in ("sequence_type", "optional_type"):
         inner = type_of(getattr(proto, kind).elem_type, names, limits, what, depth + 1)
         return None if inner is None else Seq(inner) if kind == "sequence_type" else Opt(inner)

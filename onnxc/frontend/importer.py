@@ -13,7 +13,7 @@ from typing import Any
 
 from onnxc.errors import Fail, InvalidArgument
 from onnxc.frontend.constants import make_constant
-from onnxc.frontend.declared import DimNames, dense_type, type_of
+from onnxc.frontend.declared import DimNames, type_of
 from onnxc.frontend.external import ExternalFiles
 from onnxc.frontend.functions import Functions
 from onnxc.frontend.graph import Graph, Viewer, check_defined
@@ -115,7 +115,7 @@ class _Main:
         for name in self.graph.inputs:
             if not self.graph.is_constant(name):
                 self._argument(name)
-                self.module.meta["inputs"].append(self._info(name, None, may_be_sparse=True))
+                self.module.meta["inputs"].append(self._info(name, None))
             elif overridable:
                 self.module.meta["overridable"].append(self._info(name, self._constant_type(name)))
                 if name in self.overridden:
@@ -129,7 +129,7 @@ class _Main:
     def _argument(self, name: str) -> None:
         proto = self.graph.types.get(name)
         what = f"graph input '{printable(name)}'"
-        t = None if proto is None else type_of(dense_type(proto), self.names, self.model.limits, what)
+        t = None if proto is None else type_of(proto, self.names, self.model.limits, what)
         if t is None:
             self.problems.add(Fail, f"This is an invalid model. Error: Model input ({printable(name)}) does not have "
                                     "type information.")
@@ -151,21 +151,21 @@ class _Main:
                 self.scope.values[name] = make_constant(self.module, self.scope.insert, array, name)
         self.importer.sparse_constants(self.graph, self.scope, used)
 
-    def _info(self, name: str, known: Type | None, may_be_sparse: bool = False) -> ValueInfo:
+    def _info(self, name: str, known: Type | None) -> ValueInfo:
         """What the model declares about a value; the type that was found fills in where it says nothing."""
-        declared = self.graph.types.get(name)
-        proto = dense_type(declared) if declared is not None and may_be_sparse else declared
+        proto = self.graph.types.get(name)
         t = None if proto is None else type_of(proto, None, self.model.limits, f"'{printable(name)}'")
         t = t or known
         shape: tuple[Any, ...] | None = None
         held = proto.optional_type.elem_type if proto is not None and proto.WhichOneof("value") == "optional_type" \
             else proto
-        if held is not None and held.WhichOneof("value") == "tensor_type" and held.tensor_type.HasField("shape"):
-            shape = tuple(_verbatim(d) for d in held.tensor_type.shape.dim)
+        kind = None if held is None else held.WhichOneof("value")
+        declared = getattr(held, kind) if kind in ("tensor_type", "sparse_tensor_type") else None
+        if declared is not None and declared.HasField("shape"):
+            shape = tuple(_verbatim(d) for d in declared.shape.dim)
         elif proto is None and isinstance(known, Tensor) and known.is_static:
             shape = known.dims
-        text = "" if t is None else type_text(t)
-        return ValueInfo(name, text if proto is declared else f"sparse_{text}", shape)
+        return ValueInfo(name, "" if t is None else type_text(t), shape)
 
 
 def _verbatim(d: Any) -> int | str | None:

@@ -19,7 +19,7 @@ from onnxc.frontend.nodes import Importer, Scope
 from onnxc.frontend.problems import Problems, printable
 from onnxc.frontend.tensors import TensorReader
 from onnxc.ir.core import Attr, Module, Op, Ref
-from onnxc.ir.types import Map, Opt, Seq, Tensor, Type
+from onnxc.ir.types import Map, Opt, Seq, Sparse, Tensor, Type
 
 __all__ = ["expand", "function_body"]
 
@@ -119,6 +119,8 @@ def type_proto(t: Type) -> TypeProto:
         return helper.make_optional_type_proto(type_proto(t.element))
     if isinstance(t, Map):
         return helper.make_map_type_proto(t.key.onnx, type_proto(t.value))
+    if isinstance(t, Sparse):
+        return helper.make_sparse_tensor_type_proto(t.element.dtype.onnx, None)
     if not isinstance(t, Tensor):
         raise TypeError(f"a value of type {t} has no ONNX type")
     proto = helper.make_tensor_type_proto(t.dtype.onnx, None)

@@ -12,7 +12,22 @@ from onnx import TensorProto
 
 from onnxc.frontend.schemas import Signature
 from onnxc.ir.core import Attr
-from onnxc.ir.types import ALL_DTYPES, BOOL, F32, I64, STR, U8, Map, Opt, Seq, Tensor, Type, dtype_of, dtype_of_onnx
+from onnxc.ir.types import (
+    ALL_DTYPES,
+    BOOL,
+    F32,
+    I64,
+    STR,
+    U8,
+    Map,
+    Opt,
+    Seq,
+    Sparse,
+    Tensor,
+    Type,
+    dtype_of,
+    dtype_of_onnx,
+)
 
 __all__ = ["RULES", "region_arg_types", "result_types", "shapeless", "type_from_text"]
 
@@ -29,6 +44,8 @@ def shapeless(t: Type | None) -> Type | None:
     if isinstance(t, (Seq, Opt)):
         inner = shapeless(t.element)
         return None if inner is None else type(t)(inner)
+    if isinstance(t, Sparse):
+        return Sparse(Tensor(t.element.dtype, None))
     if isinstance(t, Map):
         value = shapeless(t.value)
         return None if value is None else Map(t.key, value)
@@ -239,6 +256,7 @@ RULES: dict[str, Rule] = {
     "onnx.ai.onnx.ml.SVMClassifier": _classes("classlabels_strings"),
     "onnx.ai.onnx.ml.TreeEnsembleClassifier": _classes("classlabels_strings"),
     "onnx.ai.onnx.ml.ZipMap": _zip_map,
+    "onnx.com.microsoft.SparseToDenseMatMul": _from_attr_or_operand("", 1),
 }
 
 

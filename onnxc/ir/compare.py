@@ -14,7 +14,7 @@ import numpy as np
 from onnxc.ir.core import Attr, Block, Func, Module, Op, Value
 from onnxc.ir.dims import DimLike, provably_nonneg
 from onnxc.ir.printer import attr_text, quote_name
-from onnxc.ir.types import Map, Mem, Opt, Seq, Tensor, Type, dtype_of
+from onnxc.ir.types import Map, Mem, Opt, Seq, Sparse, Tensor, Type, dtype_of
 
 __all__ = ["difference", "same_array", "same_attr", "same_type"]
 
@@ -68,7 +68,7 @@ def same_type(a: Type, b: Type) -> bool:
     if isinstance(a, (Tensor, Mem)) and isinstance(b, (Tensor, Mem)):
         return a.dtype == b.dtype and a.shape is not None and b.shape is not None \
             and len(a.shape) == len(b.shape) and all(map(_same_dim, a.shape, b.shape))
-    if isinstance(a, (Seq, Opt)) and isinstance(b, (Seq, Opt)):
+    if isinstance(a, (Seq, Opt, Sparse)) and isinstance(b, (Seq, Opt, Sparse)):
         return same_type(a.element, b.element)
     return isinstance(a, Map) and isinstance(b, Map) and a.key == b.key and same_type(a.value, b.value)
 

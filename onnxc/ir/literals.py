@@ -13,7 +13,7 @@ from onnxc.errors import InvalidArgument
 from onnxc.ir.core import Attr, Ref
 from onnxc.ir.dims import DimLike, parse_dim
 from onnxc.ir.printer import PLAIN_KEY, PLAIN_NAME
-from onnxc.ir.types import DType, Map, Mem, Opt, Scalar, Seq, Tensor, Type, dtype_named
+from onnxc.ir.types import DType, Map, Mem, Opt, Scalar, Seq, Sparse, Tensor, Type, dtype_named
 
 __all__ = ["MAX_NESTING", "SPACE", "STRING", "SYMBOL", "IRSyntaxError", "LiteralParser", "token"]
 
@@ -164,7 +164,7 @@ class LiteralParser:
         if m is None:
             raise self.expected("a type")
         word = m[1]
-        if word in ("mem", "seq", "opt", "map") and self.take("<"):
+        if word in ("mem", "seq", "opt", "map", "sparse") and self.take("<"):
             return self.bracketed_type(word)
         dtype = self.dtype(word, m.start(1))
         return Tensor(dtype, self.shape()) if self.take("[") else Scalar(dtype)
@@ -177,6 +177,12 @@ class LiteralParser:
             key = self.dtype(m[1], m.start(1))
             self.expect(",")
             made: Type = Map(key, self.type())
+        elif word == "sparse":
+            start = self.after_space()
+            held = self.type()
+            if not isinstance(held, Tensor):
+                raise self.fail(f"a sparse tensor stands for a tensor, not for {held}", start)
+            made = Sparse(held)
         elif word == "mem":
             start = self.after_space()
             inner = self.type()

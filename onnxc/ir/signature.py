@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from onnxc.ir.types import ALL_DTYPES, Map, Opt, Seq, Tensor, Type
+from onnxc.ir.types import ALL_DTYPES, Map, Opt, Seq, Sparse, Tensor, Type
 
 __all__ = ["ValueInfo", "type_text"]
 
@@ -30,9 +30,12 @@ class ValueInfo:
 
 
 def type_text(t: Type) -> str:
-    """The ONNX text of a type: `tensor(float)`, `seq(tensor(int64))`, `optional(...)`, `map(string,tensor(float))`."""
+    """The ONNX text of a type: `tensor(float)`, `seq(tensor(int64))`, `optional(...)`, `map(string,tensor(float))`,
+    `sparse_tensor(float)`."""
     if isinstance(t, Tensor):
         return _TENSOR_TEXT[t.dtype.name]
+    if isinstance(t, Sparse):
+        return f"sparse_{type_text(t.element)}"
     wrappers = []
     while isinstance(t, (Seq, Opt, Map)):
         if isinstance(t, Map):

@@ -14,8 +14,8 @@ from onnxc.ir.dims import DimLike, Shape, product
 
 __all__ = ["ALL_DTYPES", "BF16", "BOOL", "F16", "F32", "F64", "I8", "I16", "I32", "I64", "STR", "U8", "U16", "U32",
 "U64",
-           "DType", "Map", "Mem", "Opt", "Scalar", "Seq", "Tensor", "Type", "dtype_of", "dtype_named", "dtype_of_onnx",
-           "tensor_of"]
+           "DType", "Map", "Mem", "Opt", "Scalar", "Seq", "Sparse", "Tensor", "Type", "dtype_of", "dtype_named",
+           "dtype_of_onnx", "tensor_of"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -220,6 +220,16 @@ class Map(Type):
 
     def __str__(self) -> str:
         return f"map<{self.key}, {self.value}>"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sparse(Type):
+    """A tensor that is held as values and the places where they stand."""
+
+    element: Tensor
+
+    def __str__(self) -> str:
+        return f"sparse<{self.element}>"
 
 
 def tensor_of(array: np.ndarray) -> Tensor:

@@ -103,13 +103,6 @@ def TransposeMatMul(b: Lowering, A: Value, B: Value, *, alpha: float = 1.0, tran
     return FusedMatMul(b, A, B, alpha=alpha, transA=transA, transB=transB)
 
 
-@lowering("com.microsoft.SparseToDenseMatMul")
-def SparseToDenseMatMul(b: Lowering, A: Value, B: Value, *, alpha: float = 1.0, transA: int = 0,
-                        transB: int = 0) -> Value:
-    """A sparse input of the model comes as the dense tensor."""
-    return FusedMatMul(b, A, B, alpha=alpha, transA=transA, transB=transB)
-
-
 # ---- rows of quantised tables --------------------------------------------------------------------------------------
 @lowering("com.microsoft.GatherBlockQuantized")
 def GatherBlockQuantized(b: Lowering, data: Value, indices: Value, scales: Value, zero_points: Value | None = None, *,

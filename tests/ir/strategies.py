@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from onnxc.ir.core import Block, Func, Module, Op, Ref
 from onnxc.ir.dims import Dim, dim_max, dim_min, floordiv, mod, sym
 from onnxc.ir.registry import lookup
-from onnxc.ir.types import ALL_DTYPES, Map, Mem, Opt, Scalar, Seq, Tensor
+from onnxc.ir.types import ALL_DTYPES, Map, Mem, Opt, Scalar, Seq, Sparse, Tensor
 
 NAMES = st.one_of(
     st.sampled_from(["x", "0", "7", "a:0", "a:", "a b", "_", "layer/0.x", "%", '"', "\\", "é", "x_1", "-", "\n", ")("]),
@@ -33,9 +33,10 @@ DIMS = st.recursive(st.one_of(st.integers(-4, 9), st.sampled_from(SYMBOLS).map(s
 EXTENTS = DIMS.filter(lambda d: isinstance(d, Dim) or d >= 0)
 SHAPES = st.lists(EXTENTS, max_size=3).map(tuple)
 DTYPES = st.sampled_from(ALL_DTYPES)
+TENSORS = st.builds(Tensor, DTYPES, st.none() | SHAPES)
 TYPES = st.recursive(
     st.one_of(
-        st.builds(Tensor, DTYPES, st.none() | SHAPES), st.builds(Mem, DTYPES, SHAPES), st.builds(Scalar, DTYPES)
+        TENSORS, st.builds(Sparse, TENSORS), st.builds(Mem, DTYPES, SHAPES), st.builds(Scalar, DTYPES)
     ),
     lambda inner: st.one_of(st.builds(Seq, inner), st.builds(Opt, inner), st.builds(Map, DTYPES, inner)),
     max_leaves=3,

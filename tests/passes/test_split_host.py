@@ -53,9 +53,13 @@ def steps(text):
      '%p = onnx.SequenceAt(%s, %i) : f32[*]\n %y = onnx.SequenceConstruct(%n, %p) : seq<f32[*]>\n'
      '%q = onnx.SequenceAt(%y, %i) : f32[*]\n %r = onnx.Reshape(%q, %g) : f32[*]\n return(%r)', "f32[*]",
      ["SequenceAt", "Shape Mul Expand", "SequenceConstruct", "SequenceAt", "Shape Mul Reshape"]),
+    ('%y = onnx.com.microsoft.SparseToDenseMatMul(%m, %b) : f32[*]\n'
+     '%z = onnx.com.microsoft.SparseToDenseMatMul(%m, %b) {alpha = 2.0} : f32[*]\n return(%y, %z)', "f32[*], f32[*]",
+     ["onnxc.SparseParts", "com.microsoft.SparseToDenseMatMul com.microsoft.SparseToDenseMatMul"]),
 ], ids=["native", "known place", "place in a run", "host first, one segment", "two segments", "host first",
-        "sequence out", "sizes twice"])
+        "sequence out", "sizes twice", "parts of a sparse matrix, once"])
 def test_steps(body, result, expected):
-    arguments = {"a": "f32[N]", "i": "i64[]", "t": "str[N]", "s": "seq<f32[*]>"}
+    arguments = {"a": "f32[N]", "i": "i64[]", "t": "str[N]", "s": "seq<f32[*]>",
+                 "m": "sparse<f32[M, K]>", "b": "f32[K, N]"}
     used = [f"%{name}: {kind}" for name, kind in arguments.items() if f"%{name}," in body or f"%{name})" in body]
     assert steps(f'func @main({", ".join(used)}) -> ({result}) kind "graph" {{\n{body}\n}}') == expected

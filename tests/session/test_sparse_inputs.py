@@ -1,4 +1,4 @@
-"""Inputs that are sparse tensors: OrtValues hold them, native code reads the dense ones. Run on both engines."""
+"""Inputs that are sparse tensors: OrtValues hold them. Run on both engines."""
 
 from __future__ import annotations
 
@@ -98,5 +98,83 @@ def test_linear_places_and_artifacts(ours, tmp_path):
 def test_outputs_are_dense(ours):
     model = product()
     model.graph.output[0].type.CopyFrom(helper.make_sparse_tensor_type_proto(TensorProto.FLOAT, [3, 2]))
-    with pytest.raises(ours.errors.NotImplemented, match="sparse_tensor_type, which onnxc does not implement"):
+    with pytest.raises(ours.errors.Fail, match=r"Type \(sparse_tensor\(float\)\) of output arg \(z\)"):
         ours.session(model)
+
+
+def of_places(engine, shape, values, places):
+    tensor = engine.api.SparseTensor.sparse_coo_from_numpy(shape, np.asarray(values), np.asarray(places),
+                                                           engine.api.OrtDevice.make("cpu", 0))
+    return engine.api.OrtValue.ort_value_from_sparse_tensor(tensor)
+
+
+def test_what_is_not_there_multiplies_nothing(engine, session):
+    """Not even NaN and infinity."""
+    y = Y.copy()
+    y[2] = np.nan, np.inf
+    np.testing.assert_array_equal(session.run(None, {"s": sparse(engine), "y": y})[0], DENSE @ Y)
+    y[3, 0] = np.nan
+    (z,) = session.run(None, {"s": sparse(engine), "y": y})
+    assert np.isnan(z).tolist() == [[False, False], [False, False], [True, False]]
+
+
+def test_a_place_may_come_twice(engine, session):
+    s = of_places(engine, [3, 4], np.array([1, 2, 4], np.float32), np.array([[0, 1], [0, 1], [2, 0]]))
+    expected = np.zeros((3, 2), np.float32)
+    expected[0], expected[2] = 3 * Y[1], 4 * Y[0]
+    np.testing.assert_array_equal(session.run(None, {"s": s, "y": Y})[0], expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int32, np.int64, np.uint32, np.uint64], ids=lambda t: t.__name__)
+def test_every_element_type(engine, dtype):
+    session = engine.session(product(helper.np_dtype_to_tensor_dtype(np.dtype(dtype))))
+    (z,) = session.run(None, {"s": sparse(engine, dense=DENSE.astype(dtype)), "y": Y.astype(dtype)})
+    assert z.dtype == dtype
+    np.testing.assert_array_equal(z, (DENSE @ Y).astype(dtype))
+
+
+@pytest.mark.parametrize("shape", [("M", "K"), ("M", 4), None], ids=str)
+def test_open_sizes(engine, shape):
+    model = product()
+    model.graph.input[0].type.CopyFrom(helper.make_sparse_tensor_type_proto(TensorProto.FLOAT, shape))
+    session = engine.session(model)
+    assert session.get_inputs()[0].shape == list(shape or ())
+    for rows in (1, 3, 200):
+        dense = np.zeros((rows, 4), np.float32)
+        dense[rows // 2, 3], dense[0, 1] = 5, 2
+        np.testing.assert_array_equal(session.run(None, {"s": sparse(engine, dense=dense), "y": Y})[0], dense @ Y)
+
+
+def test_a_large_one_takes_no_more_memory_than_it_holds(ours):
+    """All its elements would be 4 TiB."""
+    model = product()
+    model.graph.input[0].type.CopyFrom(helper.make_sparse_tensor_type_proto(TensorProto.FLOAT, ["M", "K"]))
+    size = 1 << 20
+    places = np.array([[0, size - 1], [size - 1, 0], [size - 1, 5]])
+    y = np.arange(size, dtype=np.float32).reshape(-1, 1)
+    (z,) = ours.session(model).run(None, {"s": of_places(ours, [size, size], np.ones(3, np.float32), places), "y": y})
+    assert (z[0, 0], z[-1, 0], np.count_nonzero(z)) == (size - 1, 5, 2)
+
+
+def test_sizes_that_differ_and_blocks(ours):
+    model = product()
+    model.graph.input[0].type.CopyFrom(helper.make_sparse_tensor_type_proto(TensorProto.FLOAT, ["M", "K"]))
+    session = ours.session(model)
+    with pytest.raises(ours.errors.InvalidArgument, match="inner dims of a matrix product differ"):
+        session.run(None, {"s": sparse(ours), "y": Y[:3]})
+    cpu = ours.api.OrtDevice.make("cpu", 0)
+    blocks = ours.api.SparseTensor.sparse_block_from_numpy([4, 4], np.ones((2, 2, 2), np.float32),
+                                                           np.array([[0, 1], [1, 0]]), cpu)
+    with pytest.raises(ours.errors.InvalidArgument, match="tensor of blocks"):
+        session.run(None, {"s": ours.api.OrtValue.ort_value_from_sparse_tensor(blocks), "y": Y})
+
+
+def test_two_products_of_one(ours):
+    """And a native operator behind them."""
+    model = product()
+    model.graph.node.append(helper.make_node("SparseToDenseMatMul", ["s", "y"], ["w"], "again", domain="com.microsoft",
+                                             alpha=-2.0))
+    model.graph.node.append(models.node("Add", "z w", "sum"))
+    model.graph.output.append(models.value("sum", None))
+    z, total = ours.session(model).run(None, {"s": sparse(ours), "y": Y})
+    np.testing.assert_array_equal(total, -z)
