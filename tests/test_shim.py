@@ -123,6 +123,46 @@ onnxruntime.InferenceSession(sys.argv[1])
 """, str(tmp_path / "q.onnx"))
 
 
+def test_weights_are_packed_by_the_real_package(tmp_path):
+    """Its tools look for helpers of its compiled module under the paths that are onnxc's."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        pytest.skip("onnxruntime is not installed")
+    python(INSTALL + """
+import sys, numpy as np, onnx, onnxruntime
+from onnx import helper, numpy_helper
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+from onnxruntime.capi._pybind_state import quantize_matmul_bnb4, quantize_qdq_matmul_4bits, Fail
+w, x = (np.random.default_rng(i).standard_normal(s).astype(np.float32) for i, s in enumerate([(64, 48), (3, 64)]))
+graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"], "mm")], "g",
+                          [helper.make_tensor_value_info("x", 1, ["N", 64])],
+                          [helper.make_tensor_value_info("y", 1, ["N", 48])], [numpy_helper.from_array(w, "w")])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+quantizer = MatMulNBitsQuantizer(model, block_size=32, is_symmetric=True)
+quantizer.process()
+(node,) = quantizer.model.model.graph.node
+assert node.op_type == "MatMulNBits"
+session = onnxruntime.InferenceSession(quantizer.model.model.SerializeToString())
+y = session.run(None, {"x": x})[0]
+# Weights of 4 bits are off by up to a sixteenth of the largest of 32, some 0.15; 64 of them add up like a random walk.
+assert 0 < np.abs(y - x @ w).max() < 4
+assert Fail is onnxc.errors.Fail and "onnxc" in type(session).__module__
+try:
+    onnxruntime.capi._pybind_state.no_such_helper
+except AttributeError:
+    pass
+else:
+    raise AssertionError
+""")
+    python(HIDDEN + INSTALL + """
+try:
+    from onnxruntime.capi._pybind_state import quantize_matmul_4bits
+except ImportError:
+    pass
+else:
+    raise AssertionError
+""")
+
+
 def test_it_cannot_come_too_late():
     if importlib.util.find_spec("onnxruntime") is None:
         pytest.skip("onnxruntime is not installed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from onnxc.errors import (
     DeviceReset,
     EngineError,
@@ -69,3 +71,12 @@ __all__ = [
     "get_build_info", "get_device", "get_ep_devices", "get_version_string", "has_collective_ops",
     "set_default_logger_severity", "set_default_logger_verbosity", "set_global_thread_pool_sizes", "set_seed",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Helpers that the pure Python parts of the real package look for here."""
+    if not name.startswith("__"):
+        from onnxc.shim.real import HELPERS, helper
+        if name in HELPERS:
+            return helper(name)
+    raise AttributeError(f"module 'onnxc.capi.onnxruntime_pybind11_state' has no attribute {name!r}")
