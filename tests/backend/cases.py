@@ -1,6 +1,6 @@
 """ONNX's own backend tests, through its runner, and the list of those that fail.
 
-`python -m tests.backend.cases [i/n]` runs all of them (ten minutes of processor time), or the i-th of n shares, and
+`python -m tests.backend.cases [i/n]` runs all of them (five minutes of processor time), or the i-th of n shares, and
 prints what differs from the list of those that fail; `pytest` runs a share of them. The list says of each why.
 """
 
