@@ -217,7 +217,7 @@ def _empty(t: Type | None) -> Empty | None:
 def _text(plan: HostPlan) -> str:
     """The steps as a listing, the programs of native ones below."""
     programs: list[str] = []
-    lines = ["// A program with host steps:", *_listing(plan, programs, "//   ")]
+    lines = ["// A program of segments and host steps:", *_listing(plan, programs, "//   ")]
     return "\n".join([*lines, *(f"\n// segment {i}\n{text}" for i, text in enumerate(programs))])
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxc.cli.console import print_table, working
+from onnxc.errors import UnsupportedModel
+
+if TYPE_CHECKING:
+    from onnxc.driver import CompileOptions
+    from onnxc.runtime.compiled import CompiledModel
 
 
 @click.command()
@@ -26,11 +31,19 @@ def command(model: str, stage: str | None, listed: bool, html: str | None, kerne
     if form and not kernel:
         raise click.UsageError(f"--{form} shows one kernel: name it with --kernel")
     if _is_artifact(model):
-        _show_artifact(model, stage, kernel, form, bool(listed or html))
+        from onnxc.runtime.artifact import open_artifact
+        _show_compiled(open_artifact(model), "a compiled model", stage, kernel, form, bool(listed or html))
         return
     trace = _Trace(stop_after=stage, keep=bool(html))
-    with working(f"compiling {model}") as say:
-        trace.compile(model, target, say)
+    try:
+        with working(f"compiling {model}") as say:
+            trace.compile(model, target, say)
+    except (UnsupportedModel, _Unranked):       # or a model in segments, each of which has its own stages
+        compiled = _of_segments(model, trace.options)
+        if compiled is None:
+            raise
+        _show_compiled(compiled, "a model that is compiled in segments", stage, kernel, form, bool(listed or html))
+        return
     if stage:
         click.echo(trace.text(stage), nl=False)
     elif kernel:
@@ -47,6 +60,10 @@ class _Stop(Exception):
     """The stage that was asked for is reached."""
 
 
+class _Unranked(Exception):
+    """Only a run tells what the model is compiled for."""
+
+
 class _Trace:
     """Follows one compilation up to a program: what each stage left, and how long it took."""
 
@@ -59,6 +76,7 @@ class _Trace:
     def compile(self, model: str, target: str | None, say: Any) -> None:
         """Runs import and passes; machine code is not made."""
         from onnxc import driver
+        from onnxc.ir.types import Tensor
         self.options = driver.CompileOptions.from_config(**({} if target is None else {"target": target}))
         context = driver.pass_context(self.options)
         self._log, self._before, self._since = context.log, context.log.copy(), time.perf_counter()
@@ -70,6 +88,8 @@ class _Trace:
         try:
             self.module = driver.import_to_ir(model, self.options)
             after("import", self.module)
+            if any(isinstance(v.type, Tensor) and v.type.shape is None for v in self.module.main.args):
+                raise _Unranked
             driver.lower_to_program(self.module, self.options, [after], context)
         except _Stop:
             return
@@ -136,7 +156,7 @@ def _shape(shape: Any) -> str:
     return "any rank" if shape is None else f"[{', '.join('?' if d is None else str(d) for d in shape)}]"
 
 
-# ---- artifacts -------------------------------------------------------------------------------------------------------
+# ---- what is compiled ------------------------------------------------------------------------------------------------
 
 def _is_artifact(path: str) -> bool:
     from onnxc.runtime.artifact import MAGIC, is_artifact
@@ -147,22 +167,37 @@ def _is_artifact(path: str) -> bool:
         return False        # the loader of models says what is wrong
 
 
-def _show_artifact(path: str, stage: str | None, kernel: str | None, form: str | None, whole: bool) -> None:
-    from onnxc.ir.parser import parse_module
-    from onnxc.ops import load_all
-    from onnxc.runtime.artifact import open_artifact
-    compiled = open_artifact(path)
+def _of_segments(model: str, options: CompileOptions) -> CompiledModel | None:
+    """The model compiled, if host steps stand between its native segments, or only a run tells what these are for."""
+    from onnxc.driver import compile_model
+    try:
+        compiled = compile_model(model, options)
+    except UnsupportedModel:
+        return None
+    return compiled if compiled.host is not None else None
+
+
+def _show_compiled(compiled: CompiledModel, what: str, stage: str | None, kernel: str | None, form: str | None,
+                   whole: bool) -> None:
     if whole or stage not in (None, "program"):
-        raise click.UsageError("a compiled model holds one stage, 'program'")
+        raise click.UsageError(f"{what} holds one stage, 'program'")
     if stage:
         click.echo(compiled.text, nl=False)
         return
     if kernel:
-        load_all()
-        # Without the constants, which the text names by their hashes; kernels do not speak of them.
-        text = "\n".join(line for line in compiled.text.split("\n") if not line.startswith("const @"))
-        click.echo(_kernel_text(parse_module(text), kernel, form, compiled.target), nl=False)
+        click.echo(_kernel_text(_program_with(compiled, kernel), kernel, form, compiled.target), nl=False)
         return
     signature = compiled.signature
     _print_signature(signature.inputs, signature.outputs)
     click.echo(f"\ncompiled for {compiled.target}\n{len(compiled.kernels)} kernels: {', '.join(compiled.kernels)}")
+    for title, key in (("host steps", "host_ops"), ("compiled in the first run, which tells the ranks of", "waits")):
+        if compiled.report.get(key):
+            click.echo(f"{title}: {', '.join(compiled.report[key])}")
+
+
+def _program_with(compiled: CompiledModel, kernel: str) -> Any:
+    """The program, or the segment, that has this kernel; one that has it not where none has."""
+    from onnxc.ir.core import Module
+    from onnxc.runtime.report import program_of
+    parts = [compiled] if compiled.host is None else compiled.host.compiled()
+    return program_of(next((part for part in parts if kernel in part.kernels), parts[0])) if parts else Module()

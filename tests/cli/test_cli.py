@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
@@ -125,6 +126,29 @@ def test_inspect_of_an_artifact(folder):
     assert "compiled for" in onnxc_command("inspect", folder / "m.onnxc")
     assert "p.launch" in onnxc_command("inspect", folder / "m.onnxc", "--stage", "program")
     assert "one stage" in onnxc_command("inspect", folder / "m.onnxc", "--list", status=2)
+
+
+def test_inspect_of_a_model_with_host_steps(tmp_path):
+    path = tmp_path / "m.onnx"
+    parts = onnx.helper.make_tensor_sequence_value_info("s", models.FLOAT, ["N", 3])
+    path.write_bytes(models.model([models.node("ConcatFromSequence", "s", "j", "join", axis=0),
+                                   models.node("Neg", "j", "y")], [parts],
+                                  [models.value("y", None)]).SerializeToString())
+    shown = onnxc_command("inspect", path)
+    assert "host steps: ConcatFromSequence (join)" in shown
+    (name,) = [word for word in shown.split() if "_neg" in word]
+    assert "k.store" in onnxc_command("inspect", path, "--kernel", name)
+    assert f"{name}:" in onnxc_command("inspect", path, "--kernel", name, "--asm")
+    assert "host ConcatFromSequence" in onnxc_command("inspect", path, "--stage", "program")
+    assert "one stage" in onnxc_command("inspect", path, "--list", status=2)
+
+
+def test_inspect_of_a_model_whose_ranks_a_run_tells(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(models.copies(models.FLOAT, None).SerializeToString())
+    shown = onnxc_command("inspect", tmp_path / "m.onnx")
+    assert "any rank" in shown
+    assert "compiled in the first run, which tells the ranks of: x" in shown
+    assert "there are none" in onnxc_command("inspect", tmp_path / "m.onnx", "--kernel", "k0", status=2)
 
 
 # ---- opt -------------------------------------------------------------------------------------------------------------
