@@ -22,7 +22,12 @@ from onnxc import errors
 from onnxc.errors import Fail, ModelLoadCanceled
 from onnxc.runtime.adapters import LoraAdapter
 from onnxc.runtime.entries import RUN_ENTRIES, SESSION_ENTRIES
-from onnxc.runtime.enums import ExecutionMode, ExecutionOrder, GraphOptimizationLevel
+from onnxc.runtime.enums import (
+    ExecutionMode,
+    ExecutionOrder,
+    GraphOptimizationLevel,
+    OrtExecutionProviderDevicePolicy,
+)
 from onnxc.runtime.ep_devices import OrtEpDevice
 from onnxc.runtime.log import LOG, SEVERITIES
 from onnxc.runtime.providers import check_provider
@@ -226,6 +231,11 @@ class SessionOptions:
         if not all(isinstance(device, OrtEpDevice) for device in ep_devices):
             raise TypeError(f"add_provider_for_devices takes devices that get_ep_devices lists, not {ep_devices!r}")
         self.add_provider(ep_devices[0].ep_name, provider_options)
+
+    def set_provider_selection_policy(self, policy: OrtExecutionProviderDevicePolicy) -> None:
+        """Accepted: of the one device that there is, every policy takes that."""
+        if not isinstance(policy, OrtExecutionProviderDevicePolicy):
+            raise TypeError(f"a policy is an OrtExecutionProviderDevicePolicy, not {policy!r}")
 
     def has_providers(self) -> bool:
         """Whether providers were added."""

@@ -38,6 +38,7 @@ from onnxc.runtime.enums import (
     OrtDeviceMemoryType,
     OrtExecutionProviderDevicePolicy,
     OrtHardwareDeviceType,
+    OrtMemoryInfoDeviceType,
     OrtMemType,
     OrtSparseFormat,
 )
@@ -55,21 +56,24 @@ from onnxc.runtime.iobinding import SessionIOBinding
 from onnxc.runtime.log import set_default_logger_severity, set_default_logger_verbosity
 from onnxc.runtime.metadata import ModelMetadata, NodeArg
 from onnxc.runtime.options import RunOptions, SessionOptions
-from onnxc.runtime.ortvalue import OrtValue, OrtValueVector
+from onnxc.runtime.ortvalue import OrtValue, OrtValueVector, copy_tensors
 from onnxc.runtime.providers import get_all_providers, get_available_providers, get_device
+from onnxc.runtime.report import OrtEpAssignedNode, OrtEpAssignedSubgraph
 from onnxc.runtime.sparse import SparseTensor
 
 __all__ = [
     "DeviceReset", "EPFail", "EngineError", "ExecutionMode", "ExecutionOrder", "Fail", "GraphOptimizationLevel",
     "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "LoraAdapter", "ModelLoadCanceled", "ModelLoaded",
     "ModelMetadata", "ModelRequiresCompilation", "NoModel", "NoSuchFile", "NodeArg", "NotFound", "NotImplemented",
-    "OrtAllocatorType", "OrtArenaCfg", "OrtCompileApiFlags", "OrtDevice", "OrtDeviceMemoryType", "OrtEpDevice",
-    "OrtExecutionProviderDevicePolicy", "OrtHardwareDevice", "OrtHardwareDeviceType", "OrtMemType", "OrtMemoryInfo",
+    "OrtAllocatorType", "OrtArenaCfg", "OrtCompileApiFlags", "OrtDevice", "OrtDeviceMemoryType",
+    "OrtEpAssignedNode", "OrtEpAssignedSubgraph", "OrtEpDevice", "OrtExecutionProviderDevicePolicy",
+    "OrtHardwareDevice", "OrtHardwareDeviceType", "OrtMemType", "OrtMemoryInfo", "OrtMemoryInfoDeviceType",
     "OrtSparseFormat", "OrtValue", "OrtValueVector", "RunOptions", "RuntimeException", "SessionIOBinding",
-    "SessionOptions", "SparseTensor", "create_and_register_allocator", "create_and_register_allocator_v2",
-    "disable_telemetry_events", "enable_telemetry_events", "get_all_providers", "get_available_providers",
-    "get_build_info", "get_device", "get_ep_devices", "get_version_string", "has_collective_ops",
-    "set_default_logger_severity", "set_default_logger_verbosity", "set_global_thread_pool_sizes", "set_seed",
+    "SessionOptions", "SparseTensor", "copy_tensors", "create_and_register_allocator",
+    "create_and_register_allocator_v2", "disable_telemetry_events", "enable_telemetry_events", "get_all_providers",
+    "get_available_providers", "get_build_info", "get_device", "get_ep_devices", "get_version_string",
+    "has_collective_ops", "set_default_logger_severity", "set_default_logger_verbosity",
+    "set_global_thread_pool_sizes", "set_seed",
 ]
 
 

@@ -49,6 +49,16 @@ def test_providers_are_added_by_device(engine):
     np.testing.assert_array_equal(session.run(["z"], {"x": X, "y": X})[0], X + X)
 
 
+@pytest.mark.parametrize("policy", ["DEFAULT", "PREFER_GPU", "MIN_OVERALL_POWER"])
+def test_every_policy_finds_the_processor(engine, policy):
+    options = engine.api.SessionOptions()
+    with pytest.raises(TypeError):
+        options.set_provider_selection_policy("PREFER_GPU")
+    options.set_provider_selection_policy(getattr(engine.api.OrtExecutionProviderDevicePolicy, policy))
+    session = engine.session(models.sums(), options, providers=None)
+    assert session.get_providers() == ["CPUExecutionProvider"]
+
+
 def test_where_inputs_and_outputs_lie(engine):
     session = engine.session(models.picks())
     for infos, count in ((session.get_input_memory_infos(), 2), (session.get_output_memory_infos(), 1)):

@@ -35,6 +35,7 @@ def options() -> ort.SessionOptions:
     o.add_provider("CPUExecutionProvider", {})
     devices: list[ort.OrtEpDevice] = ort.get_ep_devices()
     o.add_provider_for_devices(devices, {})
+    o.set_provider_selection_policy(ort.OrtExecutionProviderDevicePolicy.PREFER_GPU)
     processor: ort.OrtHardwareDevice = devices[0].device
     print(devices[0].memory_info(ort.OrtDeviceMemoryType.DEFAULT), processor.vendor)
     has: bool = o.has_providers()
