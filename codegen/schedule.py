@@ -20,6 +20,7 @@ class Schedule:
     vector: str = ""            # axis laid across vector lanes (CPU); "" is scalar code
     lanes: int = 1              # lanes along it
     unroll: int = 1             # vectors in flight along it
+    jam: int = 0                # outer points along the axis of `blocks` whose inner loops run as one (CPU)
     grain: int = 1              # least outer points a thread takes at once
     rows: int = 0               # contraction: rows of the register tile
     vectors: int = 0            # contraction: vectors of the register tile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from llvmlite import ir
@@ -13,14 +14,14 @@ from onnxc.codegen.llvm.dims import constant
 from onnxc.codegen.llvm.intrinsics import intrinsic
 from onnxc.codegen.llvm.memory import emit_load, emit_store
 from onnxc.codegen.llvm.nests import Form, forms_for, scalar_nest, vector_axis, vector_nest
-from onnxc.codegen.llvm.reduce import emit_iterate, emit_reduce, emit_scan
+from onnxc.codegen.llvm.reduce import emit_iterate, emit_reduce, emit_scan, reduce_together
 from onnxc.codegen.llvm.registers import Element, const
 from onnxc.codegen.llvm.scope import Scope
 from onnxc.ir.core import Block, Op, Value
 from onnxc.ir.dims import DimLike, symbols_of
 from onnxc.ir.types import I64, DType, Mem
 
-__all__ = ["emit_block", "hoist"]
+__all__ = ["emit_block", "emit_together", "hoist"]
 
 
 def emit_block(scope: Scope, block: Block) -> list[Element]:
@@ -34,6 +35,19 @@ def emit_block(scope: Scope, block: Block) -> list[Element]:
         results = _emit_op(scope.within(values=values), op)
         values.update(zip(op.results, results, strict=True))
     return []
+
+
+def emit_together(scopes: Sequence[Scope], block: Block) -> None:
+    """Emits the ops of a region, which yields nothing, at several outer points: the loops of a reduction once for all
+    of them."""
+    values = [dict(scope.values) for scope in scopes]
+    for op in block.ops:
+        if op.results and all(r in values[0] for r in op.results):
+            continue
+        inner = [scope.within(values=known) for scope, known in zip(scopes, values, strict=True)]
+        found = reduce_together(inner, op) if op.name == "k.reduce" else [_emit_op(scope, op) for scope in inner]
+        for known, results in zip(values, found, strict=True):
+            known.update(zip(op.results, results, strict=True))
 
 
 def _emit_op(scope: Scope, op: Op) -> list[Element]:

@@ -16,7 +16,7 @@ from llvmlite import ir
 from onnxc.codegen.accesses import Accesses, element_of, index_of, kernel_symbols, loop_axes
 from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import KernelCode, KernelError
-from onnxc.codegen.llvm.body import emit_block, hoist
+from onnxc.codegen.llvm.body import emit_block, emit_together, hoist
 from onnxc.codegen.llvm.dims import DimEmitter, constant
 from onnxc.codegen.llvm.heuristics import grain_of, vector_axes
 from onnxc.codegen.llvm.jobs import BLOCK_ELEMENTS, Jobs, advance, decode
@@ -141,8 +141,9 @@ class _KernelEmitter:
         outer = [(n, e) for n, e in axes if n != name]
         if not name:
             return Jobs(outer, "", 1, 1)
-        tile = next((n for n, size in self.schedule.blocks if n in dict(outer) and size == self.schedule.lanes), "")
-        return Jobs(outer, name, dict(axes)[name], BLOCK_ELEMENTS, tile, self.schedule.lanes if tile else 1)
+        width = self.schedule.jam or self.schedule.lanes
+        tile = next((n for n, size in self.schedule.blocks if n in dict(outer) and size == width), "")
+        return Jobs(outer, name, dict(axes)[name], BLOCK_ELEMENTS, tile, width if tile else 1)
 
     def _run_jobs(self, scope: Scope, plan: Jobs, begin: ir.Value, end: ir.Value) -> None:
         """Steps through [begin, end): positions are decoded from the first job and then counted up with carry."""
@@ -160,6 +161,8 @@ class _KernelEmitter:
     def _job(self, scope: Scope, plan: Jobs) -> None:
         if not plan.vector:
             emit_block(scope, self.parallel.regions[0])
+        elif plan.tile and self.schedule.jam:
+            self._jammed(scope, plan)
         elif plan.tile:
             self._tiles(scope, plan)
         else:
@@ -178,17 +181,51 @@ class _KernelEmitter:
             with border:
                 self._vector_loops(scope, plan)
 
-    def _vector_loops(self, scope: Scope, plan: Jobs) -> None:
+    def _vector_loops(self, scope: Scope, plan: Jobs, first: ir.Value | None = None) -> None:
+        """The job's part of the vector axis; at all positions of the tile axis from `first` on as one, if given."""
         region = self.parallel.regions[0]
         forms = forms_for(scope, region, plan.vector, plan.extent)
-        inner = hoist(scope, region, {plan.vector})
+        inner = hoist(scope, region, {plan.vector} if first is None else {plan.vector, plan.tile})
         vector = vector_axis(inner, region, plan.vector, *plan.range(scope))
 
         def body(form: Form, lanes: Scope, carried: list[ir.Value]) -> list[ir.Value]:
-            emit_block(lanes, region)
+            if first is None:
+                emit_block(lanes, region)
+            else:
+                positions = [lanes.builder.add(first, constant(i)) for i in range(plan.width)]
+                emit_together([lanes.within(axes={plan.tile: p}) for p in positions], region)
             return carried
 
         vector_nest(inner, [], vector, forms, [[] for _ in forms], body)
+
+    # ---- positions whose inner loops run as one --------------------------------------------------------------------
+
+    def _jammed(self, scope: Scope, plan: Jobs) -> None:
+        """A job of `plan.width` positions along the tile axis as one; where fewer are left, one after the other."""
+        b = scope.builder
+        first, last = plan.tile_range(scope)
+        if isinstance(plan.tile_extent, int) and plan.tile_extent % plan.width == 0:
+            self._together(scope, plan, first)
+            return
+        with b.if_else(b.icmp_signed("==", b.sub(last, first), constant(plan.width))) as (whole, rest):
+            with whole:
+                self._together(scope, plan, first)
+            with rest:
+                self._each_position(scope, plan, first, last, lambda inner: self._vector_loops(inner, plan))
+
+    def _together(self, scope: Scope, plan: Jobs, first: ir.Value) -> None:
+        """Windows' conditions are linear along the tile axis: they hold between two places where they hold."""
+        b, region = scope.builder, self.parallel.regions[0]
+        ends = (first, b.add(first, constant(plan.width - 1)))
+        low, high = (whole_windows(scope.within(axes={plan.tile: end}), region, plan.vector) for end in ends)
+        if low is None or high is None:
+            self._vector_loops(scope, plan, first)
+            return
+        with b.if_else(b.and_(low.holds, high.holds)) as (interior, border):
+            with interior:
+                self._vector_loops(scope.within(known=scope.known | low.conditions), plan, first)
+            with border:
+                self._vector_loops(scope, plan, first)
 
     # ---- tiles -------------------------------------------------------------------------------------------------------
 

@@ -11,13 +11,13 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from onnxc.codegen.accesses import Accesses, dependent_values, ends_as_one, linear_in, loop_axes
+from onnxc.codegen.accesses import Accesses, accesses_of, dependent_values, ends_as_one, linear_in, loop_axes
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.llvm.transpose import tiled_loads
 from onnxc.codegen.llvm.weights import weight
 from onnxc.codegen.schedule import Schedule
 from onnxc.ir.core import Block, Func, Op
-from onnxc.ir.dims import DimLike, ceildiv, dim_max, floordiv, symbols_of
+from onnxc.ir.dims import DimLike, ceildiv, dim_max, floordiv, product, provably_less, symbols_of
 from onnxc.ir.types import BOOL, Scalar
 
 __all__ = ["NEAR", "grain_of", "ranked_schedules", "schedule_kernel", "vector_axes", "vectors_in_flight"]
@@ -31,6 +31,7 @@ _HORIZONTAL = 12                # instructions that fold one vector into one ele
 _GATHERED = 2.0                 # instructions an element of a load of lanes that are apart,
 _SCATTERED = 6.0                # and of a store: each element is a cache line of its own, fetched and written back
 _NEVER = 1e9
+_LEAST_SHARED = 4               # steps of an inner loop whose loads are worth sharing
 _LOOP = 3                       # instructions to start and step an inner loop
 
 
@@ -57,7 +58,60 @@ def ranked_schedules(func: Func, target: Target) -> list[Schedule]:
         tiles = [_tiled(candidate, along) for along in outer if along != name and name in outer]
         found.extend(tile for tile in tiles if tile.lanes > 1)
     costs = [(_cost(accesses, parallel, schedule), i) for i, schedule in enumerate(found)]
-    return [found[i] for cost, i in sorted(costs) if cost < _NEVER or not found[i].blocks]
+    ranked = [found[i] for cost, i in sorted(costs) if cost < _NEVER or not found[i].blocks]
+    jammed = _jammed(accesses, parallel, ranked[0], target)
+    return ranked if jammed is None else [jammed, *ranked]
+
+
+def _jammed(accesses: Accesses, parallel: Op, schedule: Schedule, target: Target) -> Schedule | None:
+    """The schedule with several points as one along an outer axis that a load in a reduction does not vary along, such
+    as the weights of a depthwise convolution; None where there is nothing to share."""
+    axis = accesses.axes.get(schedule.vector)
+    loops = [op for op in parallel.regions[0].ops if op.regions]
+    plain = all(op.name == "k.reduce" and not any(o.regions for o in op.regions[0].ops) for op in loops) and \
+        all(op.attrs["combine"] is None for op in parallel.walk() if op.name == "k.store")
+    if axis is None or axis.loop is not parallel or schedule.blocks or not plain:
+        return None
+    loops = [op for op in loops if provably_less(_LEAST_SHARED - 1, product(e for _, e in loop_axes(op)))]
+    for name, extent in reversed(loop_axes(parallel)):
+        if name != axis.name and _shares(accesses, loops, name, axis.name):
+            width, unroll = _jam(extent, axis.extent, schedule, target)
+            return dataclasses.replace(schedule, unroll=unroll, jam=width, blocks=((name, width),)) if width else None
+    return None
+
+
+def _shares(accesses: Accesses, loops: list[Op], name: str, vector: str) -> bool:
+    """Whether vectors that the loops load are the same at all points along an axis, and others are not; all accesses
+    and conditions have to be linear along it."""
+    expressions = [accesses.flat(op) for op in accesses_of(accesses.axes[name].loop.regions[0])]
+    conditions = [c for op in accesses_of(accesses.axes[name].loop.regions[0]) for c in accesses.conditions(op)]
+    if any(linear_in(e, name) is None for e in [*expressions, *(expr for expr, _, _ in conditions)]) or \
+            any(name in symbols_of((low, high)) for _, low, high in conditions):
+        return False
+    loads = [op for loop in loops for op in loop.walk() if op.name == "k.load"]
+    varies = [name in symbols_of(accesses.flat(op)) for op in loads]
+    return any(varies) and any(not v and _step(accesses, op, vector) == "next" and len(op.operands) == 1
+                               for op, v in zip(loads, varies, strict=True))
+
+
+def _jam(extent: DimLike, vector: DimLike, schedule: Schedule, target: Target) -> tuple[int, int]:
+    """How many points run as one and how many vectors of each are in flight: sums for most of the registers, and a
+    number of points that divides the axis, if there is one; (0, 0) for an axis of one point."""
+    room = 16 if target.vector_registers >= 32 else 8
+    vectors = vector // schedule.lanes if isinstance(vector, int) else _UNKNOWN
+
+    def unroll(width: int) -> int:
+        # Vectors that are left over have their loops to themselves: there should be none, or few.
+        fits = (n for n in (4, 2) if n * width <= room and (vectors % n == 0 or vectors >= 4 * n))
+        return next(fits, 1)
+
+    if not isinstance(extent, int):
+        return 4, unroll(4)
+    widths = [w for w in range(2, min(extent, room, 8) + 1) if extent % w == 0] or [w for w in (4, 2) if w < extent]
+    if not widths:
+        return 0, 0
+    best = max(widths, key=lambda w: (min(w * unroll(w), room // 2), -abs(w - 4)))
+    return best, unroll(best)
 
 
 def _tiled(schedule: Schedule, along: str) -> Schedule:
@@ -226,6 +280,8 @@ def _lanes(accesses: Accesses, axis: str, target: Target) -> int:
 def vectors_in_flight(region: Block, schedule: Schedule, target: Target) -> int:
     """How many vectors one pass through a loop body handles: the schedule's, but fewer where the body needs the
     registers for itself."""
+    if schedule.jam:
+        return schedule.unroll
     body = sum(weight(op) for outer in region.ops for op in outer.walk())
     light = 10 if target.vector_registers >= 32 else 6
     return max(1, schedule.unroll if body <= light else min(schedule.unroll, 2))

@@ -27,7 +27,7 @@ from onnxc.ir.types import BOOL, DType, Scalar
 from onnxc.ir.types import I64 as INDEX
 from onnxc.ops.kernel import ARG_KINDS
 
-__all__ = ["combine", "emit_iterate", "emit_reduce", "emit_scan", "identity"]
+__all__ = ["combine", "emit_iterate", "emit_reduce", "emit_scan", "identity", "reduce_together"]
 
 _LAST = (1 << 63) - 1
 
@@ -180,7 +180,18 @@ def emit_reduce(scope: Scope, op: Op) -> list[Element]:
     if axis is not None and scope.lanes == 1:
         values = _fold_lanes(scope, op, folders, axis)
     else:
-        values = _fold_each(scope, op, folders)
+        (values,) = _fold_each([scope], op, folders)
+    return _elements(values, folders)
+
+
+def reduce_together(scopes: Sequence[Scope], op: Op) -> list[list[Element]]:
+    """The results of a k.reduce at several outer points, whose loops run as one: what the points share is loaded
+    once."""
+    folders = _folders(scopes[0], op)
+    return [_elements(values, folders) for values in _fold_each(scopes, op, folders)]
+
+
+def _elements(values: list[ir.Value], folders: list[_Folder]) -> list[Element]:
     return [Element(v, d) for v, d in zip(values, (d for f in folders for d in f.takes), strict=True)]
 
 
@@ -269,17 +280,27 @@ def _settle(scope: Scope, op: Op, f: _Folder, total: list[ir.Value], at: int) ->
     return [total[0], b.select(unset, splat(b, first, _lane_count(total[1])), total[1])]
 
 
-def _fold_each(scope: Scope, op: Op, folders: list[_Folder]) -> list[ir.Value]:
-    """Plain loops; where lanes are another axis's, every lane folds on its own."""
-    region = op.regions[0]
-    lanes = _lanes_of(scope, op, region.terminator.inputs)
+def _fold_each(scopes: Sequence[Scope], op: Op, folders: list[_Folder]) -> list[list[ir.Value]]:
+    """Plain loops, for each of the scopes; where lanes are another axis's, every lane folds on its own."""
+    region, axes = op.regions[0], loop_axes(op)
+    lanes = _lanes_of(scopes[0], op, region.terminator.inputs)
+    start = [v for f in folders for v in f.start(lanes)]
 
     def body(inner: Scope, carried: list[ir.Value]) -> list[ir.Value]:
-        given = [splat(inner.builder, e.value, lanes) for e in scope.kernel.block(inner, region)]
-        return _fold_all(inner, folders, carried, given)
+        position = {name: inner.axes[name] for name, _ in axes}
+        out: list[ir.Value] = []
+        for i, scope in enumerate(scopes):
+            elements = scope.kernel.block(scope.within(axes=position), region)
+            given = [splat(inner.builder, e.value, lanes) for e in elements]
+            out += _fold_all(inner, folders, carried[i * len(start):(i + 1) * len(start)], given)
+        return out
 
-    starts = [v for f in folders for v in f.start(lanes)]
-    totals = scalar_nest(scope, loop_axes(op), starts, body)
+    totals = scalar_nest(scopes[0], axes, start * len(scopes), body)
+    return [_finished(scope, op, folders, totals[i * len(start):(i + 1) * len(start)])
+            for i, scope in enumerate(scopes)]
+
+
+def _finished(scope: Scope, op: Op, folders: list[_Folder], totals: list[ir.Value]) -> list[ir.Value]:
     out: list[ir.Value] = []
     at = taken = 0
     for f in folders:

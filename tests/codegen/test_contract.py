@@ -352,7 +352,8 @@ def test_depthwise_convolution_is_vectorised_over_channels(target: str) -> None:
         "%1 = k.load(%w) {index = [<u>, <v>, <g>]} : f32\n%1",
         "k.store(%o, %sum) {index = [<b>, <y>, <x>, <g>]}",
     )
-    assert "vector=g" in str(prepare_contraction(func, target_here(target)).attrs["schedule"])
+    schedule = str(prepare_contraction(func, target_here(target)).attrs["schedule"])
+    assert "vector=g" in schedule and "jam=3 blocks=x:3" in schedule
     for b in (1, 2):
         run(
             func,
@@ -361,6 +362,31 @@ def test_depthwise_convolution_is_vectorised_over_channels(target: str) -> None:
             {"B": b},
             atol=bound(9),
         )
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("stride", "dilation", "dtype"), [(1, 1, "f32"), (2, 1, "f32"), (1, 2, "f32"), (1, 1, "f64")])
+def test_depthwise_convolutions_whose_columns_run_as_one(stride: int, dilation: int, dtype: str, target: str) -> None:
+    """Columns that share their weights: whole runs inside and at the border, runs that are cut off, and channels that
+    fill no vector; with an epilogue that loads for each column."""
+    func = contraction(
+        f"%x: mem<{dtype}[B, H, W, C]>, %w: mem<{dtype}[3, 5, C]>, %r: mem<{dtype}[B, P, Q, C]>, "
+        f"%o: mem<{dtype}[B, P, Q, C]>",
+        "batch = [[<g>, <C>]], m = [[<b>, <B>], [<y>, <P>], [<x>, <Q>]], n = [], k = [[<u>, 3], [<v>, 5]]",
+        f"%0 = k.load(%x) {{index = [<b>, <y*{stride} + u - 1>, <x*{stride} + v*{dilation} - 2>, <g>], "
+        f"where = [[<y*{stride} + u - 1>, 0, <H>], [<x*{stride} + v*{dilation} - 2>, 0, <W>]]}} : {dtype}\n%0",
+        f"%1 = k.load(%w) {{index = [<u>, <v>, <g>]}} : {dtype}\n%1",
+        f"%2 = k.load(%r) {{index = [<b>, <y>, <x>, <g>]}} : {dtype}\n%3 = s.add(%sum, %2) : {dtype}\n"
+        "k.store(%o, %3) {index = [<b>, <y>, <x>, <g>]}",
+        dtype,
+    )
+    assert "jam=4 blocks=x:4" in str(prepare_contraction(func, target_here(target)).attrs["schedule"])
+    numbers = np.float64 if dtype == "f64" else np.float32
+    for b, h, w, c in [(1, 6, 21, 40), (2, 3, 8, 17), (1, 1, 3, 5), (1, 4, 12, 70), (1, 2, 0, 8)]:
+        p, q = -(-h // stride), -(-w // stride)
+        arrays = [floats(b, h, w, c, dtype=numbers), floats(3, 5, c, dtype=numbers, seed=1),
+                  floats(b, p, q, c, dtype=numbers, seed=2), np.full((b, p, q, c), np.nan, numbers)]
+        run(func, target, arrays, {"B": b, "H": h, "W": w, "C": c, "P": p, "Q": q}, atol=bound(15, numbers))
 
 
 # ---- regions ---------------------------------------------------------------------------------------------------------
