@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import io
+import logging
 import os
 import pickle
 import subprocess
@@ -71,18 +72,29 @@ def test_exceptions_are_found_without_an_import_of_their_own(engine):
 
 # ---- functions of the module -----------------------------------------------------------------------------------------
 
+@pytest.fixture
+def severity_is_restored(engine):
+    logger = logging.getLogger("onnxc")
+    before = logger.level
+    yield
+    logger.setLevel(before)
+    if engine.name == "onnxruntime":
+        engine.api.set_default_logger_severity(4)
+
+
 @pytest.mark.parametrize("severity", range(5))
-def test_every_severity_is_taken(engine, severity):
-    try:
-        assert engine.api.set_default_logger_severity(severity) is None
-    finally:
-        engine.api.set_default_logger_severity(4 if engine.name == "onnxruntime" else 2)
+def test_every_severity_is_taken(engine, severity_is_restored, severity):
+    assert engine.api.set_default_logger_severity(severity) is None
 
 
-@pytest.mark.parametrize("severity", [-1, 5])
-def test_no_other_severity_is_taken(engine, severity):
-    with pytest.raises(RuntimeError, match="Invalid logging severity"):
-        engine.api.set_default_logger_severity(severity)
+@pytest.mark.parametrize(("bad", "kind", "text"), [
+    (-1, RuntimeError, "Invalid logging severity"), (5, RuntimeError, "Invalid logging severity"), ("3", TypeError, ""),
+    (2.5, TypeError, ""), (None, TypeError, "")], ids=str)
+def test_no_other_severity_is_taken(engine, bad, kind, text):
+    before = logging.getLogger("onnxc").level
+    with pytest.raises(kind, match=text):
+        engine.api.set_default_logger_severity(bad)
+    assert logging.getLogger("onnxc").level == before
 
 
 def test_what_was_built_begins_with_a_word_that_programs_look_for(engine):

@@ -300,14 +300,6 @@ def test_devices(engine):
     assert engine.api.get_all_providers() == onnxc.get_all_providers()
 
 
-def test_severity(engine):
-    engine.api.set_default_logger_severity(3)
-    with pytest.raises(RuntimeError, match="Invalid logging severity"):
-        engine.api.set_default_logger_severity(5)
-    with pytest.raises(TypeError):
-        engine.api.set_default_logger_severity("3")
-
-
 def test_providers(engine):
     session = engine.session(models.sums(), providers=[("CPUExecutionProvider", {"arena_extend_strategy": 1})])
     assert session.get_providers() == ["CPUExecutionProvider"]
