@@ -66,6 +66,13 @@ def _flag(value: Any) -> bool:
     return bool(value)
 
 
+def _number(value: Any) -> int:
+    number = operator.index(value)
+    if not -1 << 31 <= number < 1 << 31:
+        raise TypeError
+    return number
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
@@ -128,17 +135,17 @@ class SessionOptions:
 
     graph_optimization_level = _Option(_member(GraphOptimizationLevel), GraphOptimizationLevel.ORT_ENABLE_ALL,
                                        "ORT_DISABLE_ALL leaves out every pass that is not required.")
-    intra_op_num_threads = _Option(operator.index, 0, "Threads of a run with the caller; below 1: ONNXC_THREADS, "
+    intra_op_num_threads = _Option(_number, 0, "Threads of a run with the caller; below 1: ONNXC_THREADS, "
                                                       "else the processors that this process may use.")
-    inter_op_num_threads = _Option(operator.index, 0, "Accepted: a program's steps run one after another.")
+    inter_op_num_threads = _Option(_number, 0, "Accepted: a program's steps run one after another.")
     execution_mode = _Option(_member(ExecutionMode), ExecutionMode.ORT_SEQUENTIAL, "Accepted: see ExecutionMode.")
     execution_order = _Option(_member(ExecutionOrder), ExecutionOrder.DEFAULT, "Accepted: see ExecutionOrder.")
     enable_cpu_mem_arena = _Option(_flag, True, "False gives memory back after every run instead of keeping it.")
     enable_mem_pattern = _Option(_flag, True, "Accepted: memory is planned by the compiler.")
     enable_mem_reuse = _Option(_flag, True, "Accepted: memory is planned by the compiler.")
-    log_severity_level = _Option(operator.index, -1, "0 to 4: what this session says on the logger 'onnxc' "
+    log_severity_level = _Option(_number, -1, "0 to 4: what this session says on the logger 'onnxc' "
                                                      "(verbose, info, warning, error, fatal); -1: all it lets by.")
-    log_verbosity_level = _Option(operator.index, 0, "Accepted.")
+    log_verbosity_level = _Option(_number, 0, "Accepted.")
     logid = _Option(_text, "", "Stands before this session's log lines.")
     enable_profiling = _Option(_flag, False, "Records a profile, which `end_profiling` or the session's end "
                                             "writes.")
@@ -319,8 +326,8 @@ class RunOptions:
 
     __slots__ = ("_adapters", "_entries", "_stop", "_values")
 
-    log_severity_level = _Option(operator.index, -1, "Accepted.")
-    log_verbosity_level = _Option(operator.index, 0, "Accepted.")
+    log_severity_level = _Option(_number, -1, "Accepted.")
+    log_verbosity_level = _Option(_number, 0, "Accepted.")
     logid = _Option(_text, "", "Accepted.")
     only_execute_path_to_fetches = _Option(_flag, False, "True runs a program that computes no more than the outputs "
                                                          "asked for; each set of them is compiled once.")

@@ -86,7 +86,8 @@ def test_defaults(engine):
     ("graph_optimization_level", 99), ("execution_mode", "sequential"), ("intra_op_num_threads", 1.5),
     ("inter_op_num_threads", "2"), ("logid", 3), ("enable_mem_pattern", "yes"), ("log_severity_level", None),
     ("execution_mode", 1), ("execution_order", 0), ("log_severity_level", 1.0), ("log_verbosity_level", "1"),
-    ("logid", None), ("profile_file_prefix", Path("p")), ("optimized_model_filepath", None), ("enable_profiling", [])])
+    ("logid", None), ("profile_file_prefix", Path("p")), ("optimized_model_filepath", None), ("enable_profiling", []),
+    ("intra_op_num_threads", 1 << 31), ("log_severity_level", -(1 << 40))])
 def test_values_of_another_type_are_refused(engine, name, bad):
     options = engine.api.SessionOptions()
     with pytest.raises(TypeError):
