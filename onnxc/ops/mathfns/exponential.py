@@ -80,7 +80,8 @@ def _exp(x: Term) -> Term:
     """At most 1 ULP; 0, denormal and infinite results where they are the nearest."""
     table = _TABLES[x.dtype]
     n, _, r = _reduced(at_least(at_most(x, table.high), table.low))
-    return _exp_of_small(r).apply("ldexp", n)
+    # Masks are -inf or near it. Processors take over ten times as long for a result that underflows as for 0 * 2**n.
+    return select(x < table.low, 0.0, _exp_of_small(r)).apply("ldexp", n)
 
 
 def exponential_of_negative(x: Term) -> Term:
