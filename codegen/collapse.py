@@ -1,4 +1,5 @@
-"""Merging loop axes that run over memory as one: a kernel over [N, C, H, W] becomes one long loop where it can.
+"""Merging loop axes that run over memory as one: a kernel over [N, C, H, W] becomes one long loop where it can. Before
+that, axes may be split where accesses divide them.
 
 Axes a and b of one loop merge into ab = a*B + b (B the extent of b) when every access moves B times as far along a as
 along b. The memory of the rewritten kernel is flat: one dim, indexed by one expression.
@@ -12,10 +13,10 @@ import itertools
 from onnxc.codegen.accesses import Accesses, Condition, kernel_symbols, linear_in, loop_axes
 from onnxc.codegen.clone import clone_func
 from onnxc.ir.core import Attr, Func, Op
-from onnxc.ir.dims import DimLike, substitute, sym, symbols_of
+from onnxc.ir.dims import Bounds, DimLike, calls_of, simplify, substitute, sym, symbols_of
 from onnxc.ir.types import Mem
 
-__all__ = ["collapse_axes", "merge_condition", "merge_index"]
+__all__ = ["collapse_axes", "merge_condition", "merge_index", "split_axes"]
 
 _LOOPS = ("k.parallel", "k.sweep", "k.reduce")
 
@@ -25,6 +26,16 @@ def collapse_axes(func: Func) -> Func:
     plan = _Plan(func)
     plan.run()
     return plan.rewritten() if plan.changed else func
+
+
+def split_axes(func: Func) -> Func:
+    """An equal kernel, with as few axes, in which no outer axis of known extent is divided in an access by what divides
+    the extent: ab // B and ab % B become two axes a and b. `func` itself when there is no such axis."""
+    plan = _Plan(func)
+    if not plan.split_all():
+        return func
+    plan.run()
+    return plan.rewritten()
 
 
 @dataclasses.dataclass
@@ -62,6 +73,40 @@ class _Plan:
                 self.substitute({name: 0})
                 self.loops[loop] = [x for x in self.loops[loop] if x[0] != name]
                 self.changed = True
+
+    def split_all(self) -> bool:
+        """Splits outer axes; whether there were any to split."""
+        waiting = [(loop, name) for loop in self.loops if loop.name == "k.parallel" for name, _ in self.loops[loop]]
+        while waiting:
+            loop, name = waiting.pop()
+            extent = dict(self.loops[loop])[name]
+            divisor = max((d for d in self.divisors(name) if isinstance(extent, int) and extent % d == 0), default=0)
+            if divisor and isinstance(extent, int):
+                waiting += [(loop, part) for part in self.split(loop, name, extent, divisor)]
+        return self.changed
+
+    def divisors(self, name: str) -> set[int]:
+        """What an axis is divided by in accesses, numbers above 1 only."""
+        found = [c.args[1] for x in self.ops.values() for d in (x.index, *(expr for expr, _, _ in x.where))
+                 for c in calls_of([d]) if c.fn in ("floordiv", "mod") and c.args[0] == sym(name)]
+        return {d for d in found if isinstance(d, int) and d > 1}
+
+    def split(self, loop: Op, name: str, extent: int, divisor: int) -> tuple[str, str]:
+        """The axis as two: how often the divisor fits, and what is left."""
+        parts = []
+        for stem in (f"{name}o", f"{name}i"):
+            parts.append(self.fresh(stem))
+            self.names.add(parts[-1])
+        outer, inner = parts
+        self.substitute({name: sym(outer) * divisor + sym(inner)})
+        bounds = Bounds({outer: extent // divisor - 1, inner: divisor - 1})
+        for x in self.ops.values():
+            x.index = simplify(x.index, bounds)
+            x.where = [(simplify(expr, bounds), low, high) for expr, low, high in x.where]
+        sizes = [(outer, extent // divisor), (inner, divisor)]
+        self.loops[loop] = [new for old in self.loops[loop] for new in (sizes if old[0] == name else [old])]
+        self.changed = True
+        return outer, inner
 
     def substitute(self, mapping: dict[str, DimLike]) -> None:
         for x in self.ops.values():

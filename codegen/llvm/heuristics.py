@@ -20,7 +20,7 @@ from onnxc.ir.core import Block, Func, Op
 from onnxc.ir.dims import DimLike, ceildiv, dim_max, floordiv, product, provably_less, symbols_of
 from onnxc.ir.types import BOOL, Scalar
 
-__all__ = ["NEAR", "grain_of", "ranked_schedules", "schedule_kernel", "vector_axes", "vectors_in_flight"]
+__all__ = ["NEAR", "grain_of", "least_cost", "ranked_schedules", "schedule_kernel", "vector_axes", "vectors_in_flight"]
 
 NEAR = (-1, 2, 3, 4)            # strides of loads along the vector axis that whole vectors and shuffles serve
 _UNKNOWN = 64                   # assumed extent of a symbolic axis
@@ -30,6 +30,7 @@ _CHUNK = 16384                  # scalar operations that make a chunk worth a th
 _HORIZONTAL = 12                # instructions that fold one vector into one element
 _GATHERED = 2.0                 # instructions an element of a load of lanes that are apart,
 _SCATTERED = 6.0                # and of a store: each element is a cache line of its own, fetched and written back
+_UNEVEN = 1.0                   # instructions an element of a condition that divides the vector axis
 _NEVER = 1e9
 _LEAST_SHARED = 4               # steps of an inner loop whose loads are worth sharing
 _LOOP = 3                       # instructions to start and step an inner loop
@@ -42,10 +43,19 @@ def schedule_kernel(func: Func, target: Target) -> Schedule:
 
 def ranked_schedules(func: Func, target: Target) -> list[Schedule]:
     """A schedule for each axis that can be laid across lanes, and for each tile, by rising cost; scalar code is one."""
+    return [schedule for _, schedule in _ranked(func, target)]
+
+
+def least_cost(func: Func, target: Target) -> float:
+    """Instructions for one outer point of the kernel as its best schedule runs it."""
+    return min(cost for cost, _ in _ranked(func, target))
+
+
+def _ranked(func: Func, target: Target) -> list[tuple[float, Schedule]]:
     accesses = Accesses(func)
     parallel = next((op for op in func.body.ops if op.name == "k.parallel"), None)
     if parallel is None:
-        return [Schedule()]
+        return [(0.0, Schedule())]
     outer = [n for n, _ in loop_axes(parallel)]
     inner = [n for n in accesses.axes if n not in outer and accesses.axes[n].loop.name not in ("k.scan", "k.iterate")]
     found = [Schedule()]
@@ -58,9 +68,9 @@ def ranked_schedules(func: Func, target: Target) -> list[Schedule]:
         tiles = [_tiled(candidate, along) for along in outer if along != name and name in outer]
         found.extend(tile for tile in tiles if tile.lanes > 1)
     costs = [(_cost(accesses, parallel, schedule), i) for i, schedule in enumerate(found)]
-    ranked = [found[i] for cost, i in sorted(costs) if cost < _NEVER or not found[i].blocks]
-    jammed = _jammed(accesses, parallel, ranked[0], target)
-    return ranked if jammed is None else [jammed, *ranked]
+    ranked = [(cost, found[i]) for cost, i in sorted(costs) if cost < _NEVER or not found[i].blocks]
+    jammed = _jammed(accesses, parallel, ranked[0][1], target)
+    return ranked if jammed is None else [(ranked[0][0], jammed), *ranked]
 
 
 def _jammed(accesses: Accesses, parallel: Op, schedule: Schedule, target: Target) -> Schedule | None:
@@ -212,6 +222,7 @@ def _block_cost(accesses: Accesses, block: Block, axis: str, lanes: float, chose
         elif op.name in ("k.load", "k.store"):
             step = _step(accesses, op, axis) if axis else "none"
             total += _SCATTERED if step == "far" and op.name == "k.store" else _access_cost(step, lanes)
+            total += _UNEVEN * sum(linear_in(expr, axis) is None for expr, _, _ in accesses.conditions(op) if axis)
         else:
             # A value that is the same in all lanes is computed once for all of them.
             total += weight(op) / lanes if axis == "" or any(r in varying for r in op.results) or not op.results \

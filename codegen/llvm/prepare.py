@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from onnxc.codegen.accesses import Accesses
 from onnxc.codegen.clone import clone_func
-from onnxc.codegen.collapse import collapse_axes
+from onnxc.codegen.collapse import collapse_axes, split_axes
 from onnxc.codegen.llvm.candidates import kernel_candidates
-from onnxc.codegen.llvm.heuristics import vector_axes
+from onnxc.codegen.llvm.heuristics import least_cost, vector_axes
 from onnxc.codegen.llvm.rowcache import cache_rows
 from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.schedule import Choose, Schedule, first
@@ -29,7 +29,7 @@ def prepare_kernel(func: Func, target: Target, choose: Choose = first) -> Func:
     """A kernel equal to `func` with its schedule in the attribute `schedule`; `func` itself when it has one already."""
     if isinstance(func.attrs.get("schedule"), str) or is_contraction(func) or is_attention(func):
         return func
-    prepared = collapse_axes(func)
+    prepared = _with_best_axes(func, target)
     schedule = choose(kernel_candidates(prepared, target))
     if _one_row_at_a_time(prepared, schedule):
         prepared = cache_rows(prepared)
@@ -37,6 +37,12 @@ def prepare_kernel(func: Func, target: Target, choose: Choose = first) -> Func:
         prepared = clone_func(func)
     prepared.attrs = {**prepared.attrs, "schedule": str(schedule)}
     return prepared
+
+
+def _with_best_axes(func: Func, target: Target) -> Func:
+    """The kernel with axes merged; split as well, where accesses divide an axis and that is what makes it dear."""
+    merged, split = collapse_axes(func), split_axes(func)
+    return split if split is not func and least_cost(split, target) < least_cost(merged, target) else merged
 
 
 def _one_row_at_a_time(func: Func, schedule: Schedule) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxc.codegen.accesses import Accesses, loop_axes, recombine
-from onnxc.codegen.collapse import collapse_axes
+from onnxc.codegen.collapse import collapse_axes, split_axes
 from onnxc.codegen.interp import run_kernel
 from onnxc.ir.core import Func
 from onnxc.ir.dims import evaluate, parse_dim
@@ -54,6 +54,34 @@ def test_meaning_stays(func: Func) -> None:
     before, after = np.zeros(shapes[1], np.float32), np.zeros(np.prod(shapes[1]), np.float32)
     run_kernel(func, [x, before], dims)
     run_kernel(collapse_axes(func), [x.reshape(-1), after], dims)
+    np.testing.assert_array_equal(before.reshape(-1), after)
+
+
+DIVIDED = [         # index of x, its shape, the extents, the extents of the axes after
+    ("<h % 4>, <n>, <h // 4>, <c>", "4, N, 3, C", "N, C, 12, 1", ["N", "C", "3", "4"]),
+    ("<n>, <h // 6>, <h % 2 + c>, <(h // 2) % 3>", "N, 4, C + 2, 3", "N, C, 24, 1", ["N", "C", "4", "3", "2"]),
+    ("<n>, <h // 6>, <(h // 2) % 3>, <h % 2 + c>", "N, 4, 3, C + 2", "N, C, 24, 1", ["N", "C", "12", "2"]),
+    ("<n>, 0, <c*5 + w // 4>, <w % 4>", "N, 1, 15, 4", "N, 3, 1, 20", None),
+    ("<n>, <c>, <h // 3>, <w>", "N, C, 3, W", "N, C, 8, W", None),
+    ("<n>, <c>, <h // 2>, <w>", "N, C, (H + 1) // 2, W", "N, C, H, W", None),
+]
+
+
+@pytest.mark.parametrize(("index", "shape", "extents", "expected"), DIVIDED, ids=range(len(DIVIDED)))
+def test_axes_that_accesses_divide_are_split(index: str, shape: str, extents: str, expected: list[str] | None) -> None:
+    func = copy_kernel(index, shape=shape, extents=extents)
+    found = split_axes(func)
+    if expected is None:        # nothing divides, or what may not divide the extent
+        assert found is func
+        return
+    (loop,) = [op for op in found.body.ops if op.name == "k.parallel"]
+    assert sorted(str(e) for _, e in loop_axes(loop)) == sorted(expected)
+    dims = {"N": 2, "C": 3, "H": 4, "W": 5}
+    shapes = [[evaluate(d, dims) for d in a.type.shape] for a in func.args]  # type: ignore[attr-defined]
+    x = np.arange(np.prod(shapes[0]), dtype=np.float32).reshape(shapes[0])
+    before, after = np.zeros(shapes[1], np.float32), np.zeros(np.prod(shapes[1]), np.float32)
+    run_kernel(func, [x, before], dims)
+    run_kernel(found, [x.reshape(-1), after], dims)
     np.testing.assert_array_equal(before.reshape(-1), after)
 
 
