@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from onnxc.ir.core import Op, Value
+from onnxc.ir.dims import DimLike
 from onnxc.ir.registry import lookup
 from onnxc.ops.control import is_step
 
@@ -68,10 +69,11 @@ class _Chains:
 
     def behind_reshape(self, reshape: Op) -> Value | None:
         """The next value of the chain behind a reshape, if elementwise ops follow: the rows of the product, which are
-        those of a matrix for a layer, count as batch and position for what comes behind it. Columns stay columns."""
+        those of a matrix for a layer, count as batch and position for what comes behind it. Columns stay columns, or
+        become those of all groups of a grouped convolution."""
         v = reshape.result
-        same_columns = v.dims[-1:] == reshape.operand(0).dims[-1:]
-        if not same_columns or self.is_stored(v) or not v.uses or not all(keeps_shape(u, v) for u in v.users):
+        follows = bool(v.uses) and all(keeps_shape(u, v) for u in v.users)
+        if not follows or self.is_stored(v) or not _keeps_columns(reshape):
             return None
         return self.step(v)
 
@@ -114,6 +116,18 @@ def narrow_source(v: Value) -> Value | None:
 def keeps_shape(op: Op, v: Value) -> bool:
     """Whether `op` gives one element for each of `v`."""
     return is_elementwise(op) and op.result.dims == v.dims
+
+
+def _keeps_columns(reshape: Op) -> bool:
+    """Whether neighbours in the last axis are neighbours in the last axis of the result, each position of which is one
+    in whole axes of the operand."""
+    before, (*_, columns) = reshape.operand(0).dims, (1, *reshape.result.dims)
+    size: DimLike = 1
+    for d in reversed(before):
+        size = size * d
+        if size == columns:
+            return True
+    return False
 
 
 def _is_better_stored(transpose: Op) -> bool:
