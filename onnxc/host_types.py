@@ -187,6 +187,6 @@ RULES: dict[str, Rule] = {
     "ConcatFromSequence": _join, "SplitToSequence": _split, "Optional": _optional,
     "OptionalHasElement": lambda attrs, types: 0, "OptionalGetElement": _held, "ai.onnx.ml.LabelEncoder": _same,
     "ai.onnx.ml.DictVectorizer": lambda attrs, types: 2, "ai.onnx.ml.CastMap": lambda attrs, types: 2,
-    "onnxc.SparseParts": lambda attrs, types: [1, 2, 3],
+    "ai.onnxc.SparseParts": lambda attrs, types: [1, 2, 3],
     "ai.onnx.ml.CategoryMapper": _same, "ai.onnx.ml.ArrayFeatureExtractor": _extracted,
 }

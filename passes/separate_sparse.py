@@ -8,11 +8,11 @@ from onnxc.ir.types import I64, Sparse, Tensor
 
 __all__ = ["PARTS", "separate_sparse"]
 
-PARTS = "onnxc.SparseParts"
+PARTS = "ai.onnxc.SparseParts"
 """The host's step: a sparse tensor as values [count], places [count, rank], and a tensor of its shape with an axis of
 no elements behind it, which is there for its sizes."""
 
-_PRODUCT = "onnx.com.microsoft.SparseToDenseMatMul"
+_PRODUCT, _PARTED = "onnx.com.microsoft.SparseToDenseMatMul", "onnx.ai.onnxc.SparseProduct"
 _COUNT = sym("count")
 
 
@@ -27,9 +27,8 @@ def separate_sparse(module: Module) -> None:
         if parts is None:
             parts = known[given, op.block] = _parts(given, op)
             op.block.insert(parts, op)
-        values, places, frame = parts.results
-        made = Op(_PRODUCT, [values, op.operands[1], places, frame], [r.type for r in op.results], dict(op.attrs), (),
-                  op.loc, [r.name for r in op.results])
+        made = Op(_PARTED, [*parts.results, op.operands[1]], [r.type for r in op.results], dict(op.attrs), (), op.loc,
+                  [r.name for r in op.results])
         op.block.insert(made, op)
         for old, new in zip(op.results, made.results, strict=True):
             old.replace_by(new)

@@ -323,7 +323,7 @@ def _random_seed(attrs: Attrs) -> HostOp:
 
 
 HOST_OPS["ImageDecoder"] = decode_image
-HOST_OPS["onnxc.SparseParts"] = sparse_parts
+HOST_OPS["ai.onnxc.SparseParts"] = sparse_parts
 STATEFUL_OPS["ai.onnxc.RandomSeed"] = _random_seed
 
 

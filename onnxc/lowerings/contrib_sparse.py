@@ -14,13 +14,17 @@ __all__: list[str] = []
 
 
 @lowering("com.microsoft.SparseToDenseMatMul")
-def SparseToDenseMatMul(b: Lowering, values: Value, B: Value, places: Value | None = None,
-                        frame: Value | None = None, *, alpha: float = 1.0, transA: int = 0, transB: int = 0) -> Value:
-    """On the parts of the sparse matrix (`passes/separate_sparse.py`): each value multiplies a row of the dense one,
-    which is added to a row of the result. What the sparse matrix does not hold multiplies nothing, NaN included. A
-    sparse constant is dense by now, and comes alone."""
-    if places is None or frame is None:
-        return FusedMatMul(b, values, B, alpha=alpha, transA=transA, transB=transB)
+def SparseToDenseMatMul(b: Lowering, A: Value, B: Value, *, alpha: float = 1.0, transA: int = 0,
+                        transB: int = 0) -> Value:
+    """Of a sparse constant, which is dense by now; others are taken apart before (`passes/separate_sparse.py`)."""
+    return FusedMatMul(b, A, B, alpha=alpha, transA=transA, transB=transB)
+
+
+@lowering("ai.onnxc.SparseProduct")
+def SparseProduct(b: Lowering, values: Value, places: Value, frame: Value, B: Value, *, alpha: float = 1.0,
+                  transA: int = 0, transB: int = 0) -> Value:
+    """On the parts of the sparse matrix: each value multiplies a row of the dense one, which is added to a row of the
+    result. What the sparse matrix does not hold multiplies nothing, NaN included."""
     if b.rank(frame) != 3 or b.rank(B) != 2:
         b.refuse(f"a product takes matrices, not tensors of rank {b.rank(frame) - 1} and {b.rank(B)}")
     b.require_dtype(values, "float", "int", "uint")

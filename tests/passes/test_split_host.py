@@ -55,7 +55,7 @@ def steps(text):
      ["SequenceAt", "Shape Mul Expand", "SequenceConstruct", "SequenceAt", "Shape Mul Reshape"]),
     ('%y = onnx.com.microsoft.SparseToDenseMatMul(%m, %b) : f32[*]\n'
      '%z = onnx.com.microsoft.SparseToDenseMatMul(%m, %b) {alpha = 2.0} : f32[*]\n return(%y, %z)', "f32[*], f32[*]",
-     ["onnxc.SparseParts", "com.microsoft.SparseToDenseMatMul com.microsoft.SparseToDenseMatMul"]),
+     ["ai.onnxc.SparseParts", "ai.onnxc.SparseProduct ai.onnxc.SparseProduct"]),
 ], ids=["native", "known place", "place in a run", "host first, one segment", "two segments", "host first",
         "sequence out", "sizes twice", "parts of a sparse matrix, once"])
 def test_steps(body, result, expected):
