@@ -23,7 +23,8 @@ SESSION_ENTRIES: dict[str, str] = {
     "session.inter_op.allow_spinning": _NO_SECOND_POOL,
     "session.inter_op.spin_duration_us": _NO_SECOND_POOL,
     "session.inter_op.spin_backoff_max": _NO_SECOND_POOL,
-    "session.intra_op_thread_affinities": "Accepted: threads run on the processors that the process may use.",
+    "session.intra_op_thread_affinities": "The processors of each thread but the caller's, counted from 1: groups "
+                                          "as 1,2 or 3-4, with semicolons between them.",
     "session.dynamic_block_base": "Accepted: the parts of a loop are sized by the schedule of its kernel.",
     "session.load_model_format": '"ORT" or "ONNX": what the model is, whatever its name or content say.',
     "session.save_model_format": '"ONNX": the optimized model is written as that, whatever its name says; "ORT" is '

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxc import errors
+from onnxc.config import config
 from onnxc.errors import Fail, ModelLoadCanceled
 from onnxc.runtime.adapters import LoraAdapter
 from onnxc.runtime.entries import RUN_ENTRIES, SESSION_ENTRIES
@@ -31,6 +32,7 @@ from onnxc.runtime.enums import (
 from onnxc.runtime.ep_devices import OrtEpDevice
 from onnxc.runtime.log import LOG, SEVERITIES
 from onnxc.runtime.providers import check_provider
+from onnxc.runtime.threads import affinities, default_threads
 
 __all__ = ["RunOptions", "SessionOptions", "documented"]
 
@@ -313,6 +315,16 @@ class SessionOptions:
         if duration and not (duration.isascii() and duration.isdigit() and len(duration) < 16):
             raise ValueError(f"session.intra_op.spin_duration_us is {duration!r}; expected microseconds")
         return int(duration) * 1000 if duration else -1
+
+
+    def processors(self) -> tuple[frozenset[int], ...]:
+        """Those of each thread but the caller's; none where threads may run on all. Raises RuntimeError for a text that
+        names no groups of processors, or another number of groups."""
+        key = "session.intra_op_thread_affinities"
+        threads = max(self.intra_op_num_threads, 0) or config().threads or default_threads()
+        if threads == 1 or key not in self.entries():
+            return ()
+        return affinities(self.entry(key), threads - 1)
 
 
 def documented(of: type[SessionOptions] | type[RunOptions]) -> dict[str, str]:

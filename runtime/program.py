@@ -57,17 +57,18 @@ class NativeProgram:
 
     `threads` counts the caller (None: the setting ONNXC_THREADS, else the processors this process may use); `spin_ns`
     is how long idle workers spin before they sleep, < 0 for the default; `keep_memory` keeps the memory of intermediate
-    tensors for the next run; `profile` records runs; `log` is told what nodes refuse. Raises LoaderError for code that
-    cannot be loaded.
+    tensors for the next run; `profile` records runs; `log` is told what nodes refuse; `processors` are those of each
+    thread but the caller's, where they may not run on all. Raises LoaderError for code that cannot be loaded.
     """
 
     def __init__(self, compiled: CompiledModel, overridden: Sequence[str] = (), *, threads: int | None = None,
                  spin_ns: int = -1, keep_memory: bool = True, profile: Profile | None = None,
-                 log: Log = LOG.log) -> None:
+                 log: Log = LOG.log, processors: Sequence[frozenset[int]] = ()) -> None:
         # The caller's arrays are let go where they had to be moved.
         self.compiled = compiled = dataclasses.replace(compiled, constants=tuple(map(_constant, compiled.constants)))
         self.threads = threads or config().threads or default_threads()
         self._spin_ns, self._arenas_kept, self._log = spin_ns, 2 if keep_memory else 0, log
+        self._processors = processors
         names = [*(info.name for info in compiled.signature.inputs), *overridden]
         own = {name for cache in compiled.caches for name in (cache.past_room, cache.present_room)}
         given = [s for s in compiled.symbols if s not in own]
@@ -396,7 +397,11 @@ class NativeProgram:
         pool = self._pool
         if pool is None:
             with self._lock:
-                pool = self._pool = self._pool or ThreadPool(self._module, self.threads, self._spin_ns)
+                pool = self._pool = self._pool or ThreadPool(self._module, self.threads, self._spin_ns,
+                                                             self._processors, self._log)
+        if self._processors:
+            with self._lock:
+                pool.bind()
         return pool.pointer or 0
 
     def _start_afresh(self) -> None:

@@ -146,7 +146,8 @@ class Programs:
     def _load(self, compiled: CompiledModel, variant: Variant) -> NativeProgram | HostedProgram:
         o = self._options
         how: dict[str, Any] = {"threads": max(o.intra_op_num_threads, 0) or None, "spin_ns": o.spin_ns(),
-                               "keep_memory": o.enable_cpu_mem_arena, "profile": self._profile, "log": o.log}
+                               "keep_memory": o.enable_cpu_mem_arena, "profile": self._profile, "log": o.log,
+                               "processors": o.processors()}
         if compiled.host is None:
             return NativeProgram(compiled, variant.overridden, **how)
         again = None if self.is_artifact else lambda: self._build(variant)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +149,7 @@ ENTRIES = {
     "session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0", "session.force_spinning_stop": "1",
     "session.intra_op.spin_duration_us": "10", "session.inter_op.spin_duration_us": "10",
     "session.intra_op.spin_backoff_max": "4", "session.inter_op.spin_backoff_max": "4",
-    "session.intra_op_thread_affinities": "1", "session.dynamic_block_base": "4", "session.load_model_format": "ONNX",
+    "session.dynamic_block_base": "4", "session.load_model_format": "ONNX",
     "session.save_model_format": "ONNX", "session.disable_prepacking": "1", "session.set_denormal_as_zero": "0",
     "session.use_ort_model_bytes_directly": "1", "session.use_ort_model_bytes_for_initializers": "0",
     "session.use_memory_mapped_ort_model": "1", "session.record_ep_graph_assignment_info": "1",
@@ -341,3 +343,57 @@ def test_every_public_name_is_there():
     assert set(onnxc.__all__) <= set(dir(onnxc))
     with pytest.raises(AttributeError, match="nope"):
         _ = onnxc.nope
+
+
+# ---- where threads run -----------------------------------------------------------------------------------------------
+
+def opened_with_affinities(engine, threads: int, text: str):
+    options = engine.api.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op_thread_affinities", text)
+    return engine.session(models.sums(), options)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or not {0, 1} <= os.sched_getaffinity(0),
+                    reason="needs two processors")
+@pytest.mark.parametrize(("threads", "text", "expected"), [
+    (2, "1", [{0}]), (2, "2;", [{1}]), (3, "1;1-2", [{0}, {0, 1}]), (3, "1,2;2", [{0, 1}, {1}])])
+def test_threads_run_on_their_processors(engine, threads, text, expected):
+    before = set(os.listdir("/proc/self/task"))
+    session = opened_with_affinities(engine, threads, text)
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(session.run(["z"], {"x": x, "y": x})[0], x + x)
+    wanted = sorted(map(sorted, expected))
+    deadline = time.monotonic() + 5         # ONNX Runtime's threads choose their processors when they come to it
+    while processors_of_threads_since(before) != wanted and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert processors_of_threads_since(before) == wanted
+
+
+def processors_of_threads_since(before: set[str]) -> list[list[int]]:
+    found = []
+    for thread in set(os.listdir("/proc/self/task")) - before:
+        with contextlib.suppress(ProcessLookupError):       # one that helped to compile
+            found.append(sorted(os.sched_getaffinity(int(thread))))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("text", ["", "a", "0", "1;2"])
+def test_affinities_that_name_no_groups_of_processors(engine, text, capfd):
+    with pytest.raises(RuntimeError):
+        opened_with_affinities(engine, 2, text)
+
+
+def test_one_thread_has_no_affinities(engine):
+    assert opened_with_affinities(engine, 1, "1").get_inputs()
+
+
+def test_a_processor_that_is_not_there_is_warned_of(ours, caplog):
+    options = ours.api.SessionOptions()
+    options.intra_op_num_threads = 2
+    options.add_session_config_entry("session.intra_op_thread_affinities", "60000")
+    x = np.ones((2, 3), np.float32)
+    session = ours.session(models.sums(), options)
+    np.testing.assert_array_equal(session.run(["z"], {"x": x, "y": x})[0], x + x)
+    assert "thread 1 cannot be bound to the processors [60000]" in caplog.text
