@@ -13,6 +13,7 @@ import operator
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from onnxc.runtime.enums import (
     OrtExecutionProviderDevicePolicy,
 )
 from onnxc.runtime.ep_devices import OrtEpDevice
-from onnxc.runtime.log import LOG, SEVERITIES
+from onnxc.runtime.log import LOG, check_severity, during_run, say
 from onnxc.runtime.providers import check_provider
 from onnxc.runtime.threads import affinities, default_threads
 
@@ -304,8 +305,7 @@ class SessionOptions:
 
     def log(self, level: int, text: str, *values: object) -> None:
         """Says something on behalf of a session with these options."""
-        if self.log_severity_level < 0 or level >= SEVERITIES[self.log_severity_level]:
-            LOG.log(level, (f"{self.logid}: " if self.logid else "") + text, *values)
+        say(self.log_severity_level, self.logid, level, text, *values)
 
     def spin_ns(self) -> int:
         """How long idle threads spin; -1 for the default. Raises ValueError for a duration that is no number."""
@@ -338,9 +338,10 @@ class RunOptions:
 
     __slots__ = ("_adapters", "_entries", "_stop", "_values")
 
-    log_severity_level = _Option(_number, -1, "Accepted.")
+    log_severity_level = _Option(_number, -1, "0 to 4: what runs say on the logger 'onnxc' begins at this severity; "
+                                              "-1: at the session's.")
     log_verbosity_level = _Option(_number, 0, "Accepted.")
-    logid = _Option(_text, "", "Accepted.")
+    logid = _Option(_text, "", "Stands before the log lines of runs, behind the session's.")
     only_execute_path_to_fetches = _Option(_flag, False, "True runs a program that computes no more than the outputs "
                                                          "asked for; each set of them is compiled once.")
 
@@ -370,6 +371,11 @@ class RunOptions:
     def get_run_config_entry(self, key: str) -> str:
         """The entry's value; RuntimeError when there is none."""
         return self._entries.get(key)
+
+    def logging(self) -> AbstractContextManager[None]:
+        """What runs with these options say is said as they have it. RuntimeError for a severity that is none."""
+        check_severity(self.log_severity_level, -1)
+        return during_run(self.log_severity_level, self.logid)
 
     def add_active_adapter(self, adapter: LoraAdapter) -> None:
         """Runs take the adapter's parameters for the model's initializers of these names, which have to be overridable;

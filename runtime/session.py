@@ -5,10 +5,12 @@ Feeds are checked in `runtime/feeds.py`; programs are made in `runtime/programs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy.typing as npt
@@ -130,10 +132,11 @@ class Session:
         given = tuple(sorted(set(order))) if less else tuple(range(len(names)))
         asked = (*(names[i] for i in given), *taps)
         variant, stop = Variant(overridden, None if asked == names else asked), _stop_address(options)
-        try:
-            outputs = self._programs.get(variant).run(arrays, stop, None, shapes)
-        except Contradiction as error:
-            outputs = self._programs.apart(variant, error, shapes).run(arrays, stop, None, shapes)
+        with _logging(options):
+            try:
+                outputs = self._programs.get(variant).run(arrays, stop, None, shapes)
+            except Contradiction as error:
+                outputs = self._programs.apart(variant, error, shapes).run(arrays, stop, None, shapes)
         if options is not None and options.shrinks:
             self._programs.release_memory()
         if self._profile is not None:
@@ -160,7 +163,8 @@ class Session:
         """`run` with OrtValues in and out: inputs are read where they lie."""
         stop = _stop_address(run_options)
         feed = input_dict_ort_values if run_options is None else run_options.fed(input_dict_ort_values)
-        return run_with_ort_values(self, output_names, feed, stop)
+        with _logging(run_options):
+            return run_with_ort_values(self, output_names, feed, stop)
 
     def run_with_ortvaluevector(self, run_options: RunOptions, feed_names: Sequence[str], feeds: OrtValueVector,
                                 fetch_names: Sequence[str], fetches: OrtValueVector, fetch_devices: Any) -> None:
@@ -183,10 +187,13 @@ class Session:
             _raise_closed()
         profile = self._profile
         begin = 0 if profile is None else time.monotonic_ns()
-        if run_options is not None:
-            _stop_address(run_options)
+        if run_options is None:
+            iobinding.run()
+        else:
+            stop = _stop_address(run_options)
             run_options.check_binding()
-        iobinding.run(_stop_address(run_options))
+            with run_options.logging():
+                iobinding.run(stop)
         if profile is not None:
             profile.phase("model_run", begin)
 
@@ -412,6 +419,10 @@ def _stop_address(options: Any) -> int:
     if not isinstance(options, RunOptions):
         raise TypeError(f"run_options is of type {type(options)}; expected onnxc.RunOptions")
     return options.stop_address()
+
+
+def _logging(options: RunOptions | None) -> AbstractContextManager[None]:
+    return contextlib.nullcontext() if options is None else options.logging()
 
 
 def _check_keywords(given: Mapping[str, Any]) -> None:

@@ -386,6 +386,36 @@ def test_what_a_node_refuses_is_logged_as_well(ours, caplog, of_session):
     assert logged == ([("ERROR", f"mine: {refused.value.message}")] if of_session == 2 else [])
 
 
+@pytest.mark.parametrize("how", ["run", "values", "binding"])
+@pytest.mark.parametrize(("of_session", "of_run", "is_said"), [(2, 4, False), (4, 2, True), (2, -1, True)])
+def test_a_run_is_logged_as_its_options_have_it(ours, caplog, how, of_session, of_run, is_said):
+    options, for_run = ours.api.SessionOptions(), ours.api.RunOptions()
+    options.log_severity_level, options.logid = of_session, "mine"
+    for_run.log_severity_level, for_run.logid = of_run, "first"
+    session, feed = ours.session(two("Add"), options), {"x": X, "y": X[:, :2].copy()}
+    with caplog.at_level(logging.WARNING, "onnxc"), pytest.raises((ours.errors.Fail, RuntimeError)):
+        if how == "run":
+            session.run(None, feed, for_run)
+        elif how == "values":
+            values = {name: ours.api.OrtValue.ortvalue_from_numpy(array) for name, array in feed.items()}
+            session.run_with_ort_values(None, values, for_run)
+        else:
+            binding = session.io_binding()
+            for name, array in feed.items():
+                binding.bind_cpu_input(name, array)
+            binding.bind_output(session.get_outputs()[0].name)
+            session.run_with_iobinding(binding, for_run)
+    logged = [r.getMessage() for r in caplog.records if r.name == "onnxc"]
+    assert [text.startswith("mine: first: Non-zero status code") for text in logged] == [True] * is_said
+
+
+def test_a_run_of_no_severity_is_refused(ours):
+    options = ours.api.RunOptions()
+    options.log_severity_level = 7
+    with pytest.raises(RuntimeError, match="Invalid logging severity 7"):
+        ours.session(models.sums()).run(None, {"x": X, "y": X}, options)
+
+
 def test_only_the_models_own_dimensions_are_named(ours):
     """And not what room there is for what is appended to an input."""
     with pytest.raises(ours.errors.Fail, match=r"\(with A = 2, B = 3, C = 2, D = 2\)"):

@@ -23,8 +23,8 @@ def test_the_program_uses_every_public_name():
 
 #: What other parts of onnxc use of these classes, and programs do not.
 INNER = {"check_binding", "check_load", "content", "copy", "dimension_overrides",
-         "disabled_passes", "entries", "entry", "fed", "log", "model_changes", "of", "of_content", "of_tensor",
-         "providers", "shrinks", "spin_ns", "stop_address"}
+         "disabled_passes", "entries", "entry", "fed", "log", "logging", "model_changes", "of", "of_content",
+         "of_tensor", "processors", "providers", "shrinks", "spin_ns", "stop_address"}
 
 
 @pytest.mark.parametrize("kind", [
