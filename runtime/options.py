@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +30,12 @@ from onnxc.runtime.enums import (
     GraphOptimizationLevel,
     OrtExecutionProviderDevicePolicy,
 )
-from onnxc.runtime.ep_devices import OrtEpDevice
 from onnxc.runtime.log import LOG, check_severity, during_run, say
 from onnxc.runtime.providers import check_provider
 from onnxc.runtime.threads import affinities, default_threads
+
+if TYPE_CHECKING:
+    from onnxc.runtime.ep_devices import OrtEpDevice
 
 __all__ = ["RunOptions", "SessionOptions", "documented"]
 
@@ -238,6 +240,7 @@ class SessionOptions:
         """Adds the provider of devices that `get_ep_devices` lists."""
         if not len(ep_devices):
             raise errors.InvalidArgument("Must provide one or more OrtEpDevice instances.")
+        from onnxc.runtime.ep_devices import OrtEpDevice  # which few sessions are opened with
         if not all(isinstance(device, OrtEpDevice) for device in ep_devices):
             raise TypeError(f"add_provider_for_devices takes devices that get_ep_devices lists, not {ep_devices!r}")
         self.add_provider(ep_devices[0].ep_name, provider_options)

@@ -18,7 +18,6 @@ import numpy.typing as npt
 from onnxc.errors import Fail, InvalidArgument, NoModel
 from onnxc.runtime.bind import Contradiction
 from onnxc.runtime.devices import OrtMemoryInfo, cpu_memory
-from onnxc.runtime.ep_devices import OrtEpDevice, get_ep_devices
 from onnxc.runtime.feeds import Feeds, wanted_outputs
 from onnxc.runtime.iobinding import IOBinding, run_with_ort_values
 from onnxc.runtime.log import check_severity
@@ -32,6 +31,7 @@ from onnxc.runtime.source import Source
 from onnxc.runtime.worker import Callback, Worker
 
 if TYPE_CHECKING:
+    from onnxc.runtime.ep_devices import OrtEpDevice
     from onnxc.runtime.report import OrtEpAssignedSubgraph
 
 __all__ = ["InferenceSession", "Session"]
@@ -67,7 +67,6 @@ class Session:
     _model_meta: ModelMetadata
     _input_memory: list[OrtMemoryInfo]
     _output_memory: list[OrtMemoryInfo]
-    _input_devices: list[OrtEpDevice]
 
     def __enter__(self: S) -> S:
         return self
@@ -234,7 +233,8 @@ class Session:
 
     def get_input_epdevices(self) -> list[OrtEpDevice]:
         """The device that reads each input."""
-        return self._input_devices
+        from onnxc.runtime.ep_devices import get_ep_devices  # which few sessions are asked for
+        return get_ep_devices() * len(self._inputs_meta)
 
     def get_modelmeta(self) -> ModelMetadata:
         """The model's own texts."""
@@ -369,7 +369,6 @@ class InferenceSession(Session):
         self._model_meta = describe_model(signature.model)
         self._input_memory = [cpu_memory() for _ in self._inputs_meta]
         self._output_memory = [cpu_memory() for _ in self._outputs_meta]
-        self._input_devices = get_ep_devices() * len(self._inputs_meta)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"model": self._model_bytes if self._model_path is None else self._model_path,
