@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
-from onnxc.codegen.accesses import Accesses, Condition, kernel_symbols, linear_in, loop_axes
+from onnxc.codegen.accesses import Accesses, Condition, dims_of, kernel_symbols, linear_in, loop_axes
 from onnxc.codegen.clone import clone_func
 from onnxc.ir.core import Attr, Func, Op
 from onnxc.ir.dims import Bounds, DimLike, calls_of, simplify, substitute, sym, symbols_of
@@ -31,6 +31,8 @@ def collapse_axes(func: Func) -> Func:
 def split_axes(func: Func) -> Func:
     """An equal kernel, with as few axes, in which no outer axis of known extent is divided in an access by what divides
     the extent: ab // B and ab % B become two axes a and b. `func` itself when there is no such axis."""
+    if next((call for op in func.walk() for call in calls_of(dims_of(op))), None) is None:
+        return func         # as most kernels are: they need no plan
     plan = _Plan(func)
     if not plan.split_all():
         return func
