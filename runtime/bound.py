@@ -1,50 +1,47 @@
 """A run on tensors whose memory stays where it is: inputs are read and outputs are written there by native code itself.
 
-What follows from where the tensors lie and how large they are is found once; after that a run is one call.
+What follows from where the tensors lie and how large they are is found once; after that a run is one call. Where that
+is the same for other memory of the same form, `runtime/movable.py` goes on.
 """
 
 from __future__ import annotations
 
 import bisect
+import ctypes
 import itertools
-from collections.abc import Sequence
-from typing import Any, TypeGuard
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from onnxc.errors import InvalidArgument
-from onnxc.ir.types import DType
-from onnxc.runtime.addresses import address_of, in_plain_order
-from onnxc.runtime.buffers import Buffer, Dense
+from onnxc.runtime.buffers import Dense
 from onnxc.runtime.growing import grow
+from onnxc.runtime.movable import Forms, MovableRun, Sizes
 from onnxc.runtime.program import NativeProgram
 
 __all__ = ["BoundRun"]
 
-Array = npt.NDArray[Any]
-
-_NOWHERE = Buffer(0, 0)
+_WORD = ctypes.sizeof(ctypes.c_int64)
 
 
 class BoundRun:
     """A run of `program` that reads `inputs` and writes the tensors of `outputs` that are given; for others memory is
-    made here, that of `old` where shape and type are the same and no input lies there.
+    made here, that of `old` where shape and type are the same and no input lies there. `places` are the positions of
+    inputs by name.
 
     Raises InvalidArgument for shapes that the model refuses, and for given outputs that are of another type or shape
     than the results or that must not be written. Where inputs and given outputs overlap, inputs are copied first.
     """
 
+    ready = True
+
     def __init__(self, program: NativeProgram, inputs: Sequence[Dense], outputs: Sequence[Dense | None],
-                 old: Sequence[Dense | None]) -> None:
-        self.program, self._given = program, list(outputs)
+                 old: Sequence[Dense | None], places: Mapping[str, int]) -> None:
+        self.program, self._given, self.places = program, list(outputs), places
         self._sources = _compact_where_written(inputs, outputs) if any(outputs) else inputs
         growth = grow(program, self._sources, outputs)
         self._grown = growth.places
         self._ends = [(place.buffer, place.buffer.filled) for place in self._grown.values()]
         self._copies: list[tuple[Dense, Dense]] = []
-        self._arrays: dict[int, Array] = {}     # of inputs, where they are no tensors
-        self._may_meet = False
         kept = {c.input for c in program.compiled.caches if c.output in growth.places}
         self._inputs = [self._readable(t, i in kept) for i, t in enumerate(growth.inputs)]
         self._binding = program.binding(tuple([tensor.shape for tensor in self._inputs]), growth.rooms)
@@ -52,90 +49,55 @@ class BoundRun:
             self._check_given()
             self._keep_apart()
         self.results: list[Dense] = []
-        self.is_movable = not (program.sizes_from_data or program.compiled.caches or self._copies
-                               or any(t.room is not None for t in inputs))
+        self._has_room = any(t.room is not None for t in inputs)
         if not program.sizes_from_data:
             self.results = self._places(old)
-            self._addresses = [tensor.address for tensor in (*self._inputs, *self.results)]
-            self._extents = [tensor.nbytes for tensor in (*self._inputs, *self.results)]
+            addresses = [tensor.address for tensor in (*self._inputs, *self.results)]
+            self._table: Any = (ctypes.c_int64 * len(addresses))(*addresses)
 
-    def blank(self) -> BoundRun:
-        """A run like this one, if it `is_movable`, that holds nobody's memory; `again` makes runs of it."""
-        return self._like([t.elsewhere(_NOWHERE) for t in self._inputs], [t.elsewhere(_NOWHERE) for t in self.results])
+    def movable(self, forms: Forms, overridden: tuple[str, ...]) -> MovableRun | None:
+        """The same run for memory that may change; None where more than types and shapes decide about it."""
+        if self.program.sizes_from_data or self.program.compiled.caches or self._copies or self._has_room:
+            return None
+        form = forms.of(overridden, self.places, self._inputs, self.results)
+        form.keep(tuple([t.shape for t in self._inputs]),
+                  Sizes(self.program, self._binding, self._inputs, self.results))
+        run = MovableRun(form)
+        taken = [run.reads(position, tensor) for position, tensor in enumerate(self._inputs)]
+        taken += [run.writes(position, tensor) for position, tensor in enumerate(self.results)]
+        return run if all(taken) and run.get_ready() else None
 
-    def again(self, wanted: Sequence[int]) -> BoundRun:
-        """A copy of a `blank` run, which `reads` and `writes` have still to give memory for all inputs and the outputs
-        at the positions `wanted`."""
-        run = self._like([*self._inputs], self.results)
-        for position in range(len(self.results)):
-            if position not in wanted:
-                run.writes(position, None)
-        return run
-
-    def _like(self, inputs: list[Dense], results: list[Dense]) -> BoundRun:
-        run = object.__new__(BoundRun)
-        run.program, run._binding, run._extents, run.is_movable = self.program, self._binding, self._extents, True
-        run._inputs, run.results, run._sources = inputs, results, ()
-        run._given, run._grown, run._ends, run._copies = [None] * len(results), {}, [], []
-        run._arrays, run._addresses, run._may_meet = {}, [0] * len(self._extents), True
-        return run
+    # Other memory needs another run.
 
     def reads(self, position: int, value: object) -> bool:
-        """Takes other memory for an input, that of a tensor or an array: whether that is all that it takes, as type and
-        shape are those of the one before. If not, another run has to be made in place of this one."""
-        before = self._inputs[position]
-        if not self.is_movable:
-            return value is before
-        if type(value) is np.ndarray:
-            if not (value.dtype is before.dtype.numpy and value.shape == before.shape and in_plain_order(value)
-                    and before.dtype.bits >= 8):
-                return False
-            if before.buffer is not _NOWHERE:       # it stays for its form, and holds no memory meanwhile
-                self._inputs[position] = before.elsewhere(_NOWHERE)
-            self._arrays[position], self._addresses[position] = value, address_of(value)
-        elif _is_of_form(value, before):
-            self._inputs[position], self._addresses[position] = value, value.address
-        else:
-            return False
-        self._may_meet = True
-        return True
+        """Whether the run reads this already."""
+        return value is self._sources[position]
 
     def writes(self, position: int, given: object | None) -> bool:
-        """The same for an output, whose memory is that of a tensor; None is memory made anew."""
-        if not self.is_movable:
-            return False
-        before = self.results[position]
-        if given is None:
-            place = before.elsewhere(Buffer.new(before.nbytes, f"output '{self._name(position)}'"))
-        elif _is_of_form(given, before) and given.buffer.writable:
-            place = given
-        else:
-            return False
-        self.results = [*self.results]      # the list before belongs to whoever got it
-        self._given[position], self.results[position] = None if given is None else place, place
-        self._addresses[len(self._inputs) + position] = place.address
-        self._may_meet = True
+        """False: an output that is bound again is written elsewhere."""
+        return False
+
+    def forget_inputs(self) -> bool:
+        """False, as long as it holds their memory."""
+        return False
+
+    def forget_outputs(self) -> bool:
+        return False
+
+    def get_ready(self) -> bool:
         return True
-
-    def is_apart(self) -> bool:
-        """Whether no output lies where an input or another output does: only then it may run."""
-        if self._may_meet:
-            self._may_meet = not _are_apart(self._addresses, self._extents, len(self._inputs))
-        return not self._may_meet
-
-    def _name(self, output: int) -> str:
-        return self.program.outputs[output][0]
 
     def run(self, cancel: int = 0) -> list[Dense]:
         """The outputs. `cancel` is the address of an i32 word that stops the run when it becomes non-zero."""
         if any(buffer.filled != end for buffer, end in self._ends):
             # Another run went on behind an output: what it began with must not be written again.
-            BoundRun.__init__(self, self.program, self._sources, self._given, self.results)
+            BoundRun.__init__(self, self.program, self._sources, self._given, self.results, self.places)
         for source, copy in self._copies:
             copy.raw()[...] = source.raw()
         if self.program.sizes_from_data:
             return self._run_to_unknown_sizes(cancel)
-        self.program.run_at(self._binding, self._addresses, cancel)
+        inputs_at = ctypes.addressof(self._table)
+        self.program.run_at(self._binding, inputs_at, inputs_at + len(self._inputs) * _WORD, cancel)
         return self.results
 
     def _run_to_unknown_sizes(self, cancel: int) -> list[Dense]:
@@ -162,7 +124,7 @@ class BoundRun:
             if given.dtype != dtype:
                 raise InvalidArgument(f"Unexpected output data type. Actual: (tensor({given.dtype.onnx_text})) , "
                                       f"expected: (tensor({dtype.onnx_text})) for output: {name}")
-            if not given.buffer.writable or given.room is not None or _is_astray(given.address, dtype):
+            if not given.buffer.writable or given.room is not None or given.is_astray:
                 raise InvalidArgument(f"output '{name}' is bound to memory that must not be written, or whose address "
                                       f"is no multiple of {dtype.bits // 8}")
             if not self.program.sizes_from_data:
@@ -198,7 +160,7 @@ class BoundRun:
     def _readable(self, tensor: Dense, may_have_room: bool) -> Dense:
         """The tensor as native code reads it: without gaps but for room that it knows of, each element at a multiple of
         its size. What lies elsewhere is copied before each run."""
-        if _is_astray(tensor.address, tensor.dtype):
+        if tensor.is_astray:
             return self._copied(tensor.compact(), "an input that lies at an odd address")
         return tensor if may_have_room else tensor.compact()
 
@@ -236,36 +198,9 @@ def _compact_where_written(inputs: Sequence[Dense], outputs: Sequence[Dense | No
     return [t.alone() if t.room is not None and written.meets(t) else t for t in inputs]
 
 
-def _are_apart(addresses: list[int], extents: list[int], inputs: int) -> bool:
-    """Whether none of the outputs, which stand behind as many `inputs`, shares a byte with one of these or another."""
-    if len(addresses) == inputs + 1:
-        begin, end = addresses[inputs], addresses[inputs] + extents[inputs]
-        for i in range(inputs):  # noqa: SIM110, a generator takes twice the time
-            if addresses[i] < end and begin < addresses[i] + extents[i]:
-                return False
-        return True
-    written, taken = 0, 0       # where the outputs and where all tensors end that begin before the next one
-    for begin, extent, position in sorted(zip(addresses, extents, itertools.count())):
-        if extent and begin < (taken if position >= inputs else written):
-            return False
-        taken = max(taken, begin + extent)
-        written = max(written, begin + extent) if position >= inputs else written
-    return True
-
-
-def _is_of_form(tensor: object, other: Dense) -> TypeGuard[Dense]:
-    """Whether native code that works on `other` may work on this in its place."""
-    return (type(tensor) is Dense and tensor.shape == other.shape and tensor.dtype is other.dtype
-            and tensor.room is None and not (tensor.address & 15 and _is_astray(tensor.address, tensor.dtype)))
-
-
 def _span(tensor: Dense) -> int:
     """Bytes from the tensor's first to at least its last."""
     return tensor.nbytes if tensor.room is None else tensor.buffer.nbytes
-
-
-def _is_astray(address: int, dtype: DType) -> bool:
-    return address % max(1, dtype.bits // 8) != 0
 
 
 def _braces(shape: Sequence[int]) -> str:

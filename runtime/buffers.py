@@ -24,6 +24,7 @@ __all__ = ["Buffer", "Dense", "Room", "nbytes_of"]
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
+_FEW = 1024         # bytes for which lines of the cache do not matter: they lie where NumPy puts them
 _CLAIMS = ChildSafeLock()      # held for a comparison and an assignment: one is enough for all buffers
 
 
@@ -41,7 +42,7 @@ class Buffer:
     @classmethod
     def new(cls, nbytes: int, purpose: str) -> Buffer:
         """Uninitialised memory; MemoryError that says what it was for."""
-        memory = aligned(nbytes, purpose=purpose)
+        memory = np.empty(nbytes, np.uint8) if nbytes <= _FEW else aligned(nbytes, purpose=purpose)
         made = cls(address_of(memory), nbytes, memory)
         made.memory = memory
         return made
@@ -134,6 +135,11 @@ class Dense:
     def is_alone(self) -> bool:
         """Whether no other tensor, longer or shorter, can lie in the same buffer as a part of this one or as more."""
         return self.room is None and not self.buffer.filled
+
+    @property
+    def is_astray(self) -> bool:
+        """Whether elements stand where their type may not."""
+        return self.address % max(1, self.dtype.bits // 8) != 0
 
     def alone(self) -> Dense:
         """The tensor itself, or a copy where it has room or shares rows with others."""

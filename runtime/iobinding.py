@@ -4,7 +4,7 @@ OrtValues, which are the same with memory for the outputs made anew."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from onnxc.runtime.buffers import Buffer, Dense, nbytes_of
 from onnxc.runtime.devices import require_cpu
 from onnxc.runtime.feeds import wanted_outputs
 from onnxc.runtime.hosted import HostedProgram
+from onnxc.runtime.movable import Form, MovableRun
 from onnxc.runtime.ortvalue import OrtValue, OrtValueVector, element_type_of, shape_of
 from onnxc.runtime.programs import Variant
 
@@ -36,16 +37,7 @@ class BindingError(InvalidArgument, RuntimeError):
     which is what ONNX Runtime raises for bindings."""
 
 
-Names: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]      # of inputs and of outputs, in the order of binding
-
-
-class _Prepared(NamedTuple):
-    """A blank run for bindings of `names`, the places of inputs among those of the program, and of the outputs."""
-
-    names: Names
-    places: dict[str, int]
-    wanted: list[int]
-    run: BoundRun
+Run: TypeAlias = BoundRun | MovableRun
 
 
 class IOBinding:
@@ -57,24 +49,24 @@ class IOBinding:
         self._inputs: dict[str, OrtValue | Array] = {}      # arrays of plain numbers as they are
         self._outputs: dict[str, OrtValue | None] = {}      # None: memory is made by the run
         self._made: dict[str, Dense] = {}                   # by runs so far, for outputs without memory of their own
-        self._places: dict[str, int] = {}                   # of inputs among those of the program
         self._results: list[OrtValue] = []
         self._last: list[Dense] | None = None               # what `_results` were made of
         self._foreign: dict[str, tuple[Any, OrtValue]] = {}     # what was bound by address last
-        self._wanted: list[int] = []
-        # The run on what is bound, None when it is yet to be made; the last one that was, and the names that it is for.
-        self._bound: BoundRun | None = None
-        self._previous: BoundRun | None = None
-        self._names: Names = ((), ())
+        # A run that has taken all that is bound so far; None where there is none, and one is to be found when it is
+        # time to run. The first guess is that tensors will be of the form that the session's last binding had.
+        form: Form | None = session._programs.forms.last
+        self._run: Run | None = None if form is None else MovableRun(form)
 
     # ---- inputs ------------------------------------------------------------------------------------------------------
 
     def bind_cpu_input(self, name: str, arr_on_cpu: Array) -> None:
         """Reads an input from an array: where it lies if it is contiguous, later writes to it included; else a copy."""
-        if type(arr_on_cpu) is np.ndarray and arr_on_cpu.dtype in _NUMBERS and in_plain_order(arr_on_cpu):
-            self._bind_input(name, arr_on_cpu, arr_on_cpu)
+        if self._is_taken(name, arr_on_cpu):
+            self._inputs[name] = arr_on_cpu
+        elif type(arr_on_cpu) is np.ndarray and arr_on_cpu.dtype in _NUMBERS and in_plain_order(arr_on_cpu):
+            self._bind_input(name, arr_on_cpu)
         else:
-            self.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(arr_on_cpu))
+            self._bind_input(name, OrtValue.ortvalue_from_numpy(arr_on_cpu))
 
     def bind_input(self, name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int],
                    buffer_ptr: int) -> None:
@@ -83,21 +75,34 @@ class IOBinding:
 
     def bind_ortvalue_input(self, name: str, ortvalue: OrtValue) -> None:
         """Reads an input from an OrtValue."""
-        self._bind_input(name, ortvalue, ortvalue._content)
+        if self._is_taken(name, ortvalue._content):
+            self._inputs[name] = ortvalue
+        else:
+            self._bind_input(name, ortvalue)
 
-    def _bind_input(self, name: str, value: OrtValue | Array, content: object) -> None:
-        if name not in self._inputs and not self._session._feeds.knows(name):
+    def _is_taken(self, name: str, content: object) -> bool:
+        """Whether the run that there is takes this for an input."""
+        run = self._run
+        if run is None:
+            return False
+        position = run.places.get(name)
+        if position is not None and run.reads(position, content):
+            return True
+        self._run = None
+        return False
+
+    def _bind_input(self, name: str, value: OrtValue | Array) -> None:
+        """Binds what no run has taken yet."""
+        if not self._session._feeds.knows(name):
             raise BindingError(f"Failed to find NodeArg with name: {name} in the def list; the inputs are "
                                f"{', '.join(i.name for i in self._session.get_inputs())}")
         self._inputs[name] = value
-        if self._bound is not None and not (name in self._places
-                                            and self._bound.reads(self._places[name], content)):
-            self._bound = None
 
     def clear_binding_inputs(self) -> None:
         """Forgets what inputs are bound to."""
         self._inputs.clear()
-        self._bound = None
+        if self._run is not None and not self._run.forget_inputs():
+            self._run = None
 
     def synchronize_inputs(self) -> None:
         """Nothing to wait for on the CPU."""
@@ -109,7 +114,8 @@ class IOBinding:
         """Writes an output to memory at an address; without one, to memory that runs make, and that later runs of the
         same shapes write to again. Type and shape belong to an address, and mean nothing without one."""
         if buffer_ptr is None:
-            require_cpu(device_type, device_id)
+            if device_type != "cpu" or device_id:
+                require_cpu(device_type, device_id)
             self._bind_output(name, None)
             return
         if element_type is None or shape is None:
@@ -124,18 +130,22 @@ class IOBinding:
         self._bind_output(name, ortvalue)
 
     def _bind_output(self, name: str, place: OrtValue | None) -> None:
-        if self._bound is not None and not (name in self._outputs and self._bound.writes(
-                self._session._positions[name], None if place is None else place._content)):
-            self._bound = None
+        run = self._run
+        if run is not None:
+            position = self._session._positions.get(name)
+            if position is None or not run.writes(position, None if place is None else place._content):
+                self._run = None
         self._outputs[name] = place
-        self._made.pop(name, None)
+        if self._made:
+            self._made.pop(name, None)
 
     def clear_binding_outputs(self) -> None:
         """Forgets what outputs are bound to, and the results so far."""
         self._outputs.clear()
         self._made.clear()
         self._results, self._last = [], None
-        self._bound = None
+        if self._run is not None and not self._run.forget_outputs():
+            self._run = None
 
     def synchronize_outputs(self) -> None:
         """Nothing to wait for on the CPU."""
@@ -150,20 +160,20 @@ class IOBinding:
 
     def copy_outputs_to_cpu(self) -> list[Array]:
         """Copies of the bound outputs as arrays."""
-        return [np.array(value.numpy()) for value in self._results]
+        return [value.numpy().copy() for value in self._results]
 
     # ---- running -----------------------------------------------------------------------------------------------------
 
     def run(self, cancel: int = 0) -> None:
         """One run of the session; for `InferenceSession.run_with_iobinding`."""
         try:
-            bound = self._bound
-            if bound is None or not bound.is_apart():
+            run = self._run
+            if run is None or not (run.ready or (self._outputs and run.get_ready())):
                 if isinstance(self._session._programs.plain, HostedProgram):
                     self._results = self._run_hosted(cancel)
                     return
-                bound = self._up_to_date()
-            results = bound.run(cancel)
+                run = self._run = self._prepare()
+            results = run.run(cancel)
         except InvalidArgument as error:
             raise BindingError(f"Error in execution: {error.message}") from error
         if results is not self._last:
@@ -185,53 +195,23 @@ class IOBinding:
             raise InvalidArgument("At least one output should be requested.")
 
     def _take(self, results: list[Dense]) -> None:
-        self._last, self._results = results, []
-        for (name, place), position in zip(self._outputs.items(), self._wanted, strict=True):
+        self._last, found = results, []
+        for name, place in self._outputs.items():
             if place is None:
-                self._made[name] = results[position]
-                place = OrtValue.of_tensor(results[position])
-            self._results.append(place)
+                tensor = self._made[name] = results[self._session._positions[name]]
+                place = OrtValue.of_tensor(tensor)
+            found.append(place)
+        self._results = found
 
     def _values(self) -> dict[str, OrtValue]:
         """The inputs, all as OrtValues."""
         return {name: OrtValue.ortvalue_from_numpy(value) if isinstance(value, np.ndarray) else value
                 for name, value in self._inputs.items()}
 
-    def _up_to_date(self) -> BoundRun:
-        """The run on what is bound now: the one before, here or of the session's bindings, if the same names are bound
-        to tensors of the same forms."""
-        names = (tuple(self._inputs), tuple(self._outputs))
-        run = self._previous if names == self._names else None
-        self._previous = None
-        if run is None and not self._made:
-            run = self._like_the_last(names)
-        if run is None or not self._is_served_by(run):
-            run = self._prepare(names)
-        self._bound = self._previous = run
-        return run
-
-    def _is_served_by(self, run: BoundRun) -> bool:
-        """Whether a run that was made for the same names takes what they are bound to now."""
-        for name, value in self._inputs.items():
-            if not run.reads(self._places[name], value._content if isinstance(value, OrtValue) else value):
-                return False
-        for (name, place), position in zip(self._outputs.items(), self._wanted, strict=True):
-            if name not in self._made and not run.writes(position, None if place is None else place._content):
-                return False
-        return run.is_apart()
-
-    def _like_the_last(self, names: Names) -> BoundRun | None:
-        """A run like the last one that was prepared for a binding of these names, without its memory."""
-        last: _Prepared | None = self._session._programs.last_prepared
-        if last is None or last.names != names:
-            return None
-        self._names, self._places, self._wanted = names, last.places, last.wanted
-        return last.run.again(last.wanted)
-
-    def _prepare(self, names: Names) -> BoundRun:
+    def _prepare(self) -> Run:
         session = self._session
         self._require_outputs()
-        wanted = wanted_outputs(names[1], session._positions) or []
+        wanted = wanted_outputs(tuple(self._outputs), session._positions) or []
         inputs, overridden = _checked(session, self._values())
         program = session._programs.fitting(Variant(overridden, None), tuple([t.shape for t in inputs]))
         places: list[Dense | None] = [None] * len(program.compiled.output_types)
@@ -239,12 +219,9 @@ class IOBinding:
         for (name, place), i in zip(self._outputs.items(), wanted, strict=True):
             places[i] = None if place is None else place._tensor
             old[i] = self._made.get(name)
-        run = BoundRun(program, inputs, places, old)
-        self._names, self._wanted = names, wanted
-        self._places = {name: i for i, name in enumerate([*session._feeds.required, *overridden])}
-        if run.is_movable:
-            session._programs.last_prepared = _Prepared(names, self._places, wanted, run.blank())
-        return run
+        positions = {name: i for i, name in enumerate([*session._feeds.required, *overridden])}
+        run = BoundRun(program, inputs, places, old, positions)
+        return run.movable(session._programs.forms, overridden) or run
 
     def _at(self, name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int],
             address: int) -> OrtValue:
@@ -255,7 +232,7 @@ class IOBinding:
             value = _foreign_tensor(name, device_type, device_id, element_type, shape, address)
         elif value._tensor.address != address:
             tensor = value._tensor
-            value = OrtValue.of_tensor(Dense(Buffer(int(address), tensor.nbytes), tensor.dtype, tensor.shape))
+            value = OrtValue.of_tensor(tensor.elsewhere(Buffer(int(address), tensor.nbytes)))
         self._foreign[name] = (form, value)
         return value
 
@@ -275,7 +252,7 @@ def run_with_ort_values(session: Session, output_names: Any, feed: Mapping[str, 
     wanted = wanted_outputs(output_names, session._positions)
     program = session._programs.fitting(Variant(overridden, None), tuple([t.shape for t in inputs]))
     nowhere: list[Dense | None] = [None] * len(program.compiled.output_types)
-    results = BoundRun(program, inputs, nowhere, nowhere).run(cancel)
+    results = BoundRun(program, inputs, nowhere, nowhere, {}).run(cancel)
     return [OrtValue.of_tensor(results[i]) for i in (range(len(results)) if wanted is None else wanted)]
 
 

@@ -51,7 +51,9 @@ class OrtValue:
 
     @classmethod
     def of_tensor(cls, tensor: Dense) -> OrtValue:
-        return cls.of(tensor, _TEXTS[tensor.dtype.name])
+        made = object.__new__(cls)
+        made._content, made._type = tensor, _TEXTS[tensor.dtype.name]
+        return made
 
     # ---- making values -----------------------------------------------------------------------------------------------
 
@@ -162,7 +164,10 @@ class OrtValue:
 
     def numpy(self) -> Array:
         """The elements: a view of the memory, or a copy where they are packed. RuntimeError where it is no tensor."""
-        return self._content if isinstance(self._content, np.ndarray) else self._tensor.array()
+        content = self._content
+        if type(content) is Dense:
+            return content.array()
+        return content if isinstance(content, np.ndarray) else self._tensor.array()
 
     def content(self) -> Any:
         """The value as `run` takes and gives it."""

@@ -166,10 +166,14 @@ class NativeProgram:
             found[cache.present_room] = results[cache.output][cache.axis]
         return found
 
-    def run_at(self, binding: Binding, addresses: list[int], cancel: int = 0) -> None:
-        """A run on memory of the caller's: the addresses of inputs and then of outputs, where elements lie as native
-        code has them. For programs whose outputs have the sizes that `binding` says; raises what `run` raises."""
-        result, _, _ = self._launch(binding, addresses, cancel, 0)
+    def run_at(self, binding: Binding, inputs_at: int, outputs_at: int, cancel: int = 0) -> None:
+        """A run on memory of the caller's: two tables of the addresses where elements lie as native code has them. For
+        programs whose outputs have the sizes that `binding` says; raises what `run` raises."""
+        state = self._borrow()
+        try:
+            result = self._call(state, binding, inputs_at, outputs_at, cancel, 0)
+        finally:
+            self._give_back(state)
         if result:
             self._raise(result)
 
@@ -177,36 +181,39 @@ class NativeProgram:
                 times: int) -> tuple[int, Sequence[Shape], dict[int, Array]]:
         """One call of native code on inputs and outputs, in memory that no other run has meanwhile; also the shapes of
         outputs where data decides them, and those outputs that the program made room for, as flat arrays."""
+        state = self._borrow()
         try:
-            state = self._idle.pop()
-        except IndexError:
-            state = self._new_state()
-        try:
-            state.runs += 1
-            if state.arena_bytes < binding.arena:
-                self._enlarge(state, binding.arena)
-            context = state.context
-            context[_CANCEL], context[_PROFILE] = cancel, times
             state.addresses[:] = addresses
             for i in self._given:
                 state.addresses[len(self._inputs) + i] = 0
-            table = state.table(binding.values) if self._run_names else binding.values
-            arguments = (state.context_at, ctypes.addressof(table) if self._run_names else binding.values_at,
-                         state.inputs_at, state.outputs_at, state.arena_at, self._constants_at, self.threads)
-            begin = perf_counter()
-            if binding.seconds > _LONG and in_main_thread():
-                result = self._run_stoppable(state, arguments, cancel)
-            else:
-                result = self._run(*arguments)
-            if not self._varies:
-                binding.seconds = perf_counter() - begin
+            result = self._call(state, binding, state.inputs_at, state.outputs_at, cancel, times)
             if self._real_shapes is None:
                 return result, (), {}
+            table = state.own_table
             found = dict(zip(self._run_names, table[len(table) - len(self._run_names):], strict=True))
             real = () if result else self._real_shapes({**binding.dims, **found})
             return result, real, self._taken(state, real)
         finally:
             self._give_back(state)
+
+    def _call(self, state: _State, binding: Binding, inputs_at: int, outputs_at: int, cancel: int, times: int) -> int:
+        """The call itself, with a state that is the caller's; what native code gave back."""
+        state.runs += 1
+        if state.arena_bytes < binding.arena:
+            self._enlarge(state, binding.arena)
+        context = state.context
+        context[_CANCEL], context[_PROFILE] = cancel, times
+        values_at = ctypes.addressof(state.table(binding.values)) if self._run_names else binding.values_at
+        arguments = (state.context_at, values_at, inputs_at, outputs_at, state.arena_at, self._constants_at,
+                     self.threads)
+        begin = perf_counter()
+        if binding.seconds > _LONG and in_main_thread():
+            result = self._run_stoppable(state, arguments, cancel)
+        else:
+            result = self._run(*arguments)
+        if not self._varies:
+            binding.seconds = perf_counter() - begin
+        return result
 
     def _run_stoppable(self, state: _State, arguments: tuple[int, ...], cancel: int) -> int:
         """A run that ends soon after a signal handler raised an exception, which is raised when it has ended. The word
@@ -333,6 +340,12 @@ class NativeProgram:
         raise error
 
     # ---- what runs borrow --------------------------------------------------------------------------------------------
+
+    def _borrow(self) -> _State:
+        try:
+            return self._idle.pop()
+        except IndexError:      # also where another thread took the last one just now
+            return self._new_state()
 
     def _new_state(self) -> _State:
         state = _State(len(self.compiled.input_types), len(self._outputs))

@@ -21,6 +21,7 @@ from onnxc.runtime.custom import CUSTOM_OPS
 from onnxc.runtime.digest import BLOCK, tree_digest
 from onnxc.runtime.forked import ChildSafeLock
 from onnxc.runtime.hosted import HostedProgram
+from onnxc.runtime.movable import Forms
 from onnxc.runtime.options import GraphOptimizationLevel, SessionOptions
 from onnxc.runtime.profiling import Profile
 from onnxc.runtime.program import NativeProgram
@@ -52,7 +53,7 @@ class Programs:
         self._source, self._options, self._profile = source, options, profile
         self._lock = ChildSafeLock()
         self._compilations, self._compile_seconds, self._cache = 0, 0.0, "off"
-        self.last_prepared: Any = None      # what bindings keep of each other
+        self.forms = Forms()        # of what bindings bound so far
         file_format = source.format(options.entry("session.load_model_format"))
         self.is_artifact = file_format is Format.ARTIFACT
         self._request = {**_request(options, disabled), "ort_format": file_format is Format.ORT}

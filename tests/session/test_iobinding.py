@@ -422,6 +422,61 @@ def test_other_shapes_and_types_are_looked_at_anew(engine, way):
         np.testing.assert_array_equal(step(x, x, z), x + x)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_is_bound_in_whatever_order(engine, seed):
+    """Random steps of binding, clearing and running; each run is right for what is bound then."""
+    rng = np.random.default_rng(seed)
+    session = engine.session(models.sums())
+    binding, bound, alive = session.io_binding(), {}, []
+
+    def bind(name, rows):
+        array = rng.standard_normal((rows, 3), np.float32)
+        how = rng.integers(3)
+        if how == 0:
+            binding.bind_cpu_input(name, array)
+        elif how == 1:
+            binding.bind_ortvalue_input(name, value_of(engine, array))
+        else:
+            binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        alive.append(array)
+        bound[name] = array
+
+    def bind_output(rows):
+        bound["z"] = place = None if rng.integers(2) else np.zeros((rows, 3), np.float32)
+        if place is None:
+            binding.bind_output("z")
+        elif rng.integers(2):
+            binding.bind_ortvalue_output("z", value_of(engine, place))
+        else:
+            binding.bind_output("z", "cpu", 0, np.float32, place.shape, place.ctypes.data)
+        alive.append(place)
+
+    rows = 2
+    for _ in range(60):
+        if rng.integers(4) == 0:
+            rows = int(rng.integers(5))
+            for name in "xy":
+                bind(name, rows)
+            bind_output(rows)
+        if rng.integers(4) == 0:
+            binding.clear_binding_inputs()
+            bound.pop("x", None), bound.pop("y", None)
+        if rng.integers(4) == 0:
+            binding.clear_binding_outputs()
+            bound.pop("z", None)
+        if rng.integers(8) == 0:
+            binding, bound = session.io_binding(), {}
+        for name in rng.permutation(["x", "y"]):
+            if name not in bound or rng.integers(2):
+                bind(str(name), rows)
+        if "z" not in bound or rng.integers(3) == 0:
+            bind_output(rows)
+        session.run_with_iobinding(binding)
+        for found in (binding.get_outputs()[0].numpy(), binding.copy_outputs_to_cpu()[0], bound["z"]):
+            if found is not None:
+                np.testing.assert_array_equal(found, bound["x"] + bound["y"])
+
+
 def test_memory_that_overlaps_is_found_in_what_is_bound_again(ours):
     """Softmax reads every element several times: an output in the place of its input needs a copy."""
     session = ours.session(models.softmaxes())
