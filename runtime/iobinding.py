@@ -212,16 +212,12 @@ class IOBinding:
         session = self._session
         self._require_outputs()
         wanted = wanted_outputs(tuple(self._outputs), session._positions) or []
-        inputs, overridden = _checked(session, self._values())
-        program = session._programs.fitting(Variant(overridden, None), tuple([t.shape for t in inputs]))
-        places: list[Dense | None] = [None] * len(program.compiled.output_types)
-        old: list[Dense | None] = [*places]
+        given: list[Dense | None] = [None] * len(session._outputs_meta)
+        old: list[Dense | None] = [*given]
         for (name, place), i in zip(self._outputs.items(), wanted, strict=True):
-            places[i] = None if place is None else place._tensor
+            given[i] = None if place is None else place._tensor
             old[i] = self._made.get(name)
-        positions = {name: i for i, name in enumerate([*session._feeds.required, *overridden])}
-        run = BoundRun(program, inputs, places, old, positions)
-        return run.movable(session._programs.forms, overridden) or run
+        return _prepare_run(session, self._values(), given, old)
 
     def _at(self, name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int],
             address: int) -> OrtValue:
@@ -244,24 +240,50 @@ SessionIOBinding = IOBinding
 def run_with_ort_values(session: Session, output_names: Any, feed: Mapping[str, OrtValue],
                         cancel: int = 0) -> list[OrtValue]:
     """The outputs called `output_names`, for inputs that are OrtValues; AttributeError for others."""
-    session._feeds.check_names(feed)
     values = {name: value._get_c_value() for name, value in feed.items()}
-    if isinstance(session._programs.plain, HostedProgram):
-        return _run_hosted(session, output_names, values, cancel)
-    inputs, overridden = _checked(session, values)
-    wanted = wanted_outputs(output_names, session._positions)
-    program = session._programs.fitting(Variant(overridden, None), tuple([t.shape for t in inputs]))
-    nowhere: list[Dense | None] = [None] * len(program.compiled.output_types)
-    results = BoundRun(program, inputs, nowhere, nowhere, {}).run(cancel)
+    run: Run | None = _run_of_the_last_form(session, values)
+    wanted = None if output_names is None else session._wanted(output_names)
+    if run is None:
+        session._feeds.check_names(feed)
+        if isinstance(session._programs.plain, HostedProgram):
+            return _run_hosted(session, wanted, values, cancel)
+        nowhere = [None] * len(session._outputs_meta)
+        run = _prepare_run(session, values, nowhere, nowhere)
+    results = run.run(cancel)
     return [OrtValue.of_tensor(results[i]) for i in (range(len(results)) if wanted is None else wanted)]
 
 
-def _run_hosted(session: Session, output_names: Any, values: Mapping[str, OrtValue],
+def _run_of_the_last_form(session: Session, values: Mapping[str, OrtValue]) -> MovableRun | None:
+    """A run with new memory for all outputs, if inputs are of the form that the session's last ones were of, and of
+    sizes that were before."""
+    form: Form | None = session._programs.forms.last
+    if form is None or len(values) != len(form.places):
+        return None
+    run = MovableRun(form)
+    for name, value in values.items():
+        position = form.places.get(name)
+        if position is None or not run.reads(position, value._content):
+            return None
+    return run if run.get_ready() else None
+
+
+def _prepare_run(session: Session, values: Mapping[str, OrtValue], given: Sequence[Dense | None],
+                 old: Sequence[Dense | None]) -> Run:
+    """A run on `values`, with the memory that is `given` for outputs and otherwise the `old` where that will do. Raises
+    InvalidArgument as `run` does."""
+    inputs, overridden = _checked(session, values)
+    program = session._programs.fitting(Variant(overridden, None), tuple([t.shape for t in inputs]))
+    places = {name: i for i, name in enumerate([*session._feeds.required, *overridden])}
+    run = BoundRun(program, inputs, given, old, places)
+    return run.movable(session._programs.forms, overridden) or run
+
+
+def _run_hosted(session: Session, wanted: Sequence[int] | None, values: Mapping[str, OrtValue],
                 cancel: int) -> list[OrtValue]:
     """A run of a program with host steps."""
     inputs, overridden, _ = session._feeds.prepare({name: value.content() for name, value in values.items()})
     infos = session.get_outputs()
-    chosen = wanted_outputs(output_names, session._positions) or range(len(infos))
+    chosen = range(len(infos)) if wanted is None else wanted
     found = session._programs.get(Variant(overridden, None)).run(inputs, cancel)
     return [OrtValue.of_content(found[i], infos[i].type) for i in chosen]
 
