@@ -47,7 +47,13 @@ if TYPE_CHECKING:
         set_global_thread_pool_sizes,
         set_seed,
     )
-    from onnxc.runtime.ep_devices import OrtEpDevice, OrtHardwareDevice, get_ep_devices
+    from onnxc.runtime.ep_devices import (
+        OrtEpDevice,
+        OrtHardwareDevice,
+        get_ep_devices,
+        register_execution_provider_library,
+        unregister_execution_provider_library,
+    )
     from onnxc.runtime.iobinding import IOBinding, SessionIOBinding
     from onnxc.runtime.log import set_default_logger_severity, set_default_logger_verbosity
     from onnxc.runtime.metadata import ModelMetadata, NodeArg
@@ -79,7 +85,8 @@ _HOMES = {
         "OrtMemType", "OrtMemoryInfoDeviceType", "OrtSparseFormat"),
     "onnxc.runtime.devices": ("OrtArenaCfg", "OrtDevice", "OrtMemoryInfo", "create_and_register_allocator",
                               "create_and_register_allocator_v2"),
-    "onnxc.runtime.ep_devices": ("OrtEpDevice", "OrtHardwareDevice", "get_ep_devices"),
+    "onnxc.runtime.ep_devices": ("OrtEpDevice", "OrtHardwareDevice", "get_ep_devices",
+                                 "register_execution_provider_library", "unregister_execution_provider_library"),
     "onnxc.runtime.iobinding": ("IOBinding", "SessionIOBinding"),
     "onnxc.runtime.environment": (
         "disable_telemetry_events", "enable_telemetry_events", "get_build_info", "get_version_string",
@@ -148,11 +155,13 @@ __all__ = [
     "package_name",
     "preload_dlls",
     "print_debug_info",
+    "register_execution_provider_library",
     "register_op",
     "set_default_logger_severity",
     "set_default_logger_verbosity",
     "set_global_thread_pool_sizes",
     "set_seed",
+    "unregister_execution_provider_library",
     "unregister_op",
     "version",
 ]

@@ -10,6 +10,8 @@ from onnxc.ir.types import Tensor, Type
 
 __all__ = ["DimTexts"]
 
+Shown = tuple[int | str | None, ...]        # a shape as a NodeArg has it
+
 
 class DimTexts:
     """The texts of dims, by the declared shapes of a model's inputs and the types that these have in the IR."""
@@ -25,7 +27,19 @@ class DimTexts:
                     self._texts.setdefault(dim, text)
                     self._named.update(symbol for symbol in symbols_of(dim) if symbol in text)
 
-    def shape(self, dims: Sequence[DimLike]) -> tuple[int | str | None, ...]:
+    def filled(self, declared: Shown | None, dims: Sequence[DimLike] | None) -> Shown | None:
+        """A declared shape with what it leaves open taken from inference: the whole of it where there is none, else
+        dims that are fixed or have a name in the model."""
+        if dims is None:
+            return declared
+        if declared is None:
+            return self.shape(dims)
+        if len(declared) != len(dims):
+            return declared
+        return tuple(d if d is not None else e if isinstance(e, int) else self._texts.get(e)
+                     for d, e in zip(declared, dims, strict=True))
+
+    def shape(self, dims: Sequence[DimLike]) -> Shown:
         """An int where fixed, the model's own text, an expression of its names, None for all other dims."""
         return tuple(d if isinstance(d, int) else self._texts.get(d) or
                      (str(d) if symbols_of(d) <= self._named else None) for d in dims)

@@ -273,5 +273,4 @@ def _signature(module: Module, inputs: Sequence[Tensor], outputs: Sequence[Tenso
 
 def _filled(declared: ValueInfo, found: Tensor, texts: DimTexts) -> ValueInfo:
     """A declared output with what the model leaves open taken from inference."""
-    shape = texts.shape(found.dims) if declared.shape is None else declared.shape
-    return ValueInfo(declared.name, declared.type_text or type_text(found), shape)
+    return ValueInfo(declared.name, declared.type_text or type_text(found), texts.filled(declared.shape, found.dims))

@@ -43,17 +43,19 @@ class OnnxcError(Exception):
     """Base of the family; catch it, raise one of the others.
 
     `str(e)`, and `e.args[0]`, is `[ONNXRuntimeError] : <code> : <STATUS> : <message>`; `e.message` is the bare message.
+    A program that makes one itself, as tests of programs do, may give the text with its head, or none.
     """
 
     code: ClassVar[int]
     status: ClassVar[str]
     message: str
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str = "") -> None:
         if not hasattr(type(self), "code"):
             raise TypeError(f"{type(self).__name__} has no status code: raise one of the classes derived from it")
-        super().__init__(f"[ONNXRuntimeError] : {self.code} : {self.status} : {message}")
-        self.message = message
+        head = f"[ONNXRuntimeError] : {self.code} : {self.status} : "
+        self.message = message.removeprefix(head)
+        super().__init__(head + self.message)
 
     def __reduce__(self) -> tuple[object, ...]:
         # The inherited form would pass args, which already carry the head, through the constructor again.

@@ -53,8 +53,8 @@ def compile_hosted(module: Module, split: Split, given: Sequence[Type], result_t
     texts = DimTexts(meta["inputs"], given)
     outputs = []
     for o, text, t in zip(meta["outputs"], result_types, results, strict=True):
-        inferred = texts.shape(t.shape) if isinstance(t, Tensor) and t.shape is not None else None
-        outputs.append(ValueInfo(o.name, o.type_text or text, inferred if o.shape is None else o.shape))
+        shape = texts.filled(o.shape, t.shape if isinstance(t, Tensor) else None)
+        outputs.append(ValueInfo(o.name, o.type_text or text, shape))
     signature = Signature(tuple(meta["inputs"]), tuple(outputs), tuple(meta["overridable"]), dict(meta["model"]))
     features = tuple(sorted({f for c in parts for f in c.features}))
     return CompiledModel(b"", (), (), (), (), (), tuple(k for c in parts for k in c.kernels),

@@ -3,7 +3,6 @@ those of ONNX Runtime's `run`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,14 @@ import numpy.typing as npt
 
 from onnxc.errors import InvalidArgument
 from onnxc.ir.types import ALL_DTYPES
+from onnxc.runtime.arrays import array_of, in_plain_form, no_tensor, type_text_of
 from onnxc.runtime.sparse import SparseTensor
 
-__all__ = ["is_optional", "is_readable", "no_tensor", "value_of"]
+__all__ = ["is_optional", "is_readable", "value_of"]
 
 Array = npt.NDArray[Any]
 
-_NUMPY = {d.onnx_text: d.numpy for d in ALL_DTYPES}
+_DTYPES = {d.onnx_text: d for d in ALL_DTYPES}
 _KEYS = {"string": str, "int64": (int, np.integer)}
 
 
@@ -33,15 +33,7 @@ def is_readable(type_text: str) -> bool:
     if type_text.startswith("map("):
         key, _, value = type_text[4:-1].partition(",")
         return key in _KEYS and value == "tensor(float)"
-    return type_text.removeprefix("sparse_").startswith("tensor(") and type_text.rpartition("(")[2][:-1] in _NUMPY
-
-
-def no_tensor(name: str, value: Any) -> RuntimeError:
-    """The error for a value of a kind that no tensor has. Of what can be iterated, ONNX Runtime speaks as of a list."""
-    if isinstance(value, Iterable):
-        return RuntimeError(f"Input must be a list of dictionaries or a single numpy array for input '{name}'; got "
-                            f"{type(value)}.")
-    return RuntimeError(f"Unable to handle object of type {type(value)} for input '{name}'; pass a numpy array.")
+    return type_text.removeprefix("sparse_").startswith("tensor(") and type_text.rpartition("(")[2][:-1] in _DTYPES
 
 
 def value_of(name: str, type_text: str, value: Any) -> Any:
@@ -62,7 +54,7 @@ def _sequence(name: str, element: str, value: Any) -> list[Any]:
     if isinstance(value, np.ndarray):
         raise InvalidArgument(f"input with name: '{name}' expected to be a sequence of {element} but received a tensor")
     if not isinstance(value, list):
-        raise RuntimeError(f"Input '{name}' is a sequence of {element}; expected a list, not {type(value)}")
+        raise no_tensor(name, value, f"a list of {element}")
     if element.startswith("tensor(") and not all(isinstance(item, np.ndarray) for item in value):
         raise RuntimeError(f"Input '{name}' is a sequence of {element}; expected a list of arrays")
     try:
@@ -73,8 +65,10 @@ def _sequence(name: str, element: str, value: Any) -> list[Any]:
 
 def _map(name: str, type_text: str, value: Any) -> dict[Any, float]:
     key = type_text[4:type_text.index(",")]
+    if isinstance(value, np.ndarray):
+        raise InvalidArgument(f"input with name: '{name}' expected to be of type {type_text} but received a tensor")
     if not isinstance(value, dict):
-        raise RuntimeError(f"Input '{name}' is of type {type_text}; expected a dict, not {type(value)}")
+        raise no_tensor(name, value, "a dict")
     if not all(isinstance(k, _KEYS[key]) for k in value):  # type: ignore[arg-type]
         raise InvalidArgument(f"Unexpected input data type. Input '{name}' is of type {type_text}; the keys of the "
                               f"dict are not of type {key}")
@@ -116,13 +110,14 @@ def _texts(name: str, value: Any) -> Array:
 
 
 def _text_of(array: Array) -> str:
-    return next((text for text, dtype in _NUMPY.items() if dtype == array.dtype), str(array.dtype))
+    return next((text for text, dtype in _DTYPES.items() if dtype.numpy == array.dtype), str(array.dtype))
 
 
 def _numbers(name: str, element: str, value: Any) -> Array:
-    if not isinstance(value, np.ndarray):
-        raise RuntimeError(f"Input '{name}' takes an array, not {type(value)}")
-    if value.dtype.newbyteorder("=") != _NUMPY[element]:
-        raise InvalidArgument(f"Unexpected input data type. Actual: (tensor({_text_of(value)})) , expected: "
-                              f"(tensor({element})) for input: {name}")
-    return np.require(value, _NUMPY[element], ("C_CONTIGUOUS", "ALIGNED"))
+    dtype = _DTYPES[element]
+    array = array_of(name, dtype, value)
+    actual = type_text_of(name, dtype, array)
+    if actual != f"tensor({element})":
+        raise InvalidArgument(f"Unexpected input data type. Actual: ({actual}) , expected: (tensor({element})) for "
+                              f"input: {name}")
+    return in_plain_form(array, dtype)

@@ -29,6 +29,8 @@ class OrtDevice:
     @staticmethod
     def make(ort_device_name: str, device_id: int, vendor_id: int = -1) -> OrtDevice:
         """The device called cpu, cuda, gpu, npu, dml, cann or webgpu; a bare Exception for other names."""
+        if not isinstance(ort_device_name, str):
+            raise TypeError(f"a device's name is a text, not {ort_device_name!r}")
         if ort_device_name not in _DEVICES:
             # No narrower class: callers of ONNX Runtime find a bare Exception here.
             raise Exception(f"Unsupported device type: {ort_device_name}; expected one of {', '.join(_DEVICES)}")

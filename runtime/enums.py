@@ -16,7 +16,7 @@ class _Enum(enum.IntEnum):
     @classmethod
     def _missing_(cls, value: Any) -> Any:
         if not isinstance(value, int):
-            return None
+            raise TypeError(f"{cls.__name__}({value!r}): its members are numbers")
         member = int.__new__(cls, value)
         member._name_, member._value_ = "???", value
         return member

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from typing import NoReturn
 
+from onnxc import errors
 from onnxc.runtime import cpu
 from onnxc.runtime.devices import OrtMemoryInfo
 from onnxc.runtime.enums import OrtDeviceMemoryType, OrtHardwareDeviceType
 from onnxc.runtime.environment import get_version_string
 
-__all__ = ["OrtEpDevice", "OrtHardwareDevice", "get_ep_devices"]
+__all__ = ["OrtEpDevice", "OrtHardwareDevice", "get_ep_devices", "register_execution_provider_library",
+           "unregister_execution_provider_library"]
 
 #: What Linux says of a processor's maker -> its name, and its number among those of PCI.
 _MAKERS = {"GenuineIntel": ("Intel", 0x8086), "AuthenticAMD": ("AMD", 0x1022),
@@ -53,6 +56,20 @@ class OrtEpDevice:
 def get_ep_devices() -> list[OrtEpDevice]:
     """The devices that sessions can use here."""
     return [_cpu()]
+
+
+def register_execution_provider_library(registration_name: str, library_path: str) -> NoReturn:
+    """Raises NotImplemented: a library's devices are reached through ONNX Runtime's C API. Fail where there is no such
+    library."""
+    if not os.path.isfile(library_path):
+        raise errors.Fail(f"Failed to load library {library_path} with error: there is no such file")
+    raise errors.NotImplemented(f"The provider '{registration_name}' of {library_path} is machine code for ONNX "
+                                "Runtime's C API, which compiled programs cannot call.")
+
+
+def unregister_execution_provider_library(registration_name: str) -> NoReturn:
+    """Raises Fail: no library is registered."""
+    raise errors.Fail(f"Execution provider library: {registration_name} was not registered.")
 
 
 @functools.cache

@@ -16,13 +16,14 @@ import numpy.typing as npt
 from onnxc import errors
 from onnxc.errors import InvalidArgument
 from onnxc.ir.signature import ValueInfo
-from onnxc.ir.types import ALL_DTYPES, STR, DType, dtype_of
+from onnxc.ir.types import ALL_DTYPES, STR, DType
 from onnxc.runtime.addresses import in_plain_order
-from onnxc.runtime.containers import is_optional, is_readable, no_tensor, value_of
+from onnxc.runtime.arrays import array_of, in_plain_form, type_text_of
+from onnxc.runtime.containers import is_optional, is_readable, value_of
 from onnxc.runtime.ortvalue import OrtValue
 from onnxc.runtime.sparse import SparseTensor
 
-__all__ = ["Feeds", "wanted_outputs"]
+__all__ = ["Feeds", "listed", "wanted_outputs"]
 
 Array = npt.NDArray[Any]
 #: Arrays for the required inputs and then for the overridden initializers; the names of those; the arrays' shapes.
@@ -148,10 +149,9 @@ class Feeds:
                 shape = found.shape if isinstance(found, np.ndarray) else found.dense_shape()
                 _check_form(spec, spec.type_text, shape)
             return found
-        array = _array(spec, value)
-        actual = spec.type_text if _same_type(array, spec) else f"tensor({_named(array, spec).onnx_text})"
-        _check_form(spec, actual, array.shape)
-        return np.require(array, dtype=spec.dtype.numpy, requirements=("C_CONTIGUOUS", "ALIGNED"))
+        array = array_of(spec.name, spec.dtype, value)
+        _check_form(spec, type_text_of(spec.name, spec.dtype, array), array.shape)
+        return in_plain_form(array, spec.dtype)
 
 
 def _check_form(spec: _Input, type_text: str, shape: Sequence[int]) -> None:
@@ -172,19 +172,26 @@ def wanted_outputs(names: Any, outputs: Mapping[str, int]) -> list[int] | None:
 
     Raises TypeError for a bare string and InvalidArgument for a name that is no output's.
     """
+    wanted = listed(names)
+    for name in wanted:
+        if name not in outputs:
+            raise InvalidArgument(f"Invalid output name:{name}")
+    return [outputs[name] for name in wanted] or None
+
+
+def listed(names: Any) -> list[str]:
+    """Names of outputs, as callers give them, as a list; TypeError for a bare string and for what holds no names."""
     if names is None:
-        return None
+        return []
     if isinstance(names, (str, bytes)) and len(names):
         raise TypeError(f"output_names is the text {names!r}; expected a list of names: [{names!r}]")
     if not isinstance(names, Iterable):
         raise TypeError(f"output_names is of type {type(names)}; expected a list of names")
-    wanted = [str(name) if isinstance(name, np.str_) else name for name in names]
-    for name in wanted:
+    given = list(names)
+    for name in given:
         if not isinstance(name, str):
             raise TypeError(f"output_names holds {name!r} of type {type(name)}; expected names")
-        if name not in outputs:
-            raise InvalidArgument(f"Invalid output name:{name}")
-    return [outputs[name] for name in wanted] or None
+    return [str(name) if isinstance(name, np.str_) else name for name in given]
 
 
 def _input(info: ValueInfo, overrides: Mapping[str, int]) -> _Input:
@@ -197,53 +204,3 @@ def _input(info: ValueInfo, overrides: Mapping[str, int]) -> _Input:
     sizes = [overrides.get(d, d) if isinstance(d, str) else d for d in info.shape]
     fixed = tuple((axis, d) for axis, d in enumerate(sizes) if isinstance(d, int))
     return _Input(info.name, info.type_text, dtype or STR, len(sizes), fixed, dtype is not None)
-
-
-def _same_type(array: Array, spec: _Input) -> bool:
-    return array.dtype.kind != "T" and array.dtype.newbyteorder("=") == spec.dtype.numpy     # texts have no byte order
-
-
-def _array(spec: _Input, value: Any) -> Array:
-    """The value as an array of its own type, or of the declared one when it is a list."""
-    if isinstance(value, np.ndarray):
-        return np.asarray(value)
-    if isinstance(value, OrtValue):
-        return value.numpy()
-    if isinstance(value, list):
-        return _from_list(spec, value)
-    if hasattr(value, "__dlpack__"):
-        return _from_dlpack(spec, value)
-    if hasattr(value, "__array__") and not isinstance(value, np.generic):
-        return np.asarray(value)
-    raise no_tensor(spec.name, value)
-
-
-def _from_list(spec: _Input, value: list[Any]) -> Array:
-    try:
-        if np.asarray(value).dtype.kind not in ("biufcV" if spec.dtype.kind == "complex" else "biufV"):
-            raise TypeError("its items are not numbers")
-        return np.array(value, dtype=spec.dtype.numpy)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise RuntimeError(f"Could not create tensor from given input list for input '{spec.name}' of type "
-                           f"{spec.type_text}: {error}") from None
-
-
-def _from_dlpack(spec: _Input, value: Any) -> Array:
-    try:
-        return np.from_dlpack(value)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise RuntimeError(f"Could not take input '{spec.name}' from a {type(value)} without copying it: {error}. "
-                           "Convert it to a numpy array on the CPU.") from None
-
-
-def _named(array: Array, spec: _Input) -> DType:
-    """The element type to speak of in an error. Raises RuntimeError for arrays that no ONNX type describes."""
-    if array.dtype.kind in "OSU":
-        return STR
-    try:
-        if array.dtype.kind == "T" or (array.dtype.kind == "c" and spec.dtype.kind != "complex"):
-            raise TypeError
-        return dtype_of(array.dtype)
-    except (KeyError, TypeError):
-        raise RuntimeError(f"Numpy_type {array.dtype.num} can't be converted to MLDataType. Input '{spec.name}' is an "
-                           f"array of {array.dtype}; expected {spec.type_text}.") from None

@@ -387,8 +387,8 @@ def ArrayFeatureExtractor(attrs: Attrs, data: Array, indices: Array) -> Array:
 @_ml
 def DictVectorizer(attrs: Attrs, given: dict[Any, Any]) -> Array:
     words = attrs.get("string_vocabulary") or attrs.get("int64_vocabulary") or ()
-    values = [given.get(word, 0) for word in words]
-    return np.array([values], np.float32 if not values or any(isinstance(v, float) for v in values) else np.int64)
+    whole = bool(given) and all(isinstance(v, int) for v in given.values())
+    return np.array([[given.get(word, 0) for word in words]], np.int64 if whole else np.float32)
 
 
 @_ml

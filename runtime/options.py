@@ -66,7 +66,8 @@ class _Option:
 
 
 def _flag(value: Any) -> bool:
-    if not hasattr(type(value), "__bool__"):        # numbers and None have it; texts and lists have not
+    # Numbers and None have it; texts and lists have not, but for NumPy's own texts.
+    if not hasattr(type(value), "__bool__") or isinstance(value, (str, bytes)):
         raise TypeError
     return bool(value)
 
@@ -81,7 +82,7 @@ def _number(value: Any) -> int:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
-    return value
+    return str(value)
 
 
 def _member(of: type[enum.IntEnum]) -> Callable[[Any], Any]:
@@ -207,6 +208,8 @@ class SessionOptions:
 
         A name that the model does not have is ignored. RuntimeError for a name given before, and for other values.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"an initializer's name is a text, not {name!r}")
         if name in self._initializers:
             raise RuntimeError(f"An OrtValue for this name has already been added: {name}")
         self._initializers[name] = _elements(value, RuntimeError)

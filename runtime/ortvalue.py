@@ -75,13 +75,16 @@ class OrtValue:
         try:
             return cls.of_tensor(Dense.of(array, dtype_of(array.dtype)))
         except KeyError:
-            raise RuntimeError(f"an array of {array.dtype} makes no OrtValue: ONNX has no such element type") from None
+            raise RuntimeError(f"Numpy_type {array.dtype.num} can't be converted to MLDataType. An array of "
+                               f"{array.dtype} makes no OrtValue: ONNX has no such element type") from None
 
     @classmethod
     def ortvalue_from_numpy_with_onnx_type(cls, data: Array, /, onnx_element_type: int) -> OrtValue:
         """The bytes of an array as elements of an ONNX type of the same size; of packed types, as its packed bytes."""
+        if not isinstance(data, np.ndarray):
+            raise TypeError(f"OrtValues are made from numpy arrays, not from {type(data)}")
         dtype = element_type_of(onnx_element_type)
-        if not isinstance(data, np.ndarray) or data.dtype.hasobject or data.dtype.kind in "USTMm" or dtype == STR:
+        if data.dtype.hasobject or data.dtype.kind in "USTMm" or dtype == STR:
             raise RuntimeError("the elements of an OrtValue of another type are those of a numpy array of numbers")
         if data.dtype.itemsize != max(1, dtype.bits // 8):
             raise RuntimeError(f"Items size in the incoming array: {data.dtype.itemsize} specified by onnxtype: "

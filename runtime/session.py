@@ -18,7 +18,7 @@ import numpy.typing as npt
 from onnxc.errors import Fail, InvalidArgument, NoModel
 from onnxc.runtime.bind import Contradiction
 from onnxc.runtime.devices import OrtMemoryInfo, cpu_memory
-from onnxc.runtime.feeds import Feeds, wanted_outputs
+from onnxc.runtime.feeds import Feeds, listed, wanted_outputs
 from onnxc.runtime.iobinding import IOBinding, run_with_ort_values
 from onnxc.runtime.log import check_severity
 from onnxc.runtime.metadata import ModelMetadata, NodeArg, describe, describe_model
@@ -147,15 +147,18 @@ class Session:
         """Runs on the session's own thread, after earlier calls of this method, and returns at once.
 
         Calls `callback(results, user_data, error)` there: `error` is "", or the text of what `run` would have raised
-        and `results` is then empty. Missing inputs are a ValueError here. The arrays fed have to stay as they are
-        until then.
+        and `results` is then empty. What is fed is looked at here: missing inputs are a ValueError, values that make
+        no tensor a RuntimeError, and names in a wrong form a TypeError. The arrays have to stay as they are until
+        then.
         """
         if not callable(callback):
             raise TypeError(f"callback is {callback!r}; expected a function of results, user_data and an error's text")
         _stop_address(run_options)
-        self._feeds.check_names(input_feed)
+        names = listed(output_names)
         feed = dict(input_feed)
-        self._worker.submit(lambda: self.run(output_names, feed, run_options), callback, user_data)
+        with contextlib.suppress(InvalidArgument):      # which the run raises again
+            self._feeds.prepare(feed)
+        self._worker.submit(lambda: self.run(names, feed, run_options), callback, user_data)
 
     def run_with_ort_values(self, output_names: Any, input_dict_ort_values: Mapping[str, OrtValue],
                             run_options: RunOptions | None = None) -> list[OrtValue]:

@@ -37,6 +37,8 @@ class SparseTensor:
         """
         shape, count = _shape(dense_shape), _values(values, ort_device)
         indices = _indices(coo_indices, "indices")
+        if indices.shape == (2 * count,) and len(shape) == 2 and count:
+            indices = indices.reshape(count, 2)     # pairs, one behind the other
         if indices.shape not in ((count,), (count, len(shape))):
             raise RuntimeError(f"Index size: {indices.size} must be equal to or twice the values size: {count}; the "
                                f"indices have the shape {list(indices.shape)}")

@@ -92,3 +92,11 @@ def test_unsupported_model_text_is_bounded_and_its_list_is_not():
     assert error.message.endswith("and 980 more")
     with pytest.raises(ValueError, match="at least one"):
         errors.UnsupportedModel([])
+
+
+def test_a_head_is_not_put_twice():
+    """As tests of programs do, which raise what they copied from a log, or nothing."""
+    text = "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Invalid input name: q"
+    assert str(errors.InvalidArgument(text)) == text
+    assert errors.InvalidArgument(text).message == "Invalid input name: q"
+    assert errors.Fail().message == ""

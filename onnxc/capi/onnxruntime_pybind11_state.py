@@ -51,7 +51,13 @@ from onnxc.runtime.environment import (
     set_global_thread_pool_sizes,
     set_seed,
 )
-from onnxc.runtime.ep_devices import OrtEpDevice, OrtHardwareDevice, get_ep_devices
+from onnxc.runtime.ep_devices import (
+    OrtEpDevice,
+    OrtHardwareDevice,
+    get_ep_devices,
+    register_execution_provider_library,
+    unregister_execution_provider_library,
+)
 from onnxc.runtime.iobinding import SessionIOBinding
 from onnxc.runtime.log import set_default_logger_severity, set_default_logger_verbosity
 from onnxc.runtime.metadata import ModelMetadata, NodeArg
@@ -72,8 +78,9 @@ __all__ = [
     "SessionOptions", "SparseTensor", "copy_tensors", "create_and_register_allocator",
     "create_and_register_allocator_v2", "disable_telemetry_events", "enable_telemetry_events", "get_all_providers",
     "get_available_providers", "get_build_info", "get_device", "get_ep_devices", "get_version_string",
-    "has_collective_ops", "set_default_logger_severity", "set_default_logger_verbosity",
-    "set_global_thread_pool_sizes", "set_seed",
+    "has_collective_ops", "register_execution_provider_library", "set_default_logger_severity",
+    "set_default_logger_verbosity", "set_global_thread_pool_sizes", "set_seed",
+    "unregister_execution_provider_library",
 ]
 
 

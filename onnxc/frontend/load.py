@@ -102,6 +102,8 @@ def _parse_file(path: str, limits: Limits, ort_format: bool | None) -> tuple[Mod
             limits.require("model_bytes", st.st_size, f"The size of {shown}")
             return _parse(FileSource(fd, st.st_size), failed, ort_format)
         return _parse(BytesSource(_drain(fd, shown, limits)), failed, ort_format)
+    except _NoGraph as e:
+        raise InvalidArgument(f"Load model from {shown} failed:{e.message}") from None
     finally:
         os.close(fd)
 
@@ -126,14 +128,21 @@ def _parse(source: Source, failed: str, ort_format: bool | None) -> tuple[ModelP
         proto = ModelProto.FromString(message)
     except (DecodeError, Truncated, OSError) as e:
         raise InvalidProtobuf(f"{failed} It is not an ONNX model, or it was cut short ({e}).") from None
-    if not proto.HasField("graph"):
-        raise InvalidArgument("No graph was found in the protobuf.")
+    _check_graph(proto)
     return proto, blobs
 
 
-def _check_versions(proto: ModelProto) -> None:
+class _NoGraph(InvalidArgument):
+    """The model has no graph."""
+
+
+def _check_graph(proto: ModelProto) -> None:
     if not proto.HasField("graph"):
-        raise InvalidArgument("No graph was found in the protobuf.")
+        raise _NoGraph("No graph was found in the protobuf.")
+
+
+def _check_versions(proto: ModelProto) -> None:
+    _check_graph(proto)
     if not 0 <= proto.ir_version <= IR_VERSION:
         raise Fail(f"Unsupported model IR version: {proto.ir_version}, max supported IR version: {IR_VERSION}")
     if not proto.opset_import:

@@ -55,6 +55,21 @@ def test_the_callback_gets_results_and_its_data_on_another_thread(sums):
     assert thread != threading.get_ident()
 
 
+@pytest.mark.parametrize(("names", "feed", "refusal"), [
+    ([1], {}, TypeError), ("z", {}, TypeError), (1.5, {}, TypeError), (None, {"y": 1.0}, RuntimeError),
+    (None, {"y": [[1.0], [1.0, 2.0]]}, RuntimeError), (None, {"q": [1.0]}, RuntimeError)])
+def test_what_is_neither_names_nor_tensors_is_refused_at_once(sums, names, feed, refusal):
+    with pytest.raises(refusal):
+        sums.run_async(names, {"x": X, "y": X, **feed}, Waiting(), None)
+
+
+def test_names_that_can_be_read_once(ours):
+    waiting = Waiting()
+    ours.session(models.sums()).run_async((name for name in "wz"), {"x": X, "y": X}, waiting, None)
+    w, z = waiting.wait()[0]
+    np.testing.assert_array_equal(w, -z)
+
+
 def test_missing_inputs_are_refused_at_once_and_other_errors_go_to_the_callback(sums):
     waiting = Waiting()
     with pytest.raises(ValueError, match=r"\['y'\]"):

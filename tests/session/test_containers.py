@@ -415,6 +415,23 @@ def test_a_dict_is_a_map(engine):
         session.run(None, {"m": {1: 2.0}})
 
 
+@pytest.mark.parametrize("given", [{"d": 2}, {"d": 2.0, "a": 0}])
+def test_words_that_are_not_in_the_vocabulary(engine, given):
+    kind = helper.make_map_type_proto(STRING, helper.make_tensor_type_proto(FLOAT, None))
+    nodes = [helper.make_node("DictVectorizer", ["m"], ["y"], domain="ai.onnx.ml", string_vocabulary=["a", "b"])]
+    session = engine.session(model(nodes, [helper.make_value_info("m", kind)], [value("y", [1, 2])]))
+    same(session.run(None, {"m": given})[0], np.zeros((1, 2), np.float32))
+
+
+@pytest.mark.parametrize(("bad", "refusal", "text"), [
+    (np.ones(3, np.float32), "InvalidArgument", "input with name: 'm' expected to be "),
+    (1.0, "", "Unable to handle object of type <class 'float'>"),
+    ("a", "", "Input must be a list of dictionaries or a single numpy array for input 'm'")])
+def test_what_is_no_map(engine, bad, refusal, text):
+    with pytest.raises(getattr(engine.errors, refusal) if refusal else RuntimeError, match=text):
+        engine.session(beside(map_of(STRING))).run(None, {"m": bad, "a": np.ones(1, np.float32)})
+
+
 def beside(kind):
     """y = -a, and an input m of this type."""
     return model([node("Neg", "a", "y")], [helper.make_value_info("m", kind), value("a", [1])], [value("y", [1])])
@@ -555,6 +572,15 @@ def test_an_optional_that_is_an_output_is_what_was_fed_or_none(engine, of_sequen
     same(session.run(["o"], {"o": given, "a": a})[0], given)
     for feed in ({"o": None, "a": a}, {"a": a}):
         assert session.run(["o"], feed) == [None]
+
+
+@pytest.mark.parametrize("given", [A.tolist(), list(A), A[::-1], np.asfortranarray(A)])
+def test_an_optional_tensor_takes_the_forms_of_a_tensor(engine, given):
+    session = engine.session(model([node("OptionalGetElement", "o", "e"), node("Neg", "e", "y")], [optional("o")],
+                                   [value("y", ["N", 3])]))
+    same(session.run(None, {"o": given})[0], -np.array(given, np.float32))
+    with pytest.raises(RuntimeError, match="Input must be a list of dictionaries or a single numpy array"):
+        session.run(None, {"o": (1.0, 2.0)})
 
 
 def test_an_optional_goes_through(ours):

@@ -86,3 +86,12 @@ def test_allocators(engine):
     np.testing.assert_array_equal(engine.session(models.sums(), options).run(["z"], {"x": X, "y": X})[0], X + X)
     value = api.OrtValue.ortvalue_from_shape_and_type([2, 3], np.float32, memory_info=memory)
     assert value.shape() == [2, 3]
+
+
+def test_libraries_of_providers(engine, ours):
+    with pytest.raises(engine.errors.Fail, match="Failed to load library .*none/lib.so with error: "):
+        engine.api.register_execution_provider_library("mine", "none/lib.so")
+    with pytest.raises(engine.errors.Fail, match="Execution provider library: mine was not registered"):
+        engine.api.unregister_execution_provider_library("mine")
+    with pytest.raises(ours.errors.NotImplemented, match="'mine'"):
+        ours.api.register_execution_provider_library("mine", __file__)

@@ -52,6 +52,19 @@ def test_an_outputs_missing_shape_is_inferred(engine):
     assert engine.session(model).get_outputs()[0].shape == [3, 2]
 
 
+@pytest.mark.parametrize(("declared", "shown"), [
+    ([None, 3], ["N", 3]), ([None, None], ["N", 3]), (["M", None], ["M", 3]), (None, ["N", 3]), (["N", 3], ["N", 3])])
+def test_what_an_outputs_shape_leaves_open_is_inferred(engine, declared, shown):
+    model = models.model([models.node("Neg", "x", "y")], [models.value("x", ["N", 3])], [models.value("y", declared)])
+    assert engine.session(model).get_outputs()[0].shape == shown
+
+
+def test_dims_without_a_name_of_the_model_stay_open(engine):
+    model = models.model([models.node("Concat", "x y", "z", axis=0)],
+                         [models.value("x", ["N", 3]), models.value("y", ["M", 3])], [models.value("z", [None, 3])])
+    assert engine.session(model).get_outputs()[0].shape == [None, 3]
+
+
 def test_the_models_texts(engine):
     model = models.sums(producer_name="maker", model_version=7, doc_string="what it does", domain="org.example")
     model.graph.doc_string = "how"
@@ -288,6 +301,22 @@ def test_a_library_of_operators_that_is_not_there(engine):
 
 
 # ---- module ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("bad", ["ORT_ENABLE_ALL", None, [1]])
+def test_members_are_numbers(engine, bad):
+    with pytest.raises(TypeError):
+        engine.api.GraphOptimizationLevel(bad)
+
+
+def test_a_name_is_a_plain_text(engine):
+    options = engine.api.SessionOptions()
+    options.logid = np.str_("mine")
+    assert type(options.logid) is str
+    with pytest.raises(TypeError):
+        options.enable_mem_reuse = np.str_("yes")
+    with pytest.raises(TypeError):
+        options.add_initializer(1, engine.api.OrtValue.ortvalue_from_numpy(np.ones(1)))
+
 
 def test_enums(engine):
     level, mode = engine.api.GraphOptimizationLevel, engine.api.ExecutionMode

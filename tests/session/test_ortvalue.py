@@ -362,6 +362,24 @@ def test_indices_that_are_not_as_many_as_the_values(engine, cpu):
         engine.api.SparseTensor.sparse_coo_from_numpy([3, 3], X[0, :2].copy(), np.array([1, 2, 3]), cpu)
 
 
+def test_pairs_one_behind_the_other(engine, cpu):
+    tensor = engine.api.SparseTensor.sparse_coo_from_numpy([3, 3], X[0, :2].copy(), np.array([0, 1, 2, 2]), cpu)
+    np.testing.assert_array_equal(tensor.as_coo_view().indices(), [[0, 1], [2, 2]])
+
+
+@pytest.mark.parametrize("bad", [[1.0], None, 1.0])
+def test_what_is_no_array_has_no_bits(engine, bad):
+    with pytest.raises(TypeError):
+        engine.api.OrtValue.ortvalue_from_numpy_with_onnx_type(bad, 1)
+    with pytest.raises(TypeError):
+        engine.api.OrtDevice.make(bad, 0)
+
+
+def test_an_element_type_that_onnx_has_not(engine):
+    with pytest.raises(RuntimeError, match=r"Numpy_type 13 can't be converted to MLDataType\."):
+        engine.api.OrtValue.ortvalue_from_numpy(np.ones(2, np.longdouble))
+
+
 def test_indices_outside_and_blocks(ours):
     cpu, make = ours.api.OrtDevice.make("cpu", 0), ours.api.SparseTensor
     with pytest.raises(RuntimeError, match="outside of its shape"):

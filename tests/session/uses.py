@@ -46,6 +46,8 @@ def options() -> ort.SessionOptions:
     o.log_severity_level, o.log_verbosity_level = 3, 0
     o.profile_file_prefix = o.optimized_model_filepath = ""
     o.register_custom_ops_library("lib.so")
+    ort.register_execution_provider_library("mine", "lib.so")
+    ort.unregister_execution_provider_library("mine")
     return o
 
 
