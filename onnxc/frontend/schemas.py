@@ -25,8 +25,9 @@ __all__ = ["CUSTOM", "Formal", "Signature", "bind_types", "check_node", "signatu
 
 Report = Callable[[type[OnnxcError], str], None]
 
-CUSTOM: set[tuple[str, str]] = set()
-"""Operators by domain and name that have no schema and are known all the same."""
+CUSTOM: set[tuple[str, str]] = {("", "SimplifiedLayerNormalization")}
+"""Operators by domain and name that have no schema and are known all the same: ONNX Runtime's own in ONNX's domain, and
+those that a program registers."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Ops of the domain com.microsoft that stand for a chain of standard ones: activations, norms, products with tails."""
+"""Ops of ONNX Runtime that stand for a chain of standard ones: activations, norms, products with tails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onnxc.lowerings import activation, elementwise
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.conv import Conv
 from onnxc.lowerings.matmul import Gemm
-from onnxc.lowerings.norm import LayerNormalization, RMSNormalization
+from onnxc.lowerings.norm import LayerNormalization, RMSNormalization, inverse_root
 from onnxc.lowerings.table import lowering
 
 __all__: list[str] = []
@@ -56,6 +56,14 @@ def _activated(b: Lowering, v: Value, name: str, params: Sequence[float]) -> Val
 
 
 # ---- norms ---------------------------------------------------------------------------------------------------------
+@lowering
+def SimplifiedLayerNormalization(b: Lowering, X: Value, scale: Value, *, axis: int = -1, epsilon: float = 1e-5,
+                                 stash_type: int = 1) -> tuple[Value, Value]:
+    """Stands in ONNX's domain, whose operators it is none of."""
+    out = RMSNormalization(b, X, scale, axis=axis, epsilon=epsilon, stash_type=stash_type)
+    return b.cast(out, b.dtype(scale)), inverse_root(b, X, axis, epsilon, stash_type)
+
+
 def _summed(b: Lowering, input: Value, skip: Value, bias: Value | None) -> Value:
     total = b.map("add", input, b.spread(skip, b.shape(input)))
     return total if bias is None else b.map("add", total, bias)

@@ -12,7 +12,7 @@ from onnxc.lowerings.elementwise import element_type
 from onnxc.lowerings.pool import p_norm
 from onnxc.lowerings.table import lowering
 
-__all__: list[str] = []
+__all__ = ["inverse_root"]
 
 
 def _moments(b: Lowering, x: Value, axes: Sequence[int]) -> tuple[Value, Value, Value]:
@@ -92,10 +92,21 @@ def _kept_shape(b: Lowering, out: Value, X: Value) -> Value:
 @lowering
 def RMSNormalization(b: Lowering, X: Value, scale: Value, *, axis: int = -1, epsilon: float = 1e-5,
                      stash_type: int = 1) -> Value:
+    x, root = _root(b, X, axis, epsilon, stash_type)
+    return _kept_shape(b, b.cast(_affine(b, b.map("div", x, root), scale, None), b.dtype(X)), X)
+
+
+def _root(b: Lowering, X: Value, axis: int, epsilon: float, stash_type: int) -> tuple[Value, Value]:
+    """X in the type of its statistics, and the root of the mean of its squares."""
     axes = list(range(b.axis(axis, X), b.rank(X)))
     x = b.cast(X, _stash(b, X, stash_type))
-    root = _deviation(b, b.mean(b.map("mul", x, x), axes), epsilon)
-    return _kept_shape(b, b.cast(_affine(b, b.map("div", x, root), scale, None), b.dtype(X)), X)
+    return x, _deviation(b, b.mean(b.map("mul", x, x), axes), epsilon)
+
+
+def inverse_root(b: Lowering, X: Value, axis: int, epsilon: float, stash_type: int) -> Value:
+    """What RMSNormalization multiplies with, in the type that is asked for."""
+    _, root = _root(b, X, axis, epsilon, stash_type)
+    return b.cast(b.map("div", b.scalar(1, root), root), element_type(b, stash_type))
 
 
 @lowering

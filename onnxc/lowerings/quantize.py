@@ -13,7 +13,7 @@ from onnxc.lowerings.elementwise import element_type
 from onnxc.lowerings.matmul import MatMul
 from onnxc.lowerings.table import lowering
 
-__all__ = ["spread_scale"]
+__all__ = ["dynamic_bytes", "spread_scale"]
 
 
 def spread_scale(b: Lowering, v: Value, like: Value, axis: int, block_size: int) -> Value:
@@ -87,9 +87,14 @@ def DequantizeLinear(b: Lowering, x: Value, x_scale: Value, x_zero_point: Value 
 
 @lowering
 def DynamicQuantizeLinear(b: Lowering, x: Value) -> tuple[Value, Value, Value]:
-    zero, axes = b.scalar(0, x), list(range(b.rank(x)))
-    low = b.map("min", b.reduce(x, "min", axes, keepdims=False), zero)
-    high = b.map("max", b.reduce(x, "max", axes, keepdims=False), zero)
+    return dynamic_bytes(b, x, list(range(b.rank(x))), keepdims=False)
+
+
+def dynamic_bytes(b: Lowering, x: Value, axes: Sequence[int], keepdims: bool = True) -> tuple[Value, Value, Value]:
+    """`x` as bytes between the least and the most over `axes` and 0, with their scale and zero point."""
+    zero = b.scalar(0, x)
+    low = b.map("min", b.reduce(x, "min", axes, keepdims), zero)
+    high = b.map("max", b.reduce(x, "max", axes, keepdims), zero)
     scale = b.map("div", b.map("sub", high, low), b.scalar(255, x))
     scale = b.map("select", b.map("eq", low, high), b.scalar(1, x), scale)      # of zeros
     zero_point = _narrow(b, b.map("div", b.map("sub", zero, low), scale), None, U8)

@@ -18,7 +18,7 @@ from onnxc.lowerings import activation
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.table import lowering
 
-__all__: list[str] = []
+__all__ = ["Rows", "lstm"]
 
 Activation = Callable[[Lowering, Value], Value]
 
@@ -70,6 +70,22 @@ def _clipped(fn: Callable[..., Value], given: dict[str, float], clip: float | No
 
 
 # ---- the frame of all three ----------------------------------------------------------------------------------------
+class Rows:
+    """What the inputs or a state are multiplied with: [D, rows, n] in the first of `values`, which loops capture."""
+
+    def __init__(self, *values: Value) -> None:
+        self.values = values
+
+    def times(self, b: Lowering, v: Value, spec: str) -> Value:
+        """Products with `v`, [D, ..., n]; the letters of the result end with those of a direction, batch and row."""
+        return b.value("t.contract", v, self.values[0], spec=spec, to=b.dtype(v))
+
+    def part(self, b: Lowering, start: DimLike, count: DimLike) -> Rows:
+        directions, _, n = b.shape(self.values[0])
+        return Rows(b.value("t.slice", self.values[0], starts=(0, start, 0), sizes=(directions, count, n),
+                            steps=(1, 1, 1)))
+
+
 @dataclasses.dataclass
 class _Net:
     """The operands of a recurrent op in the form in which the loop takes them; `gates` slices of W and R a
@@ -78,8 +94,8 @@ class _Net:
     b: Lowering
     gates: int
     x: Value                        # [T, B, I]
-    w: Value                        # [D, gates*H, I]
-    r: Value                        # [D, gates*H, H]
+    w: Rows                         # [D, gates*H, I]
+    r: Rows                         # [D, gates*H, H]
     bias: tuple[Value, Value] | None  # of W and of R, each [D, 1, gates*H]
     lengths: Value | None           # i64 [B]
     reverse: list[bool]             # by direction
@@ -87,7 +103,7 @@ class _Net:
 
     @property
     def hidden(self) -> DimLike:
-        return self.b.shape(self.r)[2]
+        return self.b.shape(self.r.values[0])[2]
 
     @property
     def steps(self) -> DimLike:
@@ -99,9 +115,9 @@ class _Net:
         return len(self.reverse), self.b.shape(self.x)[1], self.hidden
 
 
-def _net(b: Lowering, gates: int, x: Value, w: Value, r: Value, bias: Value | None, lengths: Value | None,
-         direction: str,
-         hidden_size: int | None, layout: int) -> _Net:
+def _net(b: Lowering, gates: int, x: Value, weights: tuple[Rows, Rows], bias: Value | None, lengths: Value | None,
+         direction: str, hidden_size: int | None, layout: int) -> _Net:
+    w, r = (rows.values[0] for rows in weights)
     reverse = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}.get(direction)
     if reverse is None:
         b.refuse(f"direction '{direction}' is none of forward, reverse, bidirectional")
@@ -128,7 +144,12 @@ def _net(b: Lowering, gates: int, x: Value, w: Value, r: Value, bias: Value | No
     if lengths is not None:
         b.guard("eq", b.shape(lengths)[0], b.shape(x)[1], "there is not one length for each sequence")
         lengths = b.cast(lengths, I64)
-    return _Net(b, gates, b.widen(x), b.widen(w), b.widen(r), pair, lengths, reverse, dtype)  # type: ignore[arg-type]
+    return _Net(b, gates, b.widen(x), *weights, pair, lengths, reverse, dtype)  # type: ignore[arg-type]
+
+
+def _rows(b: Lowering, *weights: Value) -> tuple[Rows, Rows]:
+    w, r = (Rows(b.widen(v)) for v in weights)
+    return w, r
 
 
 def _turned(net: _Net, v: Value) -> Value:
@@ -149,7 +170,7 @@ def _input_gates(net: _Net, bias: Value | None) -> Value:
     b, shape = net.b, net.b.shape(net.x)
     ordered = [b.reshape(_turned(net, net.x) if turned else net.x, (1, *shape)) for turned in net.reverse]
     x = b.value("t.concat", *ordered, axis=0) if len(ordered) > 1 else ordered[0]
-    out = b.value("t.contract", x, net.w, spec="dtbi,dgi->tdbg", to=b.dtype(x))
+    out = net.w.times(b, x, "dtbi,dgi->tdbg")
     return out if bias is None else b.map("add", out, bias)
 
 
@@ -174,8 +195,9 @@ class _Step:
     net: _Net
     at: Dim
     x: Value                        # [T, D, B, gates*H]
-    r: Value
+    r: Rows
     extra: list[Value]
+
 
     def input(self, gate: int) -> Value:
         """What the inputs of this step give to a gate."""
@@ -187,10 +209,8 @@ class _Step:
     def recurrent(self, state: Value, first: int, count: int) -> Callable[[int], Value]:
         """What a state gives to `count` gates from `first` on, by gate."""
         b, (d, batch, h) = self.b, self.net.state
-        r = self.r
-        if count != self.net.gates:
-            r = b.value("t.slice", r, starts=(0, h * first, 0), sizes=(d, h * count, h), steps=(1, 1, 1))
-        out = b.value("t.contract", state, r, spec="dbh,dgh->dbg", to=b.dtype(state))
+        r = self.r if count == self.net.gates else self.r.part(b, h * first, h * count)
+        out = r.times(b, state, "dbh,dgh->dbg")
         return lambda gate: b.value("t.slice", out, starts=(0, 0, h * (gate - first)), sizes=(d, batch, h), steps=(1,
             1, 1))
 
@@ -200,9 +220,11 @@ def _run(net: _Net, x: Value, states: list[Value], extra: list[Value], cell: Cel
     states."""
     b = net.b
     lengths = [] if net.lengths is None else [net.lengths]
+    first = 1 + len(net.r.values)
 
     def body(inner: Lowering, at: Dim, carried: list[Value], captured: list[Value]) -> tuple[list[Value], list[Value]]:
-        step = _Step(inner, net, at, captured[0], captured[1], captured[2:len(captured) - len(lengths)])
+        step = _Step(inner, net, at, captured[0], type(net.r)(*captured[1:first]),
+                     captured[first:len(captured) - len(lengths)])
         following = cell(step, carried)
         row = following[0]
         if lengths:
@@ -211,7 +233,7 @@ def _run(net: _Net, x: Value, states: list[Value], extra: list[Value], cell: Cel
             row = inner.map("select", goes_on, row, inner.scalar(0, row))
         return following, [row] if b.wants(0) else []
 
-    out = b.loop(net.steps, states, [x, net.r, *extra, *lengths], body)
+    out = b.loop(net.steps, states, [x, *net.r.values, *extra, *lengths], body)
     return (_in_time(net, out[len(states)]) if b.wants(0) else None), out[:len(states)]
 
 
@@ -267,7 +289,7 @@ def RNN(b: Lowering, X: Value, W: Value, R: Value, B: Value | None = None, seque
         activation_beta: Sequence[float] | None = None, activations: Sequence[str] = ("Tanh", "Tanh"),
         clip: float | None = None, direction: str = "forward", hidden_size: int | None = None,
         layout: int = 0) -> tuple[Value | None, ...]:
-    net = _net(b, 1, X, W, R, B, sequence_lens, direction, hidden_size, layout)
+    net = _net(b, 1, X, _rows(b, W, R), B, sequence_lens, direction, hidden_size, layout)
     f, = _by_direction(net, activations[:len(net.reverse)], ("Tanh",), activation_alpha, activation_beta, clip)
 
     def cell(s: _Step, states: list[Value]) -> list[Value]:
@@ -284,7 +306,7 @@ def GRU(b: Lowering, X: Value, W: Value, R: Value, B: Value | None = None, seque
         clip: float | None = None,
         direction: str = "forward", hidden_size: int | None = None, layout: int = 0,
         linear_before_reset: int = 0) -> tuple[Value | None, ...]:
-    net = _net(b, 3, X, W, R, B, sequence_lens, direction, hidden_size, layout)
+    net = _net(b, 3, X, _rows(b, W, R), B, sequence_lens, direction, hidden_size, layout)
     f, g = _by_direction(net, activations, ("Sigmoid", "Tanh"), activation_alpha, activation_beta, clip)
     bias, inner_bias = _gru_bias(net, bool(linear_before_reset))
 
@@ -322,7 +344,16 @@ def LSTM(b: Lowering, X: Value, W: Value, R: Value, B: Value | None = None, sequ
          activation_alpha: Sequence[float] | None = None, activation_beta: Sequence[float] | None = None,
          activations: Sequence[str] | None = None, clip: float | None = None, direction: str = "forward",
          hidden_size: int | None = None, input_forget: int = 0, layout: int = 0) -> tuple[Value | None, ...]:
-    net = _net(b, 4, X, W, R, B, sequence_lens, direction, hidden_size, layout)
+    return lstm(b, X, _rows(b, W, R), B, sequence_lens, initial_h, initial_c, P, activation_alpha, activation_beta,
+                activations, clip, direction, hidden_size, input_forget, layout)
+
+
+def lstm(b: Lowering, X: Value, weights: tuple[Rows, Rows], B: Value | None, sequence_lens: Value | None,
+         initial_h: Value | None, initial_c: Value | None, P: Value | None, activation_alpha: Sequence[float] | None,
+         activation_beta: Sequence[float] | None, activations: Sequence[str] | None, clip: float | None,
+         direction: str, hidden_size: int | None, input_forget: int, layout: int) -> tuple[Value | None, ...]:
+    """The op with any kind of weights of the inputs and of the state."""
+    net = _net(b, 4, X, weights, B, sequence_lens, direction, hidden_size, layout)
     f, g, h_of = _by_direction(net, activations, ("Sigmoid", "Tanh", "Tanh"), activation_alpha, activation_beta, clip)
 
     def cell(s: _Step, states: list[Value]) -> list[Value]:

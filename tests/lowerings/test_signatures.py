@@ -14,7 +14,7 @@ from onnxc.lowerings import LOWERINGS, lowering_of
 lowering_of("onnx.Add")                        # loads the families
 OPSET = 28
 ML = "ai.onnx.ml."
-STANDARD = sorted(name for name in LOWERINGS if "." not in name or name.startswith(ML))
+STANDARD = sorted(name for name in LOWERINGS if name.startswith(ML) or "." not in name and onnx.defs.has(name))
 
 
 def schema_of(name: str) -> onnx.defs.OpSchema:
