@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from onnxc.ir.dims import DimLike, symbols_of
+from onnxc.ir.dims import DimLike, calls_of, symbols_of
 from onnxc.ir.signature import ValueInfo
 from onnxc.ir.types import Tensor, Type
 
@@ -40,6 +40,10 @@ class DimTexts:
                      for d, e in zip(declared, dims, strict=True))
 
     def shape(self, dims: Sequence[DimLike]) -> Shown:
-        """An int where fixed, the model's own text, an expression of its names, None for all other dims."""
-        return tuple(d if isinstance(d, int) else self._texts.get(d) or
-                     (str(d) if symbols_of(d) <= self._named else None) for d in dims)
+        """An int where fixed, the model's own text, an expression of its names, None for all other dims, as for what
+        two of its names broadcast to."""
+        return tuple(d if isinstance(d, int) else self._texts.get(d) or self._expression(d) for d in dims)
+
+    def _expression(self, d: DimLike) -> str | None:
+        plain = symbols_of(d) <= self._named and not any(call.fn in ("min", "max") for call in calls_of([d]))
+        return str(d) if plain else None

@@ -17,9 +17,9 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Union
 
-__all__ = ["Bounds", "Call", "Dim", "DimLike", "Shape", "calls_of", "ceildiv", "dim_max", "dim_min", "evaluate",
-           "floordiv", "linear_parts", "mod", "parse_dim", "product", "provably_less", "provably_nonneg", "recombine",
-           "simplify", "substitute", "sym", "symbols_of", "weight"]
+__all__ = ["Bounds", "Call", "Dim", "DimLike", "Shape", "calls_of", "ceildiv", "dim_joint", "dim_max", "dim_min",
+           "evaluate", "floordiv", "linear_parts", "mod", "parse_dim", "product", "provably_less", "provably_nonneg",
+           "recombine", "simplify", "substitute", "sym", "symbols_of", "weight"]
 
 DimLike = Union[int, "Dim"]
 Shape = tuple[DimLike, ...]
@@ -285,6 +285,23 @@ def dim_min(*args: DimLike) -> DimLike:
 def dim_max(*args: DimLike) -> DimLike:
     """The largest of `args`."""
     return _extremum("max", args)
+
+
+def dim_joint(*args: DimLike) -> DimLike:
+    """What sizes broadcast to that are equal or 1: the largest, but 0 where one of them is 0. Where one of them always
+    is the largest, it is that one."""
+    sizes = {size for a in args for size in _jointly(a)} - {1} or {1}
+    largest = dim_max(*sizes)
+    return largest if largest in sizes else largest * dim_min(1, *sizes)
+
+
+def _jointly(d: DimLike) -> tuple[DimLike, ...]:
+    """The sizes of which `d` is the joint one, as `dim_joint` writes it."""
+    if isinstance(d, Dim) and len(d.terms) == 1 and d.terms[0][1] == 1:
+        calls = {a.fn: a.args for a in d.terms[0][0] if isinstance(a, Call)}
+        if len(d.terms[0][0]) == 2 and calls.keys() == {"min", "max"} and {*calls["min"]} == {*calls["max"], 1}:
+            return calls["max"]
+    return (d,)
 
 
 def _atoms(d: DimLike) -> Iterator[Atom]:

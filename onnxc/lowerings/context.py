@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxc.ir.builder import Builder, constant_of
 from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
-from onnxc.ir.dims import Dim, DimLike, Shape, dim_max, sym, symbols_of
+from onnxc.ir.dims import Dim, DimLike, Shape, dim_joint, dim_max, sym, symbols_of
 from onnxc.ir.types import BOOL, I64, DType, Tensor, dtype_named
 from onnxc.ops.known import KnownValues
 from onnxc.ops.program import at_most
@@ -264,8 +264,7 @@ class Lowering(Builder):
             self.refuse(f"dims {' and '.join(map(str, fixed))} cannot be broadcast together")
         if fixed:
             return fixed[0]
-        # Symbols that are not known to be equal: one of them may be 1, so the larger decides.
-        return dim_max(*rest) if rest else 1
+        return dim_joint(*rest) if rest else 1      # symbols that are not known to be equal: some of them may be 1
 
     def align(self, *values: Value) -> list[Value]:
         """`values` with shapes that elementwise ops combine: explicit broadcasts where types alone do not tell."""

@@ -3,6 +3,7 @@
 import itertools
 import operator
 
+import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from onnxc.ir.dims import (
     DimLike,
     calls_of,
     ceildiv,
+    dim_joint,
     dim_max,
     dim_min,
     evaluate,
@@ -179,6 +181,16 @@ def test_the_facts_that_kernels_need_are_proven():
     assert not provably_less(I + 1, N, nest)
     assert not provably_nonneg(N - 1)
     assert provably_nonneg(N - 1, Bounds(positive="N"))
+
+
+def test_what_sizes_broadcast_to():
+    m, n, p = map(sym, "mnp")
+    joint = dim_joint(m, n)
+    for sizes in ((0, 1), (1, 0), (0, 0), (1, 1), (1, 7), (7, 1), (7, 7)):
+        assert (evaluate(joint, dict(zip("mn", sizes, strict=True))),) == np.broadcast_shapes(*((s,) for s in sizes))
+    assert dim_joint(joint, m) == dim_joint(n, joint) == joint == parse_dim(str(joint))
+    assert dim_joint(joint, p) == dim_joint(m, dim_joint(p, n))
+    assert (dim_joint(m), dim_joint(m, 1), dim_joint(m, dim_min(m, 512)), dim_joint(1)) == (m, m, m, 1)
 
 
 def test_extrema_of_equal_things_are_one_of_them():

@@ -204,7 +204,7 @@ def test_programs_for_ranks_are_kept_and_bound(ours):
 
 # ---- dimensions of one name ------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("x", "y"), [(2, 2), (2, 1), (1, 4), (2, 0), (3, 3)])
+@pytest.mark.parametrize(("x", "y"), [(2, 2), (2, 1), (1, 4), (2, 0), (3, 3), (0, 1), (1, 0)])
 def test_sizes_that_a_name_shares_need_not_be_equal(engine, x, y):
     """A size of 1 is broadcast; whether others go together is the operators' matter."""
     session = engine.session(models.sums())
