@@ -8,8 +8,9 @@ instead. For a chunk the keys are gone through a block at a time:
     weights = exp(scores - greatest)                  in their place, the online softmax of `attend_softmax.py`
     sums    = sums * scale + weights * values
 
-and at the end the epilogue takes sums / total. A row all of whose scores are -inf so far has weights of 0 and total 0;
-at the end that is 0 / 0, the NaN that the softmax of such a row is. A NaN among the scores ends up in the total.
+and at the end the epilogue takes sums / total. Panels at either end of a block that a mask leaves out for all rows of
+the chunk are skipped (`attend_skip.py`). A row all of whose scores are -inf so far has weights of 0 and total 0; at the
+end that is 0 / 0, the NaN that the softmax of such a row is. A NaN among the scores ends up in the total.
 
 Scratch of a thread: the engine's, then packed rows, keys and values, a block of scores, sums, and for each row its
 greatest score and its total.
@@ -28,11 +29,13 @@ from onnxc.codegen.clone import clone_op
 from onnxc.codegen.llvm import abi
 from onnxc.codegen.llvm.abi import KernelCode, aligned
 from onnxc.codegen.llvm.attend_products import Product, attention_of, contiguous_load, products
+from onnxc.codegen.llvm.attend_skip import Block as KeyBlock
+from onnxc.codegen.llvm.attend_skip import LiveKeys, Sources
 from onnxc.codegen.llvm.attend_softmax import OnlineSoftmax, at, folded
 from onnxc.codegen.llvm.body import emit_block
 from onnxc.codegen.llvm.contract import decode
 from onnxc.codegen.llvm.contract_epilogue import lane_mask, sweep
-from onnxc.codegen.llvm.contract_form import axes_of, extent_of
+from onnxc.codegen.llvm.contract_form import axes_of, contraction_of, extent_of
 from onnxc.codegen.llvm.contract_loops import POINTER_BYTES, Block, Holes, Job, Panel, contraction
 from onnxc.codegen.llvm.contract_pack import FIRST, WIDTH, Part, epilogue_part, row_part, score_part
 from onnxc.codegen.llvm.contract_plan import COLUMN
@@ -48,6 +51,7 @@ from onnxc.codegen.llvm.target import Target
 from onnxc.codegen.llvm.tiles import blocking_for
 from onnxc.codegen.llvm.weights import weight
 from onnxc.codegen.schedule import Schedule
+from onnxc.codegen.score_bounds import score_bounds
 from onnxc.ir.core import Block as Region
 from onnxc.ir.core import Func, Value
 from onnxc.ir.dims import DimLike, ceildiv, dim_max, floordiv, product, substitute
@@ -116,6 +120,7 @@ class _AttendEmitter:
         self.rows_in_place = rows is not None and not rows.where and not self.scores.plan.taps
         self.row_part = None if self.rows_in_place else row_part(self.scores.func, target)
         self.score_part = score_part(self.scores.func, target, self.lanes)
+        self.bounds_part = self._bounds_part()
         self.epilogue_part = epilogue_part(self.values.func, target, self.values.blocking.tile.lanes)
         self.height, self.keys = self.scores.plan.height, self.scores.plan.columns
         self.chunks, self.chunk_rows = chunks_of(self.height, self.schedule.chunk, 1)
@@ -127,6 +132,14 @@ class _AttendEmitter:
         self.scratch = self._scratch()
         self.function = ir.Function(module, abi.KERNEL_TYPE, func.name)
         self.function.linkage = "internal"
+
+    def _bounds_part(self) -> Part | None:
+        """Bounds of scores, where they may show that panels of keys weigh nothing: of several, for many rows."""
+        plan, func = self.scores.plan, self.scores.func
+        few_keys = isinstance(plan.columns, int) and plan.columns <= self.scores.blocking.columns
+        few_rows = isinstance(plan.height, int) and plan.height <= _FEW_ROWS
+        bounds = None if few_keys or few_rows else score_bounds(contraction_of(func).regions[2], plan.n[0][0])
+        return None if bounds is None else score_part(func, self.target, self.lanes, bounds)
 
     def _scratch(self) -> _Scratch:
         chunk = self.schedule.chunk
@@ -170,6 +183,9 @@ class _AttendEmitter:
         self.key_count, self.sum_bytes = dim(self.keys), dim(self.sum_stride)
         self.softmax = OnlineSoftmax(self.target, self.lanes, self.values.blocking.tile.lanes, self.block,
                                      self.score_stride, self.sums, self.sum_bytes, part["most"], part["total"])
+        self.live_keys = None
+        if self.bounds_part is not None:
+            self.live_keys = LiveKeys(b, self.scores, self.values, self.key_count, self._sources())
 
     def _dims(self, b: ir.IRBuilder, axes: Mapping[str, ir.Value] | None = None) -> DimEmitter:
         return DimEmitter(b, {**self.env, **(axes or {})}, lambda name: int(name in dict(self.scores.plan.m)))
@@ -184,6 +200,9 @@ class _AttendEmitter:
             self.env = {**self.symbols, **decode(b, b.udiv(index, chunks), self.scores.plan.batch, dim)}
             new = b.or_(b.icmp_signed("==", index, begin), b.icmp_signed("==", chunk, i64(0)))
             tiled = b.and_(new, b.not_(self.is_few))
+            if self.live_keys is not None:
+                with b.if_then(new):
+                    self.live_keys.forget(b)
             with b.if_then(tiled):
                 self._pack(b, self.scores, self.packed_keys)
             with b.if_then(new if self.values.in_place is None else tiled):
@@ -203,9 +222,13 @@ class _AttendEmitter:
 
         def keys(b: ir.IRBuilder, n0: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             n1 = least(b, b.add(n0, i64(self.block_keys)), self.key_count)
-            self._block_scores(b, n0, n1)
-            self.softmax.weigh_block(b, rows, n0, b.sub(n1, n0))
-            self._block_sums(b, n0, n1)
+            if self.live_keys is None:
+                self._block(b, n0, n1)
+                return []
+            block = KeyBlock(self.m0, rows, n0, n1, self.softmax.most)
+            low, high = self.live_keys.range(b, block, b.not_(self.is_few))
+            with b.if_then(b.icmp_signed("<", low, high)):
+                self._block(b, low, high)
             return []
 
         counted_loop(b, "keys", 0, self.key_count, self.block_keys, [], keys)
@@ -263,7 +286,29 @@ class _AttendEmitter:
         emit_block(Scope(b, kernel, {}, {**self._axes(), **axes}), self.row_part.body)
         return [pointer]
 
+    def _sources(self) -> Sources:
+        """What is asked of this kernel to find keys that weigh nothing."""
+        scores, values = self.scores, self.values
+
+        def panel(b: ir.IRBuilder, side: Product, buffer: ir.Value, n: ir.Value) -> Panel:
+            return self._panel(b, side, buffer, n, i64(0))
+
+        return Sources(
+            query=lambda b, m: self._row(b, m)[0],
+            keys=lambda b, n: panel(b, scores, self.packed_keys, n),
+            values=lambda b, n: panel(b, values, self.packed_values, n),
+            channels=lambda b: self._dims(b)(extent_of(scores.plan.k)),
+            columns=lambda b: self._dims(b)(values.plan.columns),
+            row=lambda b, m: decode(b, m, scores.plan.m, self._dims(b)),
+            bounds=self._bounds)
+
     # ---- a block of keys ---------------------------------------------------------------------------------------------
+
+    def _block(self, b: ir.IRBuilder, n0: ir.Value, n1: ir.Value) -> None:
+        rows = b.sub(self.m1, self.m0)
+        self._block_scores(b, n0, n1)
+        self.softmax.weigh_block(b, rows, n0, b.sub(n1, n0))
+        self._block_sums(b, n0, n1)
 
     def _block_scores(self, b: ir.IRBuilder, n0: ir.Value, n1: ir.Value) -> None:
         with b.if_else(self.is_few) as (few, many):
@@ -312,8 +357,7 @@ class _AttendEmitter:
         part, plan = self.score_part, self.scores.plan
         kernel = self._kernel(self.scores.func, part, self.base)
         ((name, _),) = plan.n
-        region, total = part.sweep.regions[0], part.total
-        assert total is not None
+        region, (total,) = part.sweep.regions[0], part.totals
         lowest = ir.Constant(ir.VectorType(_FLOAT, self.lanes), [-math.inf] * self.lanes)
 
         def row(b: ir.IRBuilder, m: ir.Value) -> tuple[dict[str, ir.Value], ir.Value]:
@@ -332,6 +376,18 @@ class _AttendEmitter:
             b.store(vector, at(b, line, b.sub(n, n0)), align=_ITEM)
 
         sweep(b, self.scores.blocking, block, consume, row, _is_short(region))
+
+    def _bounds(self, b: ir.IRBuilder, row: Mapping[str, ir.Value], n: ir.Value, products: Sequence[ir.Value],
+                mask: ir.Value) -> Sequence[ir.Value]:
+        """See `Sources`."""
+        part = self.bounds_part
+        assert part is not None
+        ((name, _),) = self.scores.plan.n
+        axes = {**self._axes(), **row, name: n}
+        totals = {t: Element(p, F32) for t, p in zip(part.totals, products, strict=True)}
+        scope = Scope(b, self._kernel(self.scores.func, part, self.base), totals, axes, self.lanes, name, mask)
+        found = emit_block(scope, part.sweep.regions[0])
+        return [x.value if x.lanes == self.lanes else splat(b, x.value, self.lanes) for x in found]
 
     def _block_sums(self, b: ir.IRBuilder, n0: ir.Value, n1: ir.Value) -> None:
         side = self.values
@@ -369,8 +425,7 @@ class _AttendEmitter:
         part, plan = self.epilogue_part, self.values.plan
         kernel = self._kernel(self.values.func, part, self.base)
         ((name, _),) = plan.n
-        region, total = part.sweep.regions[0], part.total
-        assert total is not None
+        region, (total,) = part.sweep.regions[0], part.totals
         lanes = self.values.blocking.tile.lanes
 
         def row(b: ir.IRBuilder, m: ir.Value) -> dict[str, ir.Value]:

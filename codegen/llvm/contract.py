@@ -438,8 +438,7 @@ class ContractEmitter:
         kernel = self._kernel(part, self.base)
         (name, _), *_ = self.plan.n or [(INSIDE, 1)]
         region = part.sweep.regions[0]
-        total = part.total
-        assert total is not None
+        (total,) = part.totals
 
         def decoded(b: ir.IRBuilder, m: ir.Value) -> dict[str, ir.Value]:
             return decode(b, m, self.plan.m, self._dims(b))

@@ -42,7 +42,7 @@ FIRST, INSIDE, WIDTH = "first.", "inside.", "width."
 @dataclasses.dataclass(frozen=True)
 class Part:
     """A piece of a contraction as a kernel. Its last argument is a buffer: the row or panel that is written, or the row
-    of sums that the epilogue reads as `total`. `body` is what stands inside the outer axes."""
+    of sums that the epilogue reads as `totals`. `body` is what stands inside the outer axes."""
 
     func: Func
     accesses: Accesses
@@ -52,7 +52,7 @@ class Part:
     buffer: Value
     schedule: Schedule
     across: str  # the axis across lanes
-    total: Value | None = None
+    totals: tuple[Value, ...] = ()
     element: Block | None = None  # what the sweep stores, as a region of its own, where squares are transposed
 
     @property
@@ -182,7 +182,7 @@ def _element(part: Part) -> Block:
 
 
 def epilogue_part(func: Func, target: Target, lanes: int) -> Part:
-    """Consumes the sums of one row, which the emitter gives as `total`; without an n axis there is one column,
+    """Consumes the sums of one row, which the emitter gives as `totals`; without an n axis there is one column,
     `INSIDE`."""
     op = contraction_of(func)
     n: Axes = axes_of(op, "n") or [(INSIDE, 1)]
@@ -197,24 +197,28 @@ def epilogue_part(func: Func, target: Target, lanes: int) -> Part:
         clone_region(region, block, values=values)
 
     part = _part(func, op, target, [*axes_of(op, "batch"), *axes_of(op, "m")], n, 2, extent_of(n), consume)
-    return dataclasses.replace(part, total=totals[0], across=n[0][0], schedule=Schedule(vector=n[0][0], lanes=lanes))
+    across = n[0][0]
+    return dataclasses.replace(part, totals=tuple(totals), across=across, schedule=Schedule(vector=across, lanes=lanes))
 
 
-def score_part(func: Func, target: Target, lanes: int) -> Part:
-    """As `epilogue_part`, for a region that yields what becomes of a sum in place of storing it."""
+def score_part(func: Func, target: Target, lanes: int, region: Block | None = None) -> Part:
+    """As `epilogue_part`, for a region that yields what becomes of a sum in place of storing it: the kernel's, or one
+    of several sums."""
     op = contraction_of(func)
     n = axes_of(op, "n")
     totals: list[Value] = []
 
-    def consume(block: Block, region: Block, buffer: Value, values: dict[Value, Value]) -> None:
+    def consume(block: Block, own: Block, buffer: Value, values: dict[Value, Value]) -> None:
         attrs: dict[str, Attr] = {"index": (sym(n[0][0]),), "where": (), "other": 0}
-        load = block.append(Op("k.load", [buffer], [region.args[0].type], attrs))
-        values[region.args[0]] = load.result
-        totals.append(load.result)
-        block.append(Op("yield", clone_region(region, block, values=values)))
+        for argument in (region or own).args:
+            load = block.append(Op("k.load", [buffer], [argument.type], attrs))
+            values[argument] = load.result
+            totals.append(load.result)
+        block.append(Op("yield", clone_region(region or own, block, values=values)))
 
     part = _part(func, op, target, [*axes_of(op, "batch"), *axes_of(op, "m")], n, 2, extent_of(n), consume)
-    return dataclasses.replace(part, total=totals[0], across=n[0][0], schedule=Schedule(vector=n[0][0], lanes=lanes))
+    across = n[0][0]
+    return dataclasses.replace(part, totals=tuple(totals), across=across, schedule=Schedule(vector=across, lanes=lanes))
 
 
 def _part(func: Func, op: Op, target: Target, outer: Axes, inner: Axes, region: int, size: DimLike, fill: Fill,

@@ -11,8 +11,10 @@ import random
 
 import numpy as np
 import pytest
+from llvmlite import ir
 
 from onnxc.codegen.interp import run_kernel
+from onnxc.codegen.llvm.emit import emit_kernel
 from onnxc.ir.core import Func
 from onnxc.ir.parser import parse_func
 from onnxc.ir.printer import print_func
@@ -173,6 +175,76 @@ def test_large_scores_do_not_overflow_in_any_order():
     check(func, arrays, dims)
     arrays[1][...] = np.linspace(300, -300, 1200)[:, None]
     check(func, arrays, dims)
+
+
+# ---- keys that a mask leaves out for whole blocks ------------------------------------------------------------------
+SELECTED = """%at = k.index() {expr = <N - M + m>} : i64
+%key = k.index() {expr = <n>} : i64
+%later = s.gt(%key, %at) : bool
+%fill = s.const() {value = FILL, dtype = !f32} : f32
+%score = s.select(%later, %fill, %product) : f32
+%score"""
+CAPPED = """%cap = s.const() {value = 5.0, dtype = !f32} : f32
+%part = s.div(%product, %cap) : f32
+%flat = s.tanh(%part) : f32
+%back = s.mul(%cap, %flat) : f32
+%bias = k.load(%mask) {index = [<m>, <n>]} : f32
+%masked = s.add(%bias, %back) : f32
+%masked"""
+LONG = dict(zip("HMNDE", (1, 150, 850, 16, 8), strict=True))
+
+
+def windowed(rows: int, keys: int, window: int | None, fill: float) -> np.ndarray:
+    """A bias for the last `rows` of `keys` positions, each of which sees itself and `window` positions before it."""
+    behind = np.arange(keys)[None, :] - np.arange(keys - rows, keys)[:, None]
+    seen = (behind <= 0) & (behind > -(window or keys))
+    return np.where(seen, 0, np.float32(fill)).astype(np.float32)
+
+
+@pytest.mark.parametrize("fill", [-np.inf, float(np.finfo(np.float32).min), -10000.0, -90.0])
+@pytest.mark.parametrize("score", [MASKED, CAPPED], ids=["scaled", "capped"])
+def test_masks_that_leave_out_whole_blocks(score, fill):
+    """Causal, windowed, padded at either end: whatever a mask makes so small weighs what it weighs, often nothing."""
+    func = attention(score=score)
+    for rows, window in ((850, None), (850, 70), (150, None), (150, 100)):
+        dims = {**LONG, "M": rows}
+        arrays = arrays_of(func, dims)
+        arrays[4][...] = windowed(rows, 850, window, fill)
+        arrays[4][: rows // 2, :200] = fill                             # padding in front: some rows see no key
+        arrays[4][:, 800:] = fill
+        check(func, arrays, dims)
+
+
+@pytest.mark.parametrize("fill", ["-inf", "-3.4028234663852886e+38"])
+def test_conditions_on_places_leave_out_whole_blocks(fill):
+    func = attention(score=SELECTED.replace("FILL", fill))
+    for rows in (5, 150, 850):
+        dims = {**LONG, "M": rows}
+        check(func, arrays_of(func, dims), dims)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+@pytest.mark.parametrize("operand", [0, 1, 2], ids=["query", "key", "value"])
+def test_what_is_left_out_still_counts_where_it_is_no_number(operand, value):
+    """0 * inf, and inf - inf among masked scores, are NaN in every row; a score that overflows is an infinity."""
+    func, dims = attention(score=MASKED), {**LONG, "M": 850}
+    arrays = arrays_of(func, dims)
+    arrays[4][...] = windowed(850, 850, None, -np.inf)
+    arrays[operand][0, 840, 3] = value
+    with np.errstate(all="ignore"):
+        check(func, arrays, dims)
+
+
+def test_only_masks_that_depend_on_keys_are_looked_at():
+    def looks(score: str, sizes: dict[str, int] | None = None) -> bool:
+        module = ir.Module()
+        emit_kernel(module, attention(score=score, sizes=sizes), target_here("host"), lambda message: 0)
+        return "live.row" in str(module)
+
+    one_row = MASKED.replace("[<m>, <n>]", "[<m>, 0]")
+    assert looks(MASKED) and looks(CAPPED) and looks(SELECTED.replace("FILL", "-inf"))
+    assert not looks("%product") and not looks(one_row)
+    assert not looks(MASKED, {**LONG, "N": 20}) and not looks(MASKED, {**LONG, "M": 2})
 
 
 def test_triton_says_that_it_has_no_form_yet():
