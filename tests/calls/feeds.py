@@ -154,11 +154,12 @@ def tensor(choices: Choices, element: str, shape: Sequence[int]) -> Given:
         name, layout = choices.pick(_LAYOUTS)
         return Given(f"{name}{text}", lambda side: layout(array.copy()))
     if kind < 80:
-        return Given(f"list of {text}", lambda side: array.tolist()) if array.ndim and "nan" not in str(array) else \
-            Given(text, lambda side: array.copy())
+        if array.ndim > 1 and not array.size or not array.ndim:         # a list would not say the shape
+            return Given(text, lambda side: array.copy())
+        return Given(f"list of {text}", lambda side: array.tolist())
     if kind < 88:
         return Given(f"OrtValue of {text}", lambda side: side.api.OrtValue.ortvalue_from_numpy(array.copy()))
-    if kind < 93 and array.ndim:
+    if kind < 93 and array.ndim and array.size:
         return Given(f"list of arrays of {text}", lambda side: list(array.copy()))
     if kind < 97:       # ONNX Runtime takes the bytes for those of its own order
         return Given(f"swapped {text}", lambda side: array.astype(array.dtype.newbyteorder()) if side.is_ours

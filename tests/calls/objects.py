@@ -103,7 +103,7 @@ def backend(w: World) -> None:
 
     def call(s: Side) -> Any:
         module = importlib.import_module(f"{s.name}.backend")
-        arrays = [np.asarray(v if isinstance(v, np.ndarray) else v.numpy() if hasattr(v, "numpy") else v)
+        arrays = [np.asarray(getattr(v, "array", v)) if not hasattr(v, "data_type") else v.numpy()
                   for v in (feed.make(s)[i.name] for i in inputs)]
         if how == "support":
             return module.supports_device("CPU"), module.supports_device("CUDA"), module.supports_device("nope")

@@ -70,7 +70,7 @@ def set_threads(w: World) -> None:
 _ENTRIES = ("session.intra_op.allow_spinning", "session.disable_prepacking", "session.set_denormal_as_zero",
             "session.use_env_allocators", "optimization.disable_specified_optimizers", "my.key", "", "k" * 1025,
             "session.record_ep_graph_assignment_info", "session.load_model_format", "session.dynamic_block_base")
-_TEXTS = ("1", "0", "", "ONNX", "x", "v" * 8193, 1, None)
+_TEXTS = ("1", "0", "", "ONNX", "x", "v" * 8193, 1)     # None ends the process under ONNX Runtime
 
 
 def entries(w: World) -> None:

@@ -224,6 +224,7 @@ def bind_input(w: World) -> None:
 
     def call(s: Side) -> Any:
         value = given.make(s)
+        value = value.array if isinstance(value, (Interface, Capsule)) else value
         if how == "cpu" or (how == "pointer" and not _is_plain(value)):
             arrays[s.name] = value
             return s[binding].bind_cpu_input(name, value)
@@ -231,8 +232,6 @@ def bind_input(w: World) -> None:
             w.alive.append(value)
             arrays[s.name] = value
             return s[binding].bind_input(name, "cpu", 0, value.dtype.type, value.shape, value.ctypes.data)
-        if isinstance(value, (Interface, Capsule)):
-            value = value.array
         if isinstance(value, np.ndarray) and value.dtype.kind in "biufV" and type(value) is np.ndarray:
             value = s.api.OrtValue.ortvalue_from_numpy(value)
         return s[binding].bind_ortvalue_input(name, value)
