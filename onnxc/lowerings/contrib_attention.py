@@ -13,6 +13,8 @@ from onnxc.ir.dims import DimLike, dim_max, floordiv
 from onnxc.ir.types import F32, I64
 from onnxc.lowerings.activation import Softmax
 from onnxc.lowerings.context import Lowering
+from onnxc.lowerings.contrib_quantize import MatMulIntegerToFloat
+from onnxc.lowerings.contrib_rotary import at_positions, heads, merged, part, rotated, static
 from onnxc.lowerings.matmul import MatMul, contract
 from onnxc.lowerings.slicing import Concat
 from onnxc.lowerings.table import lowering
@@ -23,29 +25,6 @@ _LOWEST = float(np.finfo(np.float32).min)
 
 
 # ---- pieces --------------------------------------------------------------------------------------------------------
-def _heads(b: Lowering, v: Value, heads: int) -> Value:
-    """[batch, positions, heads * size] as [batch, heads, positions, size]."""
-    if b.rank(v) != 3:
-        b.refuse(f"a value of type {b.type(v)}; expected [batch, positions, hidden]")
-    batch, length, hidden = b.shape(v)
-    size = floordiv(hidden, heads)
-    b.guard("eq", size * heads, hidden, f"the hidden size is no multiple of {heads} heads")
-    return b.transpose(b.reshape(v, (batch, length, heads, size)), (0, 2, 1, 3))
-
-
-def _merged(b: Lowering, v: Value) -> Value:
-    """[batch, heads, positions, size] as [batch, positions, heads * size]."""
-    batch, heads, length, size = b.shape(v)
-    return b.reshape(b.transpose(v, (0, 2, 1, 3)), (batch, length, heads * size))
-
-
-def _part(b: Lowering, v: Value, axis: int, start: DimLike, size: DimLike) -> Value:
-    starts: list[DimLike] = [0] * b.rank(v)
-    sizes = list(b.shape(v))
-    starts[axis], sizes[axis] = start, size
-    return b.value("t.slice", v, starts=tuple(starts), sizes=tuple(sizes), steps=(1,) * b.rank(v))
-
-
 def _attend(b: Lowering, q: Value, k: Value, v: Value, scale: float, biases: Sequence[Value],
             hidden: Value | None = None, softcap: float = 0.0) -> Value:
     """softmax(q k' * scale + biases) v for [batch, heads, positions, size]. Fewer heads of k and v serve several of q
@@ -55,7 +34,7 @@ def _attend(b: Lowering, q: Value, k: Value, v: Value, scale: float, biases: Seq
     each = floordiv(heads, groups)
     grouped = b.reshape(b.widen(q), (batch, groups, each, length, size))
     scores = contract(b, grouped, b.widen(k), "bhgsd,bhtd->bhgst")
-    scores = b.map("mul", scores, b.scalar(scale or 1 / math.sqrt(_static(b, size)), scores))
+    scores = b.map("mul", scores, b.scalar(scale or 1 / math.sqrt(static(b, size)), scores))
     scores = b.reshape(scores, (batch, heads, length, total))
     if softcap:
         cap = b.scalar(softcap, scores)
@@ -66,13 +45,7 @@ def _attend(b: Lowering, q: Value, k: Value, v: Value, scale: float, biases: Seq
         scores = b.map("select", hidden, b.scalar(_LOWEST, scores), scores)
     weights = b.reshape(Softmax(b, scores, axis=-1), (batch, groups, each, length, total))
     out = contract(b, weights, b.widen(v), "bhgst,bhtd->bhgsd")
-    return _merged(b, b.cast(b.reshape(out, (batch, heads, length, b.shape(v)[3])), b.dtype(q)))
-
-
-def _static(b: Lowering, d: DimLike) -> int:
-    if not isinstance(d, int):
-        b.refuse(f"the size of a head is {d}; it has to be constant")
-    return d
+    return merged(b, b.cast(b.reshape(out, (batch, heads, length, b.shape(v)[3])), b.dtype(q)))
 
 
 def _later(b: Lowering, length: DimLike, total: DimLike) -> Value:
@@ -96,59 +69,6 @@ def _padding(b: Lowering, mask: Value, batch: DimLike, total: DimLike, value: fl
     return b.reshape(bias, (shape[0], 1, 1, shape[1]) if len(shape) == 2 else (shape[0], 1, *shape[1:]))
 
 
-# ---- rotary positions ----------------------------------------------------------------------------------------------
-def _rotated(b: Lowering, x: Value, cos: Value, sin: Value, interleaved: int) -> Value:
-    """[batch, heads, positions, size] with its first elements turned in pairs, by cos and sin
-    [batch, positions, pairs]."""
-    pairs, size = _static(b, b.shape(cos)[-1]), _static(b, b.shape(x)[-1])
-    batch, heads, length, _ = b.shape(x)
-    turned = _part(b, x, 3, 0, 2 * pairs)
-    pair_shape = (pairs, 2) if interleaved else (2, pairs)
-    both = b.reshape(turned, (batch, heads, length, *pair_shape))
-    axis = 4 if interleaved else 3
-    flat = (batch, heads, length, pairs)
-    first, second = (b.reshape(_part(b, both, axis, i, 1), flat) for i in (0, 1))
-    c, s = (b.cast(b.reshape(v, (b.shape(v)[0], 1, *b.shape(v)[1:])), b.dtype(x)) for v in (cos, sin))
-    left = b.map("sub", b.map("mul", first, c), b.map("mul", second, s))
-    right = b.map("add", b.map("mul", first, s), b.map("mul", second, c))
-    one = (*flat, 1) if interleaved else (*flat[:3], 1, pairs)
-    out = b.reshape(Concat(b, b.reshape(left, one), b.reshape(right, one), axis=axis), (*flat[:3], 2 * pairs))
-    return out if size == 2 * pairs else Concat(b, out, _part(b, x, 3, 2 * pairs, size - 2 * pairs), axis=3)
-
-
-def _at_positions(b: Lowering, cache: Value, positions: Value, pairs: int | None = None) -> Value:
-    rows = b.value("t.gather", cache, positions, axis=0)
-    return rows if pairs is None else _part(b, rows, b.rank(rows) - 1, 0, pairs)
-
-
-@lowering("com.microsoft.RotaryEmbedding")
-def RotaryEmbedding(b: Lowering, input: Value, position_ids: Value, cos_cache: Value, sin_cache: Value, *,
-                    interleaved: int = 0, is_packed_batching: int = 0, num_heads: int = 0,
-                    rotary_embedding_dim: int = 0, scale: float = 1.0) -> Value:
-    if is_packed_batching:
-        b.refuse("packed batches are not supported yet")
-    if b.rank(input) == 4:
-        x = input
-    elif num_heads:
-        x = _heads(b, input, num_heads)
-    else:
-        hidden, size = b.shape(input)[-1], 2 * _static(b, b.shape(cos_cache)[-1])
-        if rotary_embedding_dim:
-            b.refuse("rotary_embedding_dim without num_heads")
-        x = _heads(b, input, _static(b, floordiv(hidden, size)))
-    batch, _, length, _ = b.shape(x)
-    place = position_ids
-    if b.rank(place) == 1:
-        place = b.map("add", b.reshape(b.cast(place, I64), (1, 1)), b.iota(length, 2, 1))
-        place = b.broadcast_to(place, (batch, length))
-    pairs = rotary_embedding_dim // 2 or None
-    cos, sin = _at_positions(b, cos_cache, place, pairs), _at_positions(b, sin_cache, place, pairs)
-    out = _rotated(b, x, cos, sin, interleaved)
-    if scale != 1.0:
-        out = b.map("mul", out, b.scalar(scale, out))
-    return out if b.rank(input) == 4 else _merged(b, out)
-
-
 # ---- attention -----------------------------------------------------------------------------------------------------
 @lowering("com.microsoft.MultiHeadAttention")
 def MultiHeadAttention(b: Lowering, query: Value, key: Value | None = None, value: Value | None = None,
@@ -167,9 +87,9 @@ def MultiHeadAttention(b: Lowering, query: Value, key: Value | None = None, valu
         for i, x in enumerate(parts):
             size = b.shape(x)[-1]
             if b.rank(x) == 3:
-                parts[i] = b.map("add", x, _part(b, bias, 0, start, size))
+                parts[i] = b.map("add", x, part(b, bias, 0, start, size))
             start = start + size
-    q, k, v = (x if b.rank(x) == 4 else _heads(b, x, num_heads) for x in parts)
+    q, k, v = (x if b.rank(x) == 4 else heads(b, x, num_heads) for x in parts)
     if past_key is not None and past_value is not None:
         k, v = Concat(b, past_key, k, axis=2), Concat(b, past_value, v, axis=2)
     length, total = b.shape(q)[2], b.shape(k)[2]
@@ -192,18 +112,39 @@ def Attention(b: Lowering, input: Value, weights: Value, bias: Value | None = No
     joint = MatMul(b, input, weights)
     if bias is not None:
         joint = b.map("add", joint, bias)
-    sizes: list[DimLike] = list(qkv_hidden_sizes or ()) or [floordiv(b.shape(joint)[-1], 3)] * 3
-    q, k, v = (_heads(b, _part(b, joint, 2, sum(sizes[:i], 0), sizes[i]), num_heads) for i in range(3))
+    return _of_projections(b, joint, qkv_hidden_sizes, num_heads, mask_index, past, attention_bias, scale,
+                           mask_filter_value, unidirectional)
+
+
+def _of_projections(b: Lowering, joint: Value, given: Sequence[int] | None, num_heads: int, mask: Value | None,
+                    past: Value | None, bias: Value | None, scale: float, mask_value: float,
+                    causal: int) -> tuple[Value, Value]:
+    """Attention of queries, keys and values that lie one after the other, and the keys and values with the past's."""
+    sizes: list[DimLike] = list(given or ()) or [floordiv(b.shape(joint)[-1], 3)] * 3
+    q, k, v = (heads(b, part(b, joint, 2, sum(sizes[:i], 0), sizes[i]), num_heads) for i in range(3))
     if past is not None:
-        before = [b.reshape(_part(b, past, 0, i, 1), b.shape(past)[1:]) for i in (0, 1)]
+        before = [b.reshape(part(b, past, 0, i, 1), b.shape(past)[1:]) for i in (0, 1)]
         k, v = Concat(b, before[0], k, axis=2), Concat(b, before[1], v, axis=2)
     length, total = b.shape(q)[2], b.shape(k)[2]
-    biases = [] if attention_bias is None else [attention_bias]
-    if mask_index is not None:
-        biases.append(_padding(b, mask_index, b.shape(q)[0], total, mask_filter_value))
-    out = _attend(b, q, k, v, scale, biases, _later(b, length, total) if unidirectional else None)
+    biases = [] if bias is None else [bias]
+    if mask is not None:
+        biases.append(_padding(b, mask, b.shape(q)[0], total, mask_value))
+    out = _attend(b, q, k, v, scale, biases, _later(b, length, total) if causal else None)
     present = b.value("t.concat", *(b.reshape(x, (1, *b.shape(x))) for x in (k, v)), axis=0) if b.wants(1) else None
     return out, present  # type: ignore[return-value]
+
+
+@lowering("com.microsoft.QAttention")
+def QAttention(b: Lowering, input: Value, weight: Value, bias: Value, input_scale: Value, weight_scale: Value,
+               mask_index: Value | None = None, input_zero_point: Value | None = None,
+               weight_zero_point: Value | None = None, past: Value | None = None, *, num_heads: int,
+               do_rotary: int = 0, mask_filter_value: float = -10000.0, past_present_share_buffer: int = 0,
+               scale: float = 0.0, unidirectional: int = 0) -> tuple[Value, Value]:
+    """The projections are a product of bytes; attention is that of their floats."""
+    if do_rotary or past_present_share_buffer:
+        b.refuse("rotary positions and shared caches are not supported yet")
+    joint = MatMulIntegerToFloat(b, input, weight, input_scale, weight_scale, input_zero_point, weight_zero_point, bias)
+    return _of_projections(b, joint, None, num_heads, mask_index, past, None, scale, mask_filter_value, unidirectional)
 
 
 @lowering("com.microsoft.GroupQueryAttention")
@@ -235,8 +176,8 @@ def GroupQueryAttention(b: Lowering, query: Value, key: Value | None, value: Val
     place = b.map("add", before, b.iota(length, 2, 1))                                  # [batch, length]
     if do_rotary and cos_cache is not None and sin_cache is not None:
         at = place if position_ids is None else position_ids
-        cos, sin = _at_positions(b, cos_cache, at), _at_positions(b, sin_cache, at)
-        q, k = (_rotated(b, x, cos, sin, rotary_interleaved) for x in (q, k))
+        cos, sin = at_positions(b, cos_cache, at), at_positions(b, sin_cache, at)
+        q, k = (rotated(b, x, cos, sin, rotary_interleaved) for x in (q, k))
     k, v = (_appended(b, old, new, before, size) for old, new in ((past_key, k), (past_value, v)))
     query_at, key_at = b.reshape(place, (batch, 1, length, 1)), b.iota(size, 4, 3)
     hidden = b.map("gt", key_at, query_at)
@@ -247,14 +188,14 @@ def GroupQueryAttention(b: Lowering, query: Value, key: Value | None, value: Val
     return _attend(b, q, k, v, scale, biases, hidden, softcap), k, v, None
 
 
-def _projections(b: Lowering, query: Value, key: Value | None, value: Value | None, heads: int, groups: int) -> Any:
+def _projections(b: Lowering, query: Value, key: Value | None, value: Value | None, count: int, groups: int) -> Any:
     """Queries, keys and values by head; without keys, all three lie in the query one after the other."""
     if key is not None and value is not None:
-        return _heads(b, query, heads), _heads(b, key, groups), _heads(b, value, groups)
-    size = floordiv(b.shape(query)[-1], heads + 2 * groups)
-    starts = (0, size * heads, size * (heads + groups))
-    return tuple(_heads(b, _part(b, query, 2, start, size * n), n)
-                 for start, n in zip(starts, (heads, groups, groups), strict=True))
+        return heads(b, query, count), heads(b, key, groups), heads(b, value, groups)
+    size = floordiv(b.shape(query)[-1], count + 2 * groups)
+    starts = (0, size * count, size * (count + groups))
+    return tuple(heads(b, part(b, query, 2, start, size * n), n)
+                 for start, n in zip(starts, (count, groups, groups), strict=True))
 
 
 def _positions_before(b: Lowering, seqlens_k: Value, batch: DimLike, length: DimLike, total: DimLike) -> Value:

@@ -13,7 +13,7 @@ from onnxc.lowerings.matmul import Gemm
 from onnxc.lowerings.norm import LayerNormalization, RMSNormalization, inverse_root
 from onnxc.lowerings.table import lowering
 
-__all__: list[str] = []
+__all__ = ["activated", "sequence_lengths"]
 
 
 # ---- activations ---------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ def QuickGelu(b: Lowering, X: Value, *, alpha: float = 1.702) -> Value:
     return activation.Swish(b, X, alpha=alpha)
 
 
-def _activated(b: Lowering, v: Value, name: str, params: Sequence[float]) -> Value:
+def activated(b: Lowering, v: Value, name: str, params: Sequence[float]) -> Value:
     """One of the functions that fused nodes name, with its parameters in order."""
     plain = {"": "", "Relu": "Relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
     given = list(params)
@@ -88,18 +88,24 @@ def EmbedLayerNormalization(b: Lowering, input_ids: Value, segment_ids: Value | 
                             position_embedding: Value, segment_embedding: Value | None, gamma: Value, beta: Value,
                             mask: Value | None = None, position_ids: Value | None = None, *, epsilon: float = 1e-12,
                             mask_index_type: int = 1) -> tuple[Value, Value, Value]:
-    batch, length = b.shape(input_ids)
-    place = b.iota(length, 2, 1) if position_ids is None else position_ids
-    total = b.map("add", b.value("t.gather", word_embedding, input_ids, axis=0),
-                  b.value("t.gather", position_embedding, place, axis=0))
+    def rows(table: Value, ids: Value) -> Value:
+        return b.value("t.gather", table, ids, axis=0)
+
+    place = b.iota(b.shape(input_ids)[1], 2, 1) if position_ids is None else position_ids
+    total = b.map("add", rows(word_embedding, input_ids), rows(position_embedding, place))
     if segment_ids is not None and segment_embedding is not None:
-        total = b.map("add", total, b.value("t.gather", segment_embedding, segment_ids, axis=0))
+        total = b.map("add", total, rows(segment_embedding, segment_ids))
     out = LayerNormalization(b, total, gamma, beta, epsilon=epsilon)[0]
+    return out, sequence_lengths(b, input_ids, mask, mask_index_type), total
+
+
+def sequence_lengths(b: Lowering, input_ids: Value, mask: Value | None, kind: int = 1) -> Value:
+    """How many positions of each sequence count; 0 without a mask."""
     if mask is None:
-        return out, b.broadcast_to(b.scalar(0, I32), (batch,)), total
-    if mask_index_type != 1:
-        b.refuse(f"mask_index_type {mask_index_type}; 1, the length of each sequence, is known")
-    return out, b.reduce(b.cast(mask, I32), "add", (1,), keepdims=False), total
+        return b.broadcast_to(b.scalar(0, I32), (b.shape(input_ids)[0],))
+    if kind != 1:
+        b.refuse(f"mask_index_type {kind}; 1, the length of each sequence, is known")
+    return b.reduce(b.cast(mask, I32), "add", (1,), keepdims=False)
 
 
 # ---- products with tails -------------------------------------------------------------------------------------------
@@ -110,7 +116,7 @@ def FusedConv(b: Lowering, X: Value, W: Value, B: Value | None = None, Z: Value 
               strides: Sequence[int] | None = None) -> Value:
     out = Conv(b, X, W, B, auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape, pads=pads,
                strides=strides)
-    return _activated(b, out if Z is None else b.map("add", out, Z), activation, activation_params)
+    return activated(b, out if Z is None else b.map("add", out, Z), activation, activation_params)
 
 
 @lowering("com.microsoft.FusedGemm")
@@ -119,4 +125,4 @@ def FusedGemm(b: Lowering, A: Value, B: Value, C: Value | None = None, *, activa
               activation_gamma: float | None = None, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
               transB: int = 0) -> Value:
     params = [p for p in (activation_alpha, activation_beta, activation_gamma) if p is not None]
-    return _activated(b, Gemm(b, A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB), activation, params)
+    return activated(b, Gemm(b, A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB), activation, params)

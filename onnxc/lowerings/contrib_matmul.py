@@ -6,9 +6,10 @@ import numpy as np
 
 from onnxc.ir.core import Value
 from onnxc.ir.dims import DimLike, ceildiv
-from onnxc.ir.types import F32, I32, U8, DType, dtype_named
+from onnxc.ir.types import F32, I32, U8, U32, DType, dtype_named
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.matmul import INNER, MatMul, contract
+from onnxc.lowerings.slicing import Concat
 from onnxc.lowerings.table import lowering
 
 __all__ = ["unpacked"]
@@ -76,6 +77,49 @@ def _zero_points(b: Lowering, v: Value | None, rows: int, blocks: int, bits: int
     whole = unpacked(b, b.reshape(v, (rows, width)), bits)
     own = b.value("t.slice", whole, starts=(0, 0), sizes=(rows, blocks), steps=(1, 1))
     return b.reshape(b.cast(own, F32), (rows, blocks, 1))
+
+
+_NORMAL_FLOATS = (-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+                  -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+                  0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023,
+                  1.0)
+_FLOATS = (0.0, 0.0052083334885537624, 0.6666666865348816, 1.0, 0.3333333432674408, 0.5, 0.1666666716337204, 0.25)
+# What the codes of bitsandbytes stand for, by quant_type: floats of a sign and three bits, quantiles of normal ones.
+_BNB_TABLES = {0: (*_FLOATS, *(-v for v in _FLOATS)), 1: _NORMAL_FLOATS}
+
+
+@lowering("com.microsoft.MatMulBnb4")
+def MatMulBnb4(b: Lowering, A: Value, B: Value, absmax: Value, *, K: int, N: int, block_size: int, quant_type: int,
+               training_mode: int = 0, transB: int = 1) -> Value:
+    """The weights [N, K] are codes, two in a byte and the first in its upper half, times one scale a block of the flat
+    weights."""
+    if quant_type not in _BNB_TABLES or block_size < 1:
+        b.refuse(f"quant_type {quant_type} in blocks of {block_size}; 0 (FP4) and 1 (NF4) are known")
+    count = N * K
+    b.guard("eq", b.type(B).size, ceildiv(count, 2), "the weights are not N * K elements of 4 bits")
+    b.guard("eq", b.type(absmax).size, ceildiv(count, block_size), "there is not one scale for each block")
+    b.guard("eq", b.shape(A)[-1], K if transB else N, INNER)
+    codes = b.cast(b.reshape(B, (b.type(B).size, 1)), I32)
+    halves = [b.map("div", codes, b.scalar(16, I32)), b.map("mod", codes, b.scalar(16, I32))]
+    flat = b.reshape(Concat(b, *halves, axis=1), (b.type(B).size * 2,))
+    table = b.const(np.array(_BNB_TABLES[quant_type], np.float32))
+    values = b.value("t.gather", table, _first_of(b, flat, count), axis=0)
+    scale = _repeated(b, b.cast(b.reshape(absmax, (b.type(absmax).size,)), F32), block_size, count)
+    weights = b.reshape(b.map("mul", values, scale), (N, K))
+    letters = "abcdefgh"[:b.rank(A) - 1]
+    return b.cast(contract(b, b.cast(A, F32), weights, f"{letters}k,{'nk' if transB else 'kn'}->{letters}n"),
+                  b.dtype(A))
+
+
+def _first_of(b: Lowering, v: Value, count: DimLike) -> Value:
+    return v if b.shape(v) == (count,) else b.value("t.slice", v, starts=(0,), sizes=(count,), steps=(1,))
+
+
+@lowering("com.microsoft.MatMulInteger16")
+def MatMulInteger16(b: Lowering, A: Value, B: Value) -> Value:
+    both_unsigned = not b.dtype(A).is_signed and not b.dtype(B).is_signed
+    to = U32 if both_unsigned else I32
+    return MatMul(b, b.cast(A, to), b.cast(B, to))
 
 
 # ---- fused with neighbours -----------------------------------------------------------------------------------------

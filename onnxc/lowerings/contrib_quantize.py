@@ -8,12 +8,14 @@ from onnxc.ir.core import Value
 from onnxc.ir.types import F32, I32, U8
 from onnxc.lowerings import activation, quantize
 from onnxc.lowerings.context import Lowering
+from onnxc.lowerings.contrib_fused import sequence_lengths
 from onnxc.lowerings.matmul import contract
+from onnxc.lowerings.norm import LayerNormalization
 from onnxc.lowerings.pool import AveragePool, GlobalAveragePool
 from onnxc.lowerings.slicing import Concat
 from onnxc.lowerings.table import lowering
 
-__all__: list[str] = []
+__all__ = ["MatMulIntegerToFloat"]
 
 
 def _real(b: Lowering, x: Value, scale: Value, zero: Value | None) -> Value:
@@ -107,6 +109,33 @@ def QLinearAveragePool(b: Lowering, X: Value, x_scale: Value, x_zero_point: Valu
     out = AveragePool(b, _real(b, X, x_scale, x_zero_point), auto_pad=auto_pad, ceil_mode=ceil_mode,
                       count_include_pad=count_include_pad, kernel_shape=kernel_shape, pads=pads, strides=strides)
     return _quantised(b, out, y_scale, y_zero_point, X)
+
+
+# ---- embeddings ----------------------------------------------------------------------------------------------------
+@lowering("com.microsoft.QEmbedLayerNormalization")
+def QEmbedLayerNormalization(b: Lowering, input_ids: Value, segment_ids: Value | None, word_embedding_quant: Value,
+                             position_embedding_quant: Value, segment_embedding: Value | None, gamma_quant: Value,
+                             beta_quant: Value, mask: Value | None, word_embedding_scale: Value,
+                             position_embedding_scale: Value, segment_embedding_scale: Value | None,
+                             gamma_scale: Value, beta_scale: Value, word_embedding_zero_point: Value,
+                             position_embedding_zero_point: Value, segment_embedding_zero_point: Value | None,
+                             gamma_zero_point: Value, beta_zero_point: Value, *,
+                             epsilon: float = 1e-12) -> tuple[Value, Value]:
+    """Rows are picked as bytes."""
+    def rows(table: Value, ids: Value, scale: Value, zero: Value | None) -> Value:
+        return _real(b, b.value("t.gather", table, ids, axis=0), scale, zero)
+
+    place = b.iota(b.shape(input_ids)[1], 2, 1)
+    total = b.map("add", rows(word_embedding_quant, input_ids, word_embedding_scale, word_embedding_zero_point),
+                  rows(position_embedding_quant, place, position_embedding_scale, position_embedding_zero_point))
+    if segment_ids is not None:
+        if segment_embedding is None or segment_embedding_scale is None:
+            b.refuse("segments are given without their table or its scale")
+        total = b.map("add", total, rows(segment_embedding, segment_ids, segment_embedding_scale,
+                                         segment_embedding_zero_point))
+    gamma, beta = _real(b, gamma_quant, gamma_scale, gamma_zero_point), _real(b, beta_quant, beta_scale,
+                                                                              beta_zero_point)
+    return LayerNormalization(b, total, gamma, beta, epsilon=epsilon)[0], sequence_lengths(b, input_ids, mask)
 
 
 # ---- products ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onnxc.lowerings import LOWERINGS, lowering_of
-from tests.lowerings.contrib import F32, Arrays, bytes_of, check, floats
+from tests.lowerings.contrib import F32, Arrays, bytes_of, check, check_numbers, floats
 
 lowering_of("onnx.Add")                        # loads the families
 CONTRIB = sorted(name for name in LOWERINGS if name.startswith("com.microsoft."))
@@ -67,6 +67,34 @@ def test_a_product_of_transposed_factors(trans_a: int, trans_b: int, batch_a: in
     check("FusedMatMul", factors, alpha=0.5, transA=trans_a, transB=trans_b, transBatchA=batch_a, transBatchB=batch_b)
 
 
+FOURS = {0: [0, 1 / 192, 2 / 3, 1, 1 / 3, 1 / 2, 1 / 6, 1 / 4],
+         1: [-1, -0.6961928, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004, 0, 0.0795803, 0.1609302,
+             0.24611230, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1]}
+
+
+@pytest.mark.parametrize(("n", "k", "block"), [(8, 64, 16), (7, 48, 64), (5, 19, 32)])
+@pytest.mark.parametrize("kind", [0, 1])
+def test_weights_of_four_bits_that_stand_for_floats(kind: int, n: int, k: int, block: int) -> None:
+    """ONNX Runtime reads beyond its operands where the weights are not transposed."""
+    count = n * k
+    weights = {"B": bytes_of((count + 1) // 2), "absmax": np.abs(floats(-(-count // block), seed=1))}
+    attrs = {"K": k, "N": n, "block_size": block, "quant_type": kind}
+    for constants in (weights, {}):
+        check("MatMulBnb4", {"A": floats(2, 3, k, seed=2), **weights}, constants, **attrs)
+    table = np.array(FOURS[kind] if kind else [*FOURS[0], *(-v for v in FOURS[0])])
+    codes = np.stack([weights["B"] >> 4, weights["B"] & 15], -1).reshape(-1)[:count]
+    real = (table[codes] * np.repeat(weights["absmax"], block)[:count]).reshape(n, k)
+    a = floats(3, n, seed=2)
+    check_numbers("MatMulBnb4", {"A": a, **weights}, weights, [(a @ real).astype(F32)], transB=0, **attrs)
+
+
+def test_products_of_sixteen_bits() -> None:
+    a, b = bytes_of(2, 3, 5, dtype=np.int16), bytes_of(5, 4, seed=1, dtype=np.int16)
+    check("MatMulInteger16", {"A": a, "B": b})
+    a, b = bytes_of(3, 5, dtype=np.uint16), bytes_of(5, 4, seed=1, dtype=np.uint16)
+    check_numbers("MatMulInteger16", {"A": a, "B": b}, {}, [a.astype(np.uint32) @ b.astype(np.uint32)])
+
+
 # ---- chains --------------------------------------------------------------------------------------------------------
 X, W = floats(2, 3, 8), floats(8, seed=1)
 ACTIVATIONS = {"Relu": (), "Tanh": (), "Sigmoid": (), "LeakyRelu": (0.3,), "HardSigmoid": (0.3, 0.4),
@@ -104,6 +132,21 @@ def test_embeddings(segments: bool, masked: bool) -> None:
     inputs = {"input_ids": ids, "segment_ids": kinds if segments else None, **tables,
               "mask": np.array([[1, 1, 0], [1, 0, 0]], np.int32) if masked else None}
     check("EmbedLayerNormalization", inputs, tables, outputs=2, epsilon=1e-6)
+
+
+@pytest.mark.parametrize("segments", [True, False])
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+def test_embeddings_of_bytes(segments: bool, kind: type) -> None:
+    kinds = np.array([[0, 1, 1], [0, 0, 0]], np.int32)
+    tables = {"word": bytes_of(5, 8, dtype=kind), "position": bytes_of(6, 8, seed=1, dtype=kind),
+              "segment": bytes_of(2, 8, seed=2, dtype=kind) if segments else None,
+              "gamma": bytes_of(8, seed=3, dtype=kind), "beta": bytes_of(8, seed=4, dtype=kind)}
+    inputs = {"input_ids": np.array([[1, 4, 0], [2, 2, 3]], np.int32), "segment_ids": kinds if segments else None,
+              **tables, "mask": np.array([[1, 1, 0], [1, 0, 0]], np.int32) if segments else None}
+    given = [segments or i != 2 for i in range(5)]
+    own = {f"scale{i}": scalar(0.01 * (i + 1)) if g else None for i, g in enumerate(given)} | \
+        {f"zero{i}": scalar(3 + i, kind) if g else None for i, g in enumerate(given)}
+    check("QEmbedLayerNormalization", {**inputs, **own}, {**tables, **own}, outputs=2, epsilon=1e-6)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -231,6 +274,34 @@ def test_attention_with_its_projections(mask: str, causal: int) -> None:
         past = {"mask_index": None, "past": floats(2, 2, 3, 4, 4, seed=5)}
         inputs = {"input": floats(2, 5, 6), **own, **past}
         check("Attention", inputs, own, outputs=2, num_heads=3, unidirectional=causal, static=True)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize(("kind", "by_column", "zeros"), [(np.int8, True, True), (np.uint8, False, True),
+                                                          (np.int8, False, False)])
+def test_attention_with_projections_of_bytes(mask: str, kind: type, by_column: bool, zeros: bool) -> None:
+    of = (36,) if by_column else ()
+    own = {"weight": bytes_of(6, 36, dtype=kind, seed=1), "bias": floats(36, seed=2), "input_scale": scalar(0.02),
+           "weight_scale": np.full(of, 0.01, F32)}
+    zero = {"input_zero_point": scalar(5, np.uint8) if zeros else None,
+            "weight_zero_point": np.full(of, 3, kind) if zeros else None}
+    inputs = {"input": bytes_of(2, 5, 6), **own, "mask_index": MASKS[mask], **zero}
+    check("QAttention", inputs, {**own, **zero}, num_heads=3, static=True, scale=0.3 if by_column else 0.0)
+    if mask == "none":
+        past = {"past": floats(2, 2, 3, 4, 4, seed=5)}
+        check("QAttention", {**inputs, **past}, {**own, **zero}, 2, num_heads=3, unidirectional=1, static=True)
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize(("shape", "attrs", "sections"), [
+    ((2, 2, 3, 8), {}, [1, 1, 2]), ((2, 3, 48), {"num_heads": 2, "rotary_embedding_dim": 16}, [4, 2, 2])])
+@pytest.mark.parametrize("interleaved", [0, 1])
+def test_rotary_positions_in_time_height_and_width(shape: tuple[int, ...], attrs: dict[str, int], sections: list[int],
+                                                   layout: int, interleaved: int) -> None:
+    tables = caches(9, sum(sections))
+    place = np.random.default_rng(1).integers(0, 9, (3, 2, 3))
+    check("MRotaryEmbedding", {"input": floats(*shape), "position_ids": place, **tables}, tables, static=True,
+          mrope_section=sections, mrope_layout=layout, interleaved=interleaved, **attrs)
 
 
 @pytest.mark.parametrize("rotary", [0, 1])
