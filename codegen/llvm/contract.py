@@ -2,7 +2,8 @@
 
 A job is one panel of columns for one chunk of rows of one batch position, in the order batch, chunk, panel. The range
 of jobs that a thread gets is gone through chunk by chunk: neighbouring panels of one chunk are one call of the engine's
-loops, which tabulates (or packs) the chunk's rows once.
+loops, which tabulates (or packs) the chunk's rows once. Small groups of a convolution are panels of one chunk, too
+(`contract_plan.shared_axis`): their rows lie at a distance from those of the first group.
 
 Scratch of a thread: the engine's tiles and pointer table, a row of zeros that padding points to, packed rows, one
 packed panel; what a kernel does not need has no bytes.
@@ -36,7 +37,7 @@ from onnxc.codegen.llvm.contract_pack import (
     row_part,
     rows_part,
 )
-from onnxc.codegen.llvm.contract_plan import COLUMN, Plan, plan_of
+from onnxc.codegen.llvm.contract_plan import COLUMN, Plan, Shared, plan_of, shared_axis
 from onnxc.codegen.llvm.contract_transpose import emit_transposed, emit_transposed_rows
 from onnxc.codegen.llvm.dims import DimEmitter, constant
 from onnxc.codegen.llvm.intrinsics import intrinsic
@@ -138,6 +139,8 @@ class ContractEmitter:
             rows_ahead=reads_rows_ahead(self.plan, self.tile) and not self.op.attrs["winograd"],
         )
         self.blocking = dataclasses.replace(self.blocking, tile=self.tile)
+        self.shared = None if self.op.attrs["winograd"] else shared_axis(self.plan, self.blocking.columns)
+        self.batch = self.plan.batch if self.shared is None else self.plan.batch[:-1]
         self.row_part = row_part(func, target, self.tile.dot) if self.plan.rows is None else None
         plain = self.row_part is not None and not self.tile.dot and not self.op.attrs["winograd"]
         self.rows_part = rows_part(func, target, schedule.chunk) if plain else None
@@ -148,7 +151,7 @@ class ContractEmitter:
         self.epilogue_part = epilogue_part(func, target, self.tile.lanes)
         self.scratch = self._scratch()
         self.chunks, self.chunk_rows = chunks_of(self.plan.height, schedule.chunk, schedule.rows)
-        self.panels = ceildiv(self.plan.columns, self.blocking.columns)
+        self.panels = ceildiv(self.plan.columns, self.blocking.columns) * (self.shared.extent if self.shared else 1)
         self.function = ir.Function(module, abi.KERNEL_TYPE, func.name)
         self.function.linkage = "internal"
 
@@ -195,10 +198,18 @@ class ContractEmitter:
         size = extent_of(self.plan.k) * self.item
         return (floordiv(ceildiv(size, 64), 2) * 2 + 1) * 64 if self.tile.is_matrix else size
 
+    @property
+    def zero_bytes(self) -> DimLike:
+        """Of the row that padding points to; those who share pointers read it at their own distance."""
+        if self.plan.rows is None or not self.plan.rows.where:
+            return 0
+        further = 0 if self.shared is None else (self.shared.extent - 1) * self.shared.stride
+        return (extent_of(self._tap_depth) + further) * self.item
+
     def _scratch(self) -> Scratch:
-        plan, item = self.plan, self.item
+        plan = self.plan
         zeros = self.blocking.tile_bytes + aligned(extent_of(plan.taps) * (self.schedule.chunk * POINTER_BYTES))
-        rows = zeros + (aligned(extent_of(self._tap_depth) * item) if plan.rows is not None and plan.rows.where else 0)
+        rows = zeros + aligned(self.zero_bytes)
         panel = rows + (aligned(self.row_bytes * self.schedule.chunk) if self.has_packed_rows else 0)
         steps = extent_of(plan.taps) * self.panel_steps
         end = panel + (aligned(steps * self.panel_row) if plan.panels is None and not self._only_few() else 0)
@@ -221,7 +232,7 @@ class ContractEmitter:
             if self.tile.is_matrix:
                 release(b)
         b.ret_void()
-        total = product(e for _, e in self.plan.batch) * self.chunks * self.panels
+        total = product(e for _, e in self.batch) * self.chunks * self.panels
         return KernelCode(self.function, total, grain_of(self.func, self.schedule), self.scratch.end)
 
     def _bind(self, b: ir.IRBuilder, frame: ir.Value, thread: ir.Value) -> None:
@@ -237,8 +248,7 @@ class ContractEmitter:
         self.packed_rows = byte_offset(b, self.base, dim(self.scratch.rows))
         self.packed_panel = byte_offset(b, self.base, dim(self.scratch.panel))
         if self.plan.rows is not None and self.plan.rows.where:
-            size = dim(extent_of(self._tap_depth) * self.item)
-            _memset(b, self.zeros, self.plan.rows.fill, size)
+            _memset(b, self.zeros, self.plan.rows.fill, dim(self.zero_bytes))
 
     def _dims(self, b: ir.IRBuilder, axes: Mapping[str, ir.Value] | None = None) -> DimEmitter:
         return DimEmitter(b, {**self.env, **(axes or {})}, self._rank)
@@ -261,7 +271,7 @@ class ContractEmitter:
             start = b.mul(group, panels)
             low = b.select(b.icmp_signed("==", group, first), b.sub(begin, start), constant(0))
             high = b.select(b.icmp_signed("==", group, last), b.sub(end, start), panels)
-            self.env = {**self.symbols, **decode(b, b.udiv(group, chunks), self.plan.batch, dim)}
+            self.env = {**self.symbols, **decode(b, b.udiv(group, chunks), self.batch, dim)}
             self._chunk(b, b.urem(group, chunks), low, high)
             self.env = dict(self.symbols)
             return []
@@ -273,7 +283,7 @@ class ContractEmitter:
         width = constant(self.blocking.columns)
         self.m0 = b.mul(index, dim(self.chunk_rows))
         m1 = least(b, b.add(self.m0, dim(self.chunk_rows)), dim(self.plan.height))
-        n1 = least(b, b.mul(high, width), dim(self.plan.columns))
+        n1 = least(b, b.mul(high, width), dim(self._all_columns))
         stride = self._row_stride if self.tile.is_matrix else None
         job = Job(
             self.m0, m1, b.mul(low, width), n1, self._extent(dim, self.plan.taps), self._extent(dim, self.plan.depth)
@@ -289,6 +299,8 @@ class ContractEmitter:
         if self.plan.narrow is not None:
             panel = self._unpack_panel
         many, few = (Holes(row, pointer, p, self._epilogue, stride) for p in (panel, self._narrow_panel))
+        if self.shared is not None:
+            many = self._sharing(many, self.shared)
         if self.few is None:
             contraction(b, self.blocking, job, many, self.base)
         elif self._only_few():
@@ -300,6 +312,28 @@ class ContractEmitter:
                     contraction(b, self.few, job, few, self.base)
                 with otherwise:
                     contraction(b, self.blocking, job, many, self.base)
+
+    @property
+    def _all_columns(self) -> DimLike:
+        """Columns of all positions that share a table of pointers, one behind the other."""
+        return self.plan.columns * (1 if self.shared is None else self.shared.extent)
+
+    def _sharing(self, holes: Holes, shared: Shared) -> Holes:
+        """`holes` for columns of all positions of the shared axis: the table is that of the first one."""
+        self.env[shared.axis] = constant(0)
+        width = constant(cast(int, self.plan.columns))
+
+        def panel(b: ir.IRBuilder, n0: ir.Value, columns: ir.Value) -> Panel:
+            self.env[shared.axis] = b.udiv(n0, width)
+            return holes.panel(b, b.urem(n0, width), columns)
+
+        def shift(b: ir.IRBuilder, n0: ir.Value) -> ir.Value:
+            return b.mul(self.env[shared.axis], constant(shared.stride * self.item))
+
+        def epilogue(b: ir.IRBuilder, block: Block) -> None:
+            holes.epilogue(b, dataclasses.replace(block, n0=b.urem(block.n0, width)))
+
+        return dataclasses.replace(holes, panel=panel, row_shift=shift, epilogue=epilogue)
 
     def _extent(self, dim: DimEmitter, axes: Axes) -> int | ir.Value:
         extent = extent_of(axes)

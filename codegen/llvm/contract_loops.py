@@ -128,6 +128,8 @@ class Holes:
     panel(builder, n0, columns): the `Panel` of columns [n0, n0 + columns), at most one panel wide.
     epilogue(builder, block): consumes a `Block`.
     row_stride(builder): for matrix units, the bytes between rows of the left operand.
+    row_shift(builder, n0): the bytes that the rows of the panel at n0 lie behind those of the table, which several
+        panels share; asked for behind `panel`.
     """
 
     row: Callable[[ir.IRBuilder, ir.Value], Sequence[ir.Value]]
@@ -135,6 +137,7 @@ class Holes:
     panel: Callable[[ir.IRBuilder, ir.Value, ir.Value], Panel]
     epilogue: Callable[[ir.IRBuilder, Block], None]
     row_stride: Callable[[ir.IRBuilder], ir.Value] | None = None
+    row_shift: Callable[[ir.IRBuilder, ir.Value], ir.Value] | None = None
 
 
 def contraction(builder: ir.IRBuilder, blocking: Blocking, job: Job, holes: Holes, scratch: ir.Value) -> None:
@@ -279,6 +282,7 @@ class _Contraction:
     def _panel(self, builder: ir.IRBuilder, chunk: Chunk, n0: ir.Value, columns: ir.Value) -> None:
         """All of taps and depth for one panel, a block at a time."""
         panel = self.holes.panel(builder, n0, columns)
+        shift = i64(0) if self.holes.row_shift is None else self.holes.row_shift(builder, n0)
         tap_step, depth_step = self._depth_blocking(builder, chunk)
         all_taps = builder.icmp_signed(">=", tap_step, self.taps)
         all_steps = builder.icmp_signed(">=", depth_step, self.depth)
@@ -293,7 +297,7 @@ class _Contraction:
                 is_first = b.icmp_signed("==", b.or_(tap, step), i64(0))
                 is_last = b.and_(ends, b.icmp_signed(">=", b.add(step, steps), self.depth))
                 block = _DepthBlock(tap, taps, step, steps, is_first, is_last, is_only)
-                self._depth_block(b, chunk, panel, n0, columns, block)
+                self._depth_block(b, chunk, panel, n0, columns, block, shift)
                 return []
 
             counted_loop(b, "depth", 0, _maximum(b, self.depth, i64(1)), depth_step, [], each_depth_block)
@@ -324,12 +328,13 @@ class _Contraction:
         n0: ir.Value,
         columns: ir.Value,
         block: _DepthBlock,
+        shift: ir.Value,
     ) -> None:
         """All tiles of a chunk for one block of depth, and the epilogue of those that are complete."""
         tile = self.blocking.tile
         stride = i64(self.blocking.row_bytes)
         vectors = _ceil_div(builder, columns, tile.lanes)
-        offset = builder.mul(block.step, i64(tile.left_bytes))
+        offset = builder.add(shift, builder.mul(block.step, i64(tile.left_bytes)))
         group = builder.udiv(block.step, i64(tile.group))  # blocks begin with a group: see _STEP_MULTIPLE
         skipped = builder.add(builder.mul(block.tap, panel.tap_stride), builder.mul(group, panel.row_stride))
         start = byte_offset(builder, panel.pointer, skipped)

@@ -28,7 +28,8 @@ from onnxc.ir.core import Block, Func, Op, Value
 from onnxc.ir.dims import Bounds, DimLike, floordiv, mod, simplify, substitute, sym, symbols_of
 from onnxc.ir.types import I8, U8, DType, Mem
 
-__all__ = ["COLUMN", "NarrowPanels", "Panels", "Plan", "Rows", "group_index", "plan_of", "single_load"]
+__all__ = ["COLUMN", "NarrowPanels", "Panels", "Plan", "Rows", "Shared", "group_index", "plan_of", "shared_axis",
+           "single_load"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,15 @@ class Rows:
     index: DimLike
     where: tuple[Condition, ...]
     fill: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """A batch axis along which rows lie `stride` elements apart: all of its positions share one table of pointers."""
+
+    axis: str
+    extent: int
+    stride: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +121,28 @@ def plan_of(func: Func, columns: int, lanes: int, dot: str = "") -> Plan:
         panels = _panels_in_place(op, accesses, n, taps, depth, columns, lanes)
     narrow = _narrow_in_place(func, n, k, columns) if panels is None and not dot else None
     return Plan(batch, m, n, k, taps, depth, rows, panels, extent_of(rows_of(op)), narrow, copied)
+
+
+# Up to so many products of a row and tap take no more than a few times as long as a pointer takes to make.
+_FEW_PRODUCTS = 4096
+
+
+def shared_axis(plan: Plan, columns: int) -> Shared | None:
+    """The batch axis of a convolution of small groups, whose pointers would take as long as its products if each group
+    made its own; None where panels of `columns` would reach from group to group."""
+    depth, width = extent_of(plan.depth), plan.columns
+    if plan.rows is None or plan.copied is not None or not plan.taps or not plan.batch:
+        return None
+    if not isinstance(depth, int) or not isinstance(width, int) or width % columns or depth * width > _FEW_PRODUCTS:
+        return None
+    axis, extent = plan.batch[-1]
+    linear = linear_in(plan.rows.index, axis)
+    decided = {s for condition in plan.rows.where for d in condition for s in symbols_of(d)}
+    if linear is None or not isinstance(linear.stride, int) or not isinstance(extent, int) or axis in decided:
+        return None
+    if linear.stride < 0:
+        return None
+    return Shared(axis, extent, linear.stride)
 
 
 def _are_at_one_stride(rows: Rows, m: Axes, taps: Axes, depth: Axes) -> bool:

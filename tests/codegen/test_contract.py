@@ -10,6 +10,7 @@ import contextlib
 import functools
 import itertools
 import random
+import re
 
 import ml_dtypes
 import numpy as np
@@ -339,6 +340,22 @@ def test_convolutions(form: tuple, target: str) -> None:
         result = (b, *outs, *group, f) if out_last else (b, *group, f, *outs)
         weights = floats(*group, f, c, *[window] * rank, seed=2)
         run(func, target, [image, weights, np.full(result, np.nan, np.float32)], dims, atol=bound(c * window**rank))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("channels", "columns", "groups", "stride"), [(16, 16, 4, 1), (8, 8, 5, 2), (32, 64, 3, 2)])
+def test_groups_share_a_table_of_row_pointers(channels: int, columns: int, groups: int, stride: int,
+                                              target: str) -> None:
+    """Jobs begin and end at any group; padding is zero at every group's distance."""
+    text = print_func(convolution(2, True, True, True, stride, 1, 1, 3))
+    for name, size in (("C", channels), ("F", columns), ("G", groups)):
+        text = re.sub(rf"\b{name}\b", str(size), text).replace(f"<{size}>", str(size))
+    sides = [13, 17]
+    outs = [(s - 1) // stride + 1 for s in sides]
+    dims = {"B": 2} | {f"S{d}": s for d, s in enumerate(sides)} | {f"O{d}": o for d, o in enumerate(outs)}
+    image, weights = floats(2, *sides, groups, channels), floats(groups, columns, channels, 3, 3, seed=2)
+    result = np.full((2, *outs, groups, columns), np.nan, np.float32)
+    run(parse_func(text), target, [image, weights, result], dims, atol=bound(9 * channels))
 
 
 @pytest.mark.parametrize("target", TARGETS)
