@@ -1,6 +1,8 @@
-"""Mixtures of experts of the domain com.microsoft: a loop over the experts, each of which sees the tokens routed to it.
+"""Mixtures of experts of the domain com.microsoft: experts one after the other, each of which sees the tokens routed to
+it.
 
-How many tokens an expert gets is a size out of data; one that gets none multiplies nothing.
+How many tokens an expert gets is a size out of data; one that gets none multiplies nothing. A few experts of constant
+weights stand by themselves, so that their weights are packed as those of other products are; others are a loop.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ from onnxc.lowerings.selection import kept_places
 from onnxc.lowerings.table import lowering
 
 __all__: list[str] = []
+
+
+Expert = int | Dim
+_APART = 32         # experts that may stand by themselves: more would be long programs
 
 
 # ---- what an expert is made of -------------------------------------------------------------------------------------
@@ -45,46 +51,48 @@ class _Layer:
         assert own[0] is not None                               # there always are weights
         return _Layer(own[0], own[1], self.bits, own[2], own[3])
 
-    def applied(self, b: Lowering, x: Value, expert: Dim) -> Value:
+    def applied(self, b: Lowering, x: Value, expert: Expert) -> Value:
         """[tokens, width] -> [tokens, rows], by one expert."""
-        out = self._floats(b, x, expert) if not self.bits else self._codes(b, x, expert)
+        weights = self._codes(b, expert) if self.bits else b.cast(_row(b, self.weights, expert), F32)
+        b.guard("eq", b.shape(x)[1], b.shape(weights)[1], INNER)
+        out = contract(b, x, weights, "tk,nk->tn")
         return out if self.bias is None else b.map("add", out, b.cast(_row(b, self.bias, expert), F32))
 
-    def _floats(self, b: Lowering, x: Value, expert: Dim) -> Value:
-        weights = b.cast(_row(b, self.weights, expert), F32)
-        b.guard("eq", b.shape(x)[1], b.shape(weights)[1], INNER)
-        return contract(b, x, weights, "tk,nk->tn")
-
-    def _codes(self, b: Lowering, x: Value, expert: Dim) -> Value:
+    def _codes(self, b: Lowering, expert: Expert) -> Value:
+        """The floats that the codes of one expert stand for."""
         assert self.scales is not None                          # where there are codes
-        codes = b.cast(_row(b, unpacked(b, self.weights, self.bits), expert), F32)
-        rows, width = b.shape(codes)
-        b.guard("eq", b.shape(x)[1], width, INNER)
-        scale = b.cast(_row(b, self.scales, expert), F32)
-        blocked = b.rank(scale) == 2
-        zero = b.scalar(1 << (self.bits - 1), F32)
-        if self.zeros is not None:
-            points = b.cast(_row(b, unpacked(b, self.zeros, self.bits), expert), F32)
-            own = b.shape(scale)                                # rows of zero points end with whole bytes
-            zero = b.value("t.slice", points, starts=(0,) * len(own), sizes=own, steps=(1,) * len(own))
-            zero = b.reshape(zero, (*own, 1))
-        if not blocked:
-            total = contract(b, x, b.map("sub", codes, zero), "tk,nk->tn")
-            return b.map("mul", total, scale)
+        codes = b.cast(_unpacked_row(b, self.weights, self.bits, expert), F32)
+        (rows, width), scale = b.shape(codes), b.cast(_row(b, self.scales, expert), F32)
+        if b.rank(scale) == 1:
+            scale = b.reshape(scale, (*b.shape(scale), 1))
+        b.guard("eq", b.shape(scale)[0], rows, "there is not one scale for each row")
         blocks = b.shape(scale)[1]
         each = floordiv(width, blocks)
         b.guard("eq", each * blocks, width, "the weights are no whole number of blocks")
+        zero = b.scalar(1 << (self.bits - 1), F32)
+        if self.zeros is not None:
+            points = b.cast(_unpacked_row(b, self.zeros, self.bits, expert), F32)
+            own = (rows, blocks) if b.rank(points) == 2 else (rows,)        # what is packed ends with whole bytes
+            zero = b.value("t.slice", points, starts=(0,) * len(own), sizes=own, steps=(1,) * len(own))
+            zero = b.reshape(zero, (rows, blocks, 1))
         codes = b.reshape(codes, (rows, blocks, each))
         real = b.map("mul", b.map("sub", codes, zero), b.reshape(scale, (rows, blocks, 1)))
-        return contract(b, x, b.reshape(real, (rows, width)), "tk,nk->tn")
+        return b.reshape(real, (rows, width))
 
 
-def _row(b: Lowering, v: Value, expert: Dim) -> Value:
+def _row(b: Lowering, v: Value, expert: Expert) -> Value:
     """What a value holds of one expert."""
-    shape = b.shape(v)
+    array, shape = b.constant(v), b.shape(v)
+    if array is not None and isinstance(expert, int):
+        return b.const(array[expert])
     one = b.value("t.slice", v, starts=(expert, *(0,) * (len(shape) - 1)), sizes=(1, *shape[1:]),
                   steps=(1,) * len(shape))
     return b.reshape(one, shape[1:])
+
+
+def _unpacked_row(b: Lowering, v: Value, bits: int, expert: Expert) -> Value:
+    """Constants are unpacked when compiling: once for a loop, and one by one for experts that stand by themselves."""
+    return unpacked(b, _row(b, v, expert), bits) if isinstance(expert, int) else _row(b, unpacked(b, v, bits), expert)
 
 
 # ---- activations ---------------------------------------------------------------------------------------------------
@@ -157,7 +165,8 @@ def _experts(b: Lowering, input: Value, shares: Value, layers: list[_Layer | Non
         b.guard("eq", b.shape(layer.weights)[0], experts, "there are not weights for each expert")
     sizes = [len(layer.values()) for layer in given]
 
-    def body(inner: Lowering, i: Dim, carried: list[Value], captured: list[Value]) -> tuple[list[Value], list[Value]]:
+    def added(inner: Lowering, i: Expert, total: Value, captured: Sequence[Value]) -> Value:
+        """`total` with what expert `i` makes of its tokens."""
         x, of_all, values = captured[0], captured[1], captured[2:]
         own = iter([layer.of(values[sum(sizes[:j]):sum(sizes[:j + 1])]) for j, layer in enumerate(given)])
         first, second, third = (None if layer is None else next(own) for layer in layers)
@@ -166,18 +175,21 @@ def _experts(b: Lowering, input: Value, shares: Value, layers: list[_Layer | Non
         places = kept_places(inner, inner.map("ne", share, inner.scalar(0, share)))
         found = inner.shape(places)[0]
         picked = inner.value("t.gather", x, places, axis=0)
-        hidden = bent(inner, first.applied(inner, picked, i), None if third is None else
-                      third.applied(inner, picked, i))
-        out = second.applied(inner, hidden, i)
+        gate = None if third is None else third.applied(inner, picked, i)
+        out = second.applied(inner, bent(inner, first.applied(inner, picked, i), gate), i)
         weight = inner.reshape(inner.value("t.gather", share, places, axis=0), (found, 1))
         out = inner.reshape(inner.map("mul", out, weight), (found, width))
-        rows = inner.reshape(places, (found, 1))
-        return [inner.value("t.scatter_nd", carried[0], rows, out, reduction="add")], []
+        return inner.value("t.scatter_nd", total, inner.reshape(places, (found, 1)), out, reduction="add")
 
-    nothing = b.broadcast_to(b.scalar(0, F32), (count, width))
-    values = [v for layer in given for v in layer.values()]
-    out = b.loop(experts, [nothing], [tokens, shares, *values], body)[0]
-    return b.cast(b.reshape(out, b.shape(input)), b.dtype(input))
+    total = b.broadcast_to(b.scalar(0, F32), (count, width))
+    values = [tokens, shares, *(v for layer in given for v in layer.values())]
+    if isinstance(experts, int) and experts <= _APART and all(b.constant(v.weights) is not None for v in given):
+        for i in range(experts):
+            total = added(b, i, total, values)
+    else:
+        total = b.loop(experts, [total], values, lambda inner, i, carried, captured: (
+            [added(inner, i, carried[0], captured)], []))[0]
+    return b.cast(b.reshape(total, b.shape(input)), b.dtype(input))
 
 
 # ---- the ops -------------------------------------------------------------------------------------------------------
