@@ -72,9 +72,11 @@ class HostedProgram:
         self.runs = next(self._count) + 1
         outputs = self._run(self._plan, inputs, cancel)
         for info, dtype, value in zip(self.compiled.signature.outputs, self._results, outputs, strict=True):
-            if dtype is not None and isinstance(value, np.ndarray) and value.dtype != dtype:
-                raise InvalidArgument(f"Output '{info.name}' is an array of {value.dtype}; the model declares "
-                                      f"{info.type_text}. An operator in Python gives another type than it should.")
+            found = value.dtype if isinstance(value, np.ndarray) else None
+            if dtype is not None and found != dtype:
+                what = f"of type {type(value).__name__}" if found is None else f"an array of {found}"
+                raise InvalidArgument(f"Output '{info.name}' is {what}; the model declares {info.type_text}. An "
+                                      "operator in Python gives another type than it should.")
         return outputs
 
     def _run(self, plan: HostPlan, inputs: Sequence[Any], cancel: int, copied: bool = True) -> list[Any]:

@@ -156,3 +156,25 @@ def test_a_run_under_way_is_stopped_and_the_next_one_is_right():
     # A busy machine may let the timer come too late, but not every time.
     assert stopped > 0
     np.testing.assert_array_equal(session.run(None, {"x": x})[0], expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_kernel_under_way_is_stopped(threads):
+    """One product of about a second. A busy machine may take the processor away, but not every time."""
+    options = onnxc.SessionOptions()
+    options.intra_op_num_threads = threads
+    model = models.model([models.node("MatMul", "x w", "y")],
+                         [models.value("x", ["N", 1024]), models.value("w", [1024, 1024])],
+                         [models.value("y", ["N", 1024])])
+    session = onnxc.InferenceSession(model.SerializeToString(), options)
+    x, w = np.zeros((40_000, 1024), np.float32), np.zeros((1024, 1024), np.float32)
+    delays = []
+    for _ in range(3):
+        run, set_at = onnxc.RunOptions(), []
+        timer = threading.Timer(0.1, lambda run=run, at=set_at: (at.append(time.perf_counter()),
+                                                                 setattr(run, "terminate", True)))
+        timer.start()
+        with pytest.raises(Cancelled):
+            session.run(None, {"x": x, "w": w}, run)
+        delays.append(time.perf_counter() - set_at[0])
+    assert min(delays) < 0.05

@@ -243,3 +243,13 @@ def test_an_artifact_needs_to_know_what_an_operator_gives(register, tmp_path):
     model = made([own("Median", "x", "m", axis=1), node("Exp", "m", "y")], [value("x", ["N", 3])], [value("y", ["N"])])
     with pytest.raises(errors.NotImplemented, match="the ranks of m.*`outputs` of onnxc.register_op"):
         onnxc.compile(model.SerializeToString(), tmp_path / "m.onnxc")
+
+
+@pytest.mark.parametrize(("result", "said"), [
+    (None, "of type NoneType"), ([X], "of type list"), ({"a": 1.0}, "of type dict"),
+    (X.astype(np.float64), "an array of float64")], ids=["none", "list", "dict", "doubles"])
+def test_an_output_of_the_model_is_what_the_model_declares(register, result, said):
+    register("Odd", lambda x: result)
+    found = session([own("Odd", "x", "y")], [value("x", ["N", 3])], [value("y", ["N", 3])])
+    with pytest.raises(errors.InvalidArgument, match=rf"Output 'y' is {said}; the model declares tensor\(float\)"):
+        found.run(None, {"x": X})
