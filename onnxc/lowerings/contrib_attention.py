@@ -81,14 +81,7 @@ def MultiHeadAttention(b: Lowering, query: Value, key: Value | None = None, valu
         b.refuse("packed queries, keys and values are not supported yet")
     if past_sequence_length is not None or cache_indirection is not None:
         b.refuse("a shared cache (past_sequence_length, cache_indirection) is not supported yet")
-    parts: list[Value] = [query, key, value]
-    if bias is not None:
-        start: DimLike = 0
-        for i, x in enumerate(parts):
-            size = b.shape(x)[-1]
-            if b.rank(x) == 3:
-                parts[i] = b.map("add", x, part(b, bias, 0, start, size))
-            start = start + size
+    parts = _with_bias(b, (query, key, value), bias)
     q, k, v = (x if b.rank(x) == 4 else heads(b, x, num_heads) for x in parts)
     if past_key is not None and past_value is not None:
         k, v = Concat(b, past_key, k, axis=2), Concat(b, past_value, v, axis=2)
@@ -145,6 +138,58 @@ def QAttention(b: Lowering, input: Value, weight: Value, bias: Value, input_scal
         b.refuse("rotary positions and shared caches are not supported yet")
     joint = MatMulIntegerToFloat(b, input, weight, input_scale, weight_scale, input_zero_point, weight_zero_point, bias)
     return _of_projections(b, joint, None, num_heads, mask_index, past, None, scale, mask_filter_value, unidirectional)
+
+
+@lowering("com.microsoft.DecoderMaskedMultiHeadAttention")
+def DecoderMaskedMultiHeadAttention(
+        b: Lowering, query: Value, key: Value | None = None, value: Value | None = None,
+        mask_index: Value | None = None, attention_bias: Value | None = None, past_key: Value | None = None,
+        past_value: Value | None = None, past_sequence_length: Value | None = None, beam_width: Value | None = None,
+        cache_indirection: Value | None = None, bias: Value | None = None, *, num_heads: int,
+        mask_filter_value: float = -10000.0, output_qk: int = 0, past_present_share_buffer: int = 0,
+        scale: float = 0.0) -> tuple[Value | None, ...]:
+    """MultiHeadAttention of one new position, whose operands stand in another order. A shared cache has room behind the
+    `past_sequence_length` positions that count."""
+    if cache_indirection is not None or output_qk:
+        b.refuse("caches by beam, and the scores as an output, are not supported yet")
+    b.guard("eq", b.shape(query)[1], 1, "there is more than one new position")
+    if key is None or value is None:
+        size = floordiv(b.shape(query)[2], 3)
+        b.guard("eq", size * 3, b.shape(query)[2], "the packed queries, keys and values are not of one size")
+        query, key, value = (part(b, query, 2, size * i, size) for i in range(3))
+    if not past_present_share_buffer or past_key is None or past_value is None:
+        return MultiHeadAttention(b, query, key, value, bias, mask_index, attention_bias, past_key, past_value,
+                                  num_heads=num_heads, mask_filter_value=mask_filter_value, scale=scale)
+    if past_sequence_length is None:
+        b.refuse("a shared cache without past_sequence_length")
+    batch, room = b.shape(query)[0], b.shape(past_key)[2]
+    before = b.broadcast_to(b.reshape(b.cast(past_sequence_length, I64), (1, 1)), (batch, 1))
+    q, k, v = (heads(b, x, num_heads) for x in _with_bias(b, (query, key, value), bias))
+    k, v = (_appended(b, old, new, before, room) for old, new in ((past_key, k), (past_value, v)))
+    biases = [] if attention_bias is None else [_lengthened(b, attention_bias, room)]
+    if mask_index is not None:
+        biases.append(_padding(b, _lengthened(b, mask_index, room), batch, room, mask_filter_value))
+    hidden = b.map("gt", b.iota(room, 4, 3), b.reshape(before, (batch, 1, 1, 1)))
+    return _attend(b, q, k, v, scale, biases, hidden), k, v, None
+
+
+def _lengthened(b: Lowering, v: Value, size: DimLike) -> Value:
+    """`v` with zeros behind, `size` along its last axis."""
+    rank, room = b.rank(v), size - b.shape(v)[-1]
+    b.at_most(b.shape(v)[-1], size, "a mask or bias is longer than the cache")
+    return b.value("t.pad", v, low=(0,) * rank, high=(*(0,) * (rank - 1), room)) if room != 0 else v
+
+
+def _with_bias(b: Lowering, parts: Sequence[Value], bias: Value | None) -> list[Value]:
+    """Each part, [batch, positions, hidden] or by head already, with its stretch of the bias; not those by head."""
+    out = list(parts)
+    start: DimLike = 0
+    for i, x in enumerate(parts if bias is not None else ()):
+        size = b.shape(x)[-1]
+        if b.rank(x) == 3 and bias is not None:
+            out[i] = b.map("add", x, part(b, bias, 0, start, size))
+        start = start + size
+    return out
 
 
 @lowering("com.microsoft.GroupQueryAttention")

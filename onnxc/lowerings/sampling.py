@@ -77,6 +77,57 @@ def _check_boxes(b: Lowering, X: Value, rois: Value, columns: int) -> None:
     b.guard("eq", b.shape(rois)[1], columns, f"a region has not {columns} numbers")
 
 
+# ---- CropAndResize -------------------------------------------------------------------------------------------------
+@lowering("com.microsoft.CropAndResize")
+def CropAndResize(b: Lowering, X: Value, rois: Value, batch_indices: Value, crop_size: Value, *,
+                  extrapolation_value: float = 0.0, mode: str = "bilinear") -> Value:
+    """Regions between corners that are shares of the image, sampled so that corners meet corners."""
+    _check_boxes(b, X, rois, 4)
+    if mode not in ("bilinear", "nearest"):
+        b.refuse(f"the mode '{mode}' is neither bilinear nor nearest")
+    size = b.dims_of(crop_size, "the size of crops")
+    if len(size) != 2:
+        b.refuse(f"the size of crops has {len(size)} elements, not two")
+    count = b.shape(rois)[0]
+    b.guard("eq", b.shape(batch_indices)[0], count, "there is not one batch index for each region")
+    image, boxes = b.widen(X), b.widen(rois)
+    points = [_crop_points(b, _column(b, boxes, i), _column(b, boxes, i + 2), out, extent)
+              for i, (out, extent) in enumerate(zip(size, b.shape(X)[2:], strict=True))]
+    taps, within = [], []
+    for point, extent in zip(points, b.shape(X)[2:], strict=True):
+        last = b.map("sub", b.cast(b.dim(extent), b.dtype(point)), b.scalar(1, point))
+        within.append(b.map("and", b.map("ge", point, b.scalar(0, point)), b.map("le", point, last)))
+        place = point if mode == "bilinear" else _half_away(b, point)
+        taps.append(_neighbours(b, place, extent, clamped=True))
+    # [region, y, x, neighbour y, neighbour x, channel]
+    where = _at(b, X, _laid(b, b.cast(batch_indices, I64), (0,), 5), _laid(b, taps[0].index, (0, 1, 3), 5),
+                _laid(b, taps[1].index, (0, 2, 4), 5))
+    weight = b.map("mul", _laid(b, taps[0].weight, (0, 1, 3), 6), _laid(b, taps[1].weight, (0, 2, 4), 6))
+    taken = b.map("mul", b.value("t.gather", _rows(b, image), where, axis=0), weight)
+    out = b.reduce(taken, "add", [3, 4], keepdims=False)
+    inside = b.map("and", _laid(b, within[0], (0, 1), 4), _laid(b, within[1], (0, 2), 4))
+    out = b.map("select", inside, out, b.scalar(extrapolation_value, out))
+    return b.cast(channels_first(b, out), b.dtype(X))
+
+
+def _half_away(b: Lowering, point: Value) -> Value:
+    """Rounded to the nearest position, halves away from 0; points are not negative where it matters."""
+    return b.map("floor", b.map("add", point, b.scalar(0.5, point)))
+
+
+def _crop_points(b: Lowering, start: Value, end: Value, size: DimLike, extent: DimLike) -> Value:
+    """Where each region is sampled along an axis, [region, size]: from corner to corner, or in the middle once."""
+    count = b.shape(start)[0]
+    start, end = (b.reshape(v, (count, 1)) for v in (start, end))
+    last = b.cast(b.dim(extent - 1), b.dtype(start))
+    steps = b.cast(b.dim(size - 1), b.dtype(start))
+    number = b.iota(size, 2, 1, b.dtype(start))
+    step = b.map("div", b.map("mul", b.map("sub", end, start), last), steps)
+    spread = b.map("add", b.map("mul", start, last), b.map("mul", number, step))
+    middle = b.map("mul", b.map("mul", b.map("add", start, end), b.scalar(0.5, start)), last)
+    return b.map("select", b.map("eq", steps, b.scalar(0, steps)), middle, spread)
+
+
 # ---- RoiAlign ------------------------------------------------------------------------------------------------------
 @lowering
 def RoiAlign(b: Lowering, X: Value, rois: Value, batch_indices: Value, *,

@@ -304,6 +304,23 @@ def test_rotary_positions_in_time_height_and_width(shape: tuple[int, ...], attrs
           mrope_section=sections, mrope_layout=layout, interleaved=interleaved, **attrs)
 
 
+@pytest.mark.parametrize("mask", [None, np.array([[1, 1, 0, 1, 1], [1, 0, 1, 1, 1]], np.int32)])
+def test_one_position_behind_a_cache_with_room(mask: np.ndarray | None) -> None:
+    """What lies in the cache behind the new position is nobody's, and set to zero here so that it is equal."""
+    room = np.arange(8).reshape(8, 1) < 4
+    inputs = {"query": floats(2, 1, 12), "key": floats(2, 1, 12, seed=1), "value": floats(2, 1, 12, seed=2),
+              "mask_index": mask, "attention_bias": None if mask is not None else floats(1, 3, 1, 5, seed=6),
+              "past_key": floats(2, 3, 8, 4, seed=3) * room, "past_value": floats(2, 3, 8, 4, seed=4) * room,
+              "past_sequence_length": np.array([4], np.int32), "beam_width": None, "cache_indirection": None,
+              "bias": floats(36, seed=7)}
+    check("DecoderMaskedMultiHeadAttention", inputs, {}, 3, num_heads=3, past_present_share_buffer=1, static=True)
+
+
+def test_one_position_that_looks_at_others() -> None:
+    inputs = {"query": floats(2, 1, 12), "key": floats(2, 3, 4, 4, seed=3), "value": floats(2, 3, 4, 4, seed=4)}
+    check("DecoderMaskedMultiHeadAttention", inputs, num_heads=3, static=True, scale=0.4)
+
+
 @pytest.mark.parametrize("rotary", [0, 1])
 @pytest.mark.parametrize(("attrs", "packed"), [({}, False), ({}, True), ({"local_window_size": 2}, False),
                                                ({"softcap": 1.5}, False), ({"scale": 0.2}, False)])
