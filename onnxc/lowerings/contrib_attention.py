@@ -19,13 +19,13 @@ from onnxc.lowerings.matmul import MatMul, contract
 from onnxc.lowerings.slicing import Concat
 from onnxc.lowerings.table import lowering
 
-__all__: list[str] = []
+__all__ = ["appended", "attend", "positions_before", "projections"]
 
 _LOWEST = float(np.finfo(np.float32).min)
 
 
 # ---- pieces --------------------------------------------------------------------------------------------------------
-def _attend(b: Lowering, q: Value, k: Value, v: Value, scale: float, biases: Sequence[Value],
+def attend(b: Lowering, q: Value, k: Value, v: Value, scale: float, biases: Sequence[Value],
             hidden: Value | None = None, softcap: float = 0.0) -> Value:
     """softmax(q k' * scale + biases) v for [batch, heads, positions, size]. Fewer heads of k and v serve several of q
     each. `biases` and `hidden`, true for pairs that are left out, broadcast to the scores."""
@@ -90,7 +90,7 @@ def MultiHeadAttention(b: Lowering, query: Value, key: Value | None = None, valu
     if key_padding_mask is not None:
         biases.append(_padding(b, key_padding_mask, b.shape(q)[0], total, mask_filter_value))
     hidden = _later(b, length, total) if unidirectional else None
-    return _attend(b, q, k, v, scale, biases, hidden), k, v, None
+    return attend(b, q, k, v, scale, biases, hidden), k, v, None
 
 
 @lowering("com.microsoft.Attention")
@@ -122,7 +122,7 @@ def _of_projections(b: Lowering, joint: Value, given: Sequence[int] | None, num_
     biases = [] if bias is None else [bias]
     if mask is not None:
         biases.append(_padding(b, mask, b.shape(q)[0], total, mask_value))
-    out = _attend(b, q, k, v, scale, biases, _later(b, length, total) if causal else None)
+    out = attend(b, q, k, v, scale, biases, _later(b, length, total) if causal else None)
     present = b.value("t.concat", *(b.reshape(x, (1, *b.shape(x))) for x in (k, v)), axis=0) if b.wants(1) else None
     return out, present  # type: ignore[return-value]
 
@@ -165,12 +165,12 @@ def DecoderMaskedMultiHeadAttention(
     batch, room = b.shape(query)[0], b.shape(past_key)[2]
     before = b.broadcast_to(b.reshape(b.cast(past_sequence_length, I64), (1, 1)), (batch, 1))
     q, k, v = (heads(b, x, num_heads) for x in _with_bias(b, (query, key, value), bias))
-    k, v = (_appended(b, old, new, before, room) for old, new in ((past_key, k), (past_value, v)))
+    k, v = (appended(b, old, new, before, room) for old, new in ((past_key, k), (past_value, v)))
     biases = [] if attention_bias is None else [_lengthened(b, attention_bias, room)]
     if mask_index is not None:
         biases.append(_padding(b, _lengthened(b, mask_index, room), batch, room, mask_filter_value))
     hidden = b.map("gt", b.iota(room, 4, 3), b.reshape(before, (batch, 1, 1, 1)))
-    return _attend(b, q, k, v, scale, biases, hidden), k, v, None
+    return attend(b, q, k, v, scale, biases, hidden), k, v, None
 
 
 def _lengthened(b: Lowering, v: Value, size: DimLike) -> Value:
@@ -212,28 +212,28 @@ def GroupQueryAttention(b: Lowering, query: Value, key: Value | None, value: Val
         ("qk_output", qk_output), ("causal = 0", not causal)) if on]
     if given:
         b.refuse(f"{', '.join(given)} not supported yet")
-    q, k, v = _projections(b, query, key, value, num_heads, kv_num_heads)
+    q, k, v = projections(b, query, key, value, num_heads, kv_num_heads)
     batch, _, length, _ = b.shape(q)
     held = b.shape(past_key)[2] if past_key is not None else 0
     totals = b.dims_of(total_sequence_length, "the total sequence length")
     size = dim_max(held, totals[0])
-    before = _positions_before(b, seqlens_k, batch, length, totals[0])
+    before = positions_before(b, seqlens_k, batch, length, totals[0])
     place = b.map("add", before, b.iota(length, 2, 1))                                  # [batch, length]
     if do_rotary and cos_cache is not None and sin_cache is not None:
         at = place if position_ids is None else position_ids
         cos, sin = at_positions(b, cos_cache, at), at_positions(b, sin_cache, at)
         q, k = (rotated(b, x, cos, sin, rotary_interleaved) for x in (q, k))
-    k, v = (_appended(b, old, new, before, size) for old, new in ((past_key, k), (past_value, v)))
+    k, v = (appended(b, old, new, before, size) for old, new in ((past_key, k), (past_value, v)))
     query_at, key_at = b.reshape(place, (batch, 1, length, 1)), b.iota(size, 4, 3)
     hidden = b.map("gt", key_at, query_at)
     if local_window_size >= 0:
         first = b.map("sub", query_at, b.scalar(local_window_size - 1, I64))
         hidden = b.map("or", hidden, b.map("lt", key_at, first))
     biases = [] if attention_bias is None else [attention_bias]
-    return _attend(b, q, k, v, scale, biases, hidden, softcap), k, v, None
+    return attend(b, q, k, v, scale, biases, hidden, softcap), k, v, None
 
 
-def _projections(b: Lowering, query: Value, key: Value | None, value: Value | None, count: int, groups: int) -> Any:
+def projections(b: Lowering, query: Value, key: Value | None, value: Value | None, count: int, groups: int) -> Any:
     """Queries, keys and values by head; without keys, all three lie in the query one after the other."""
     if key is not None and value is not None:
         return heads(b, query, count), heads(b, key, groups), heads(b, value, groups)
@@ -243,13 +243,13 @@ def _projections(b: Lowering, query: Value, key: Value | None, value: Value | No
                  for start, n in zip(starts, (count, groups, groups), strict=True))
 
 
-def _positions_before(b: Lowering, seqlens_k: Value, batch: DimLike, length: DimLike, total: DimLike) -> Value:
+def positions_before(b: Lowering, seqlens_k: Value, batch: DimLike, length: DimLike, total: DimLike) -> Value:
     """How many positions of its cache each batch has filled, [batch, 1]: none when all positions are new."""
     own = b.map("sub", b.reshape(b.cast(seqlens_k, I64), (batch, 1)), b.dim(length - 1))
     return b.map("select", b.map("eq", b.dim(length), b.dim(total)), b.scalar(0, I64), own)
 
 
-def _appended(b: Lowering, old: Value | None, new: Value, before: Value, size: DimLike) -> Value:
+def appended(b: Lowering, old: Value | None, new: Value, before: Value, size: DimLike) -> Value:
     """The cache, of `size` positions, with the new ones behind the `before` that count, and zeros behind these."""
     batch, heads, length, width = b.shape(new)
     start = b.reshape(before, (batch, 1, 1, 1))
