@@ -65,21 +65,25 @@ def changed(model: LoadedModel, changes: Changes) -> LoadedModel:
 # ---- dimensions ------------------------------------------------------------------------------------------------------
 
 def _set_dims(graph: GraphProto, changes: Changes) -> None:
-    for name, size in (*changes.dims.items(), *changes.denotations.items()):
-        if size < 0:
-            raise InvalidArgument(f"Dimension '{printable(name)}' is given the size {size}; sizes are at least 0.")
     by_name = dict(changes.dims)
     for d in _dims(graph.input):
         if d.denotation in changes.denotations and d.WhichOneof("value") != "dim_value":
-            size = changes.denotations[d.denotation]
+            size = _size(d.denotation, changes.denotations)
             if d.dim_param:
                 by_name.setdefault(d.dim_param, size)
             d.dim_value = size
     for d in _dims((*graph.input, *graph.output, *graph.value_info)):
         if d.WhichOneof("value") == "dim_param" and d.dim_param in by_name:
-            d.dim_value = by_name[d.dim_param]
+            d.dim_value = _size(d.dim_param, by_name)
         elif changes.apart:
             d.ClearField("dim_param")
+
+
+def _size(name: str, sizes: Mapping[str, int]) -> int:
+    """The size that a dimension is given. Options may serve several models, so that others' names go unchecked."""
+    if sizes[name] < 0:
+        raise InvalidArgument(f"Dimension '{printable(name)}' is given the size {sizes[name]}; sizes are at least 0.")
+    return sizes[name]
 
 
 def _dims(values: Sequence[ValueInfoProto]) -> Iterator[TensorShapeProto.Dimension]:

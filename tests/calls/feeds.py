@@ -128,7 +128,7 @@ def _strided(a: np.ndarray) -> np.ndarray:
 
 def _reversed(a: np.ndarray) -> np.ndarray:
     turn = (slice(None, None, -1),) * a.ndim
-    return a[turn].copy()[turn]
+    return a[(*turn, ...)].copy()[(*turn, ...)]
 
 
 _LAYOUTS: tuple[tuple[str, Callable[[np.ndarray], Any]], ...] = (

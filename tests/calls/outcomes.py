@@ -16,7 +16,7 @@ __all__ = ["Outcome", "Raised", "difference", "outcome_of", "plain"]
 #: Texts of errors that callers match on; the groups have to be equal too.
 TEXTS = tuple(re.compile(text, re.DOTALL) for text in (
     r"Required inputs \((.*?)\) are missing from input feed \((.*?)\)\.",
-    r"Invalid output name:(\w*)",
+    r"Invalid output name: ?(\w*)",
     r"Invalid input name: (\w*)",
     r"Unexpected input data type\. Actual: \((.*?)\) , expected: \((.*?)\)",
     r"Invalid rank for input: (\w+) Got: (\d+) Expected: (\d+) Please fix either the inputs/outputs or the model\.",

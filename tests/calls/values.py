@@ -236,6 +236,8 @@ def bind_input(w: World) -> None:
             value = s.api.OrtValue.ortvalue_from_numpy(value)
         return s[binding].bind_ortvalue_input(name, value)
     pair = w.both(f"bind {how} input({binding.about.about.name} {name}: {given.text})", call)
+    if pair is None:
+        w.drop(binding)     # where a call was refused, ONNX Runtime's bindings are of no use any more
     a, b = arrays.get("onnxruntime"), arrays.get("onnxc")
     if pair is not None and _is_plain(a) and _is_plain(b) and a.dtype == b.dtype and a.flags.writeable:
         w.keep("array", Pair(a, b, f"bound {given.text}", None))
@@ -311,8 +313,9 @@ def bind_result(w: World) -> None:
         return
     if (arg := _bindable(w, binding.about)) is None:
         return
-    w.both(f"bind value input({binding.about.about.name} {arg.name}: {value.text[:60]} {value.ours.data_type()})",
-           lambda s: s[binding].bind_ortvalue_input(arg.name, s[value]))
+    if w.both(f"bind value input({binding.about.about.name} {arg.name}: {value.text[:60]} {value.ours.data_type()})",
+              lambda s: s[binding].bind_ortvalue_input(arg.name, s[value])) is None:
+        w.drop(binding)
 
 
 def run_binding(w: World) -> None:

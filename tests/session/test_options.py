@@ -228,7 +228,7 @@ def test_a_session_copies_its_options(engine):
 def test_a_fixed_dimension_shows_and_is_checked(engine):
     options = engine.api.SessionOptions()
     options.add_free_dimension_override_by_name("N", 2)
-    options.add_free_dimension_override_by_name("unknown", 5)
+    options.add_free_dimension_override_by_name("unknown", -5)
     session = engine.session(models.sums(), options)
     assert [i.shape for i in session.get_inputs()] == [[2, 3], [2, 3]]
     x = np.ones((2, 3), np.float32)
