@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from onnxc.ir.core import Value
+from onnxc.ir.types import I32
 from onnxc.lowerings.activation import Swish
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.contrib_fused import FusedConv
-from onnxc.lowerings.conv import channels_first
+from onnxc.lowerings.conv import channels_first, channels_last_window, windows
 from onnxc.lowerings.conv_transpose import ConvTranspose
 from onnxc.lowerings.norm import GroupNormalization
 from onnxc.lowerings.pool import MaxPool
 from onnxc.lowerings.table import lowering
+from onnxc.ops.fold import least
 
 __all__: list[str] = []
 
@@ -99,3 +103,22 @@ def ConvTransposeWithDynamicPads(b: Lowering, X: Value, W: Value, Pads: Value | 
     pads = None if Pads is None else b.dims_of(Pads, "the pads")
     return ConvTranspose(b, X, W, B, auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape,
                          output_padding=output_padding, pads=pads, strides=strides)  # type: ignore[arg-type]
+
+
+@lowering("com.microsoft.MaxpoolWithMask")
+def MaxpoolWithMask(b: Lowering, X: Value, M: Value, *, auto_pad: str = "NOTSET",
+                    kernel_shape: Sequence[int] | None = None, pads: Sequence[int] | None = None,
+                    storage_order: int = 0, strides: Sequence[int] | None = None) -> Value:
+    """In each line of a window along the last axis the elements in front of the first whose mask is 0 count."""
+    n = b.rank(X) - 2
+    if n < 1 or kernel_shape is None or len(kernel_shape) != n or b.rank(M) != n + 2:
+        b.refuse(f"a kernel of {kernel_shape} with a mask of type {b.type(M)} for an input of type {b.type(X)}")
+    mask = b.spread(M, b.shape(X))
+    w = windows(b, b.shape(X)[2:], kernel_shape, strides, None, pads, auto_pad)
+    masked = channels_last_window(b, b.map("eq", mask, b.scalar(0, mask)), w, False)
+    ended = b.value("t.scan", b.cast(masked, I32), kind="add", axis=2 * n, exclusive=False, reverse=False)
+    view = channels_last_window(b, X, w, least(b.dtype(X)))
+    lowest = b.scalar(float(np.finfo(np.float32).min), X)
+    taken = b.map("select", b.map("eq", ended, b.scalar(0, I32)), view, lowest)
+    best = b.reduce(taken, "max", list(range(1 + n, 1 + 2 * n)), keepdims=False)
+    return channels_first(b, b.map("max", best, lowest))

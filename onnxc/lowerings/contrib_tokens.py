@@ -51,6 +51,36 @@ def CDist(b: Lowering, A: Value, B: Value, *, metric: str = "sqeuclidean") -> Va
     return b.map("sqrt", out) if metric == "euclidean" else out
 
 
+@lowering("com.microsoft.WordConvEmbedding")
+def WordConvEmbedding(b: Lowering, Sequence: Value, W: Value, B: Value, C: Value, *,
+                      char_embedding_size: int | None = None, conv_window_size: int | None = None,
+                      embedding_size: int | None = None) -> Value:
+    """Of each word [words, characters] the largest of the filters over windows of its characters, those above 0; of a
+    word without characters nothing."""
+    if b.rank(Sequence) != 2 or b.rank(W) != 4:
+        b.refuse(f"words of type {b.type(Sequence)} with filters of type {b.type(W)}")
+    (words, longest), (filters, one, window, width) = b.shape(Sequence), b.shape(W)
+    if not isinstance(window, int):
+        b.refuse(f"windows of {window} characters; the size has to be constant")
+    for what, have, want in (("channel of the filters", one, 1), ("window", conv_window_size or window, window),
+                             ("filter", embedding_size or filters, filters),
+                             ("element of a character", char_embedding_size or width, width)):
+        b.guard("eq", have, want, f"there is not one {what} as the weights have it")
+    b.guard("eq", b.shape(C)[1], width, "the characters are not as wide as the filters")
+    b.at_most(window, longest, "a window is longer than the words")
+    letters = b.value("t.gather", C, Sequence, axis=0)
+    count = longest - (window - 1)
+    view = b.value("t.window", letters, axes=(1,), size=(window,), stride=(1,), dilation=(1,), low=(0,), out=(count,),
+                   fill=0.0)
+    total = contract(b, view, b.reshape(W, (filters, window, width)), "wpke,oke->wpo")
+    found = b.map("tanh", b.map("add", total, B))
+    used = b.reduce(b.cast(b.map("gt", Sequence, b.scalar(0, Sequence)), I32), "add", [1])
+    last = b.map("max", b.map("sub", used, b.scalar(window, I32)), b.scalar(0, I32))
+    within = b.reshape(b.map("le", b.iota(count, 2, 1, I32), last), (words, count, 1))
+    best = b.reduce(b.map("select", within, found, b.scalar(-2, found)), "max", [1], keepdims=False)
+    return b.map("select", b.map("eq", used, b.scalar(0, I32)), b.scalar(0, best), best)
+
+
 # ---- hashes --------------------------------------------------------------------------------------------------------
 @lowering("com.microsoft.MurmurHash3")
 def MurmurHash3(b: Lowering, X: Value, *, positive: int = 1, seed: int = 0) -> Value:

@@ -60,3 +60,12 @@ def test_norms_of_groups_of_channels(activation: int, channels_last: int) -> Non
         inputs = {"X": laid(x), **own, "skip": given, "bias": bias}
         check_numbers("SkipGroupNorm", inputs, {"gamma": gamma, "beta": beta}, [laid(normal(total)), laid(total)],
                       static=True, **attrs)
+
+
+@pytest.mark.parametrize(("shape", "attrs"), [
+    ((1, 2, 6, 5), {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    ((2, 2, 5), {"kernel_shape": [3], "pads": [1, 1]}), ((2, 2, 4, 5, 6), {"kernel_shape": [2, 2, 3]})])
+def test_pools_up_to_a_mask(shape: tuple[int, ...], attrs: dict[str, Any]) -> None:
+    """One mask for all channels: of others ONNX Runtime reads the first."""
+    mask = (floats(1, 1, *shape[2:], seed=2) > -0.5).astype(np.int32)
+    check("MaxpoolWithMask", {"X": floats(*shape), "M": mask}, **attrs)

@@ -53,3 +53,9 @@ def test_crops(mode: str, size: list[int]) -> None:
     boxes = np.array([[0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9], [-0.2, 0.1, 1.2, 0.4], [0.8, 0.7, 0.1, 0.2]], F32)
     inputs = {"X": floats(2, 3, 7, 6), "rois": boxes, "batch_indices": np.array([0, 1, 1, 0], np.int32)}
     check("CropAndResize", inputs, {"crop_size": np.array(size, np.int32)}, mode=mode, extrapolation_value=0.5)
+
+
+def test_words_by_their_characters() -> None:
+    words = np.array([[1, 2, 3, 0, 0], [4, 5, 0, 0, 0], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]], np.int32)
+    own = {"W": floats(4, 1, 2, 3, seed=1), "B": floats(4, seed=2), "C": floats(6, 3, seed=3)}
+    check("WordConvEmbedding", {"Sequence": words, **own}, own)
