@@ -14,9 +14,10 @@ import os
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 import onnxc
 from onnxc.config import config
@@ -27,60 +28,108 @@ from onnxc.runtime.threads import default_threads
 __all__ = ["Compilers", "serve"]
 
 _MOST = 4               # processes: the largest function is the limit of what more could gain
-_WORTH = 40_000         # characters of LLVM text for each process; to begin one takes what about as many do
 _CODE = ("import json, sys; sys.path[:] = json.loads(sys.stdin.buffer.readline()); "
          "from onnxc.compilers import serve; serve()")
 _EXPORTED = ("onnxc_plan", "onnxc_run", "onnxc_pool_new", "onnxc_pool_free", "onnxc_pool_threads", "onnxc_pool_abandon",
              "onnxc_parallel_for")
 
 
+class _Part:
+    """A module to compile, and its object as soon as there is one."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.object: bytes | None = None
+
+
 class Compilers:
-    """The helpers of one compilation, which end with it. `prepare` begins them early, `compile` uses them."""
+    """The helpers of one compilation, which end with it. `prepare` begins them early, `begin` gives them parts of the
+    program as they are written, and `finish` compiles the last one and whatever no helper has begun by then."""
 
     def __init__(self, target: str) -> None:
         self.target = target
         self.helpers: list[_Helper] = []
-        self.ended = False      # nobody waits for the result any more
+        self._parts: list[_Part] = []
+        self._waiting: deque[_Part] = deque()
+        self._changed = threading.Condition()
+        self._ended = False      # nobody waits for the result any more
 
     def __enter__(self) -> Compilers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.ended = True
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
         for helper in self.helpers:
             helper.close()
 
     def prepare(self, kernels: int) -> None:
-        """Begins helpers for a program of so many kernels: they are ready when the kernels have been written."""
+        """Begins helpers for a program of so many kernels: they are ready when the first ones have been written."""
         wanted = min(_processes(), kernels // 8 + 1) - 1
-        while len(self.helpers) < wanted and _can_help():
+        while len(self.helpers) < wanted and self.can_split and _can_help():
             try:
-                self.helpers.append(_Helper(self.target))
+                helper = _Helper(self.target)
             except OSError:
                 return
+            self.helpers.append(helper)
+            threading.Thread(target=self._serve, args=(helper,), daemon=True).start()
 
-    def compile(self, functions: Any, linked: Sequence[str]) -> bytes:
-        """The object of a program whose functions are `functions` (`codegen.llvm.share.Functions`)."""
-        from onnxc.codegen.llvm.parts import parts_of
+    @property
+    def can_split(self) -> bool:
+        """Whether objects can be made one here."""
+        return _can_link(self.target)
+
+    def begin(self, text: str) -> None:
+        """Has a part compiled, in a helper if one has time for it before `finish` comes to it."""
+        with self._changed:
+            self._parts.append(_Part(text))
+            self._waiting.append(self._parts[-1])
+            self._changed.notify()
+
+    def finish(self, text: str, linked: Sequence[str]) -> bytes:
+        """The object of the program: of all parts, `text` being the last one, and the modules `linked`. Raises
+        CompileError for what LLVM refuses."""
         from onnxc.codegen.llvm.target import Target
         target = Target.parse(self.target)
-        characters = sum(len(d.text) for d in functions.definitions)
-        can_link = _can_link(target.triple)
-        helpers = self.helpers if can_link else []
-        first, *rest = parts_of(functions, 1 + min(len(helpers), characters // _WORTH))
-        asked = list(zip(helpers, rest, strict=False))
-        threads = [threading.Thread(target=helper.ask, args=(text,), daemon=True) for helper, text in asked]
-        for thread in threads:
-            thread.start()
+        if not self.can_split:
+            return target.compile(text, linked=linked)
         # What is the same in every program is compiled once in a process.
-        shared = [_shared_object(self.target, text) for text in linked] if can_link else []
-        objects = [target.compile(first, linked=() if can_link else linked), *shared]
-        for thread, (helper, text) in zip(threads, asked, strict=True):
-            thread.join()
-            if self.ended:
-                raise RuntimeException("the compilation was given up")
-            objects.append(helper.answer or target.compile(text))
+        objects = [target.compile(text), *(_shared_object(self.target, part) for part in linked)]
+        while (part := self._next_here()) is not None:
+            part.object = target.compile(part.text)
+        objects += [part.object for part in self._parts if part.object is not None]
         return link_objects(objects, _EXPORTED)
+
+    def _next_here(self) -> _Part | None:
+        """A part that nobody has begun; None when all are compiled, which is waited for."""
+        with self._changed:
+            while True:
+                if self._ended:
+                    raise RuntimeException("the compilation was given up")
+                if self._waiting:
+                    return self._waiting.popleft()
+                if all(part.object is not None for part in self._parts):
+                    return None
+                self._changed.wait()
+
+    def _serve(self, helper: _Helper) -> None:
+        """Gives parts to a helper as long as it answers; what it leaves is compiled here."""
+        while True:
+            with self._changed:
+                while not self._waiting and not self._ended:
+                    self._changed.wait()
+                if self._ended:
+                    return
+                part = self._waiting.popleft()
+            answer = helper.ask(part.text)
+            with self._changed:
+                part.object = answer
+                if answer is None:
+                    self._waiting.append(part)
+                self._changed.notify_all()
+            if answer is None:
+                return
 
 
 @functools.lru_cache(maxsize=8)
@@ -100,24 +149,27 @@ def _can_help() -> bool:
     return name.startswith("python") and not getattr(sys, "frozen", False)
 
 
-def _can_link(triple: str) -> bool:
+@functools.lru_cache(maxsize=8)
+def _can_link(target: str) -> bool:
+    from onnxc.codegen.llvm.target import Target
+    triple = Target.parse(target).triple
     return triple.startswith("x86_64") and "linux" in triple
 
 
 class _Helper:
-    """One process that compiles. `answer` is the object that it gave; None when it gave none."""
+    """One process that compiles; `answers` counts the objects that it gave."""
 
     def __init__(self, target: str) -> None:
         self.target = target
-        self.answer: bytes | None = None
+        self.answers = 0
         # A session of its own: Ctrl-C is for the process that waits, which ends its helpers.
         self.process = subprocess.Popen([sys.executable, "-I", "-S", "-c", _CODE], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
         with contextlib.suppress(OSError):
             self._send([*sys.path, os.path.dirname(os.path.dirname(os.path.abspath(onnxc.__file__)))])
 
-    def ask(self, text: str) -> None:
-        """Has `text` compiled; to be called in a thread, since it waits."""
+    def ask(self, text: str) -> bytes | None:
+        """The object of `text`, or None where the helper gives none; to be called in a thread, since it waits."""
         with contextlib.suppress(OSError, ValueError, AssertionError):
             data = text.encode()
             self._send({"target": self.target, "size": len(data)}, data)
@@ -125,7 +177,10 @@ class _Helper:
             assert output is not None
             size = int(json.loads(output.readline())["size"])
             answer = output.read(size)
-            self.answer = answer if size and len(answer) == size else None
+            if size and len(answer) == size:
+                self.answers += 1
+                return answer
+        return None
 
     def _send(self, head: object, body: bytes = b"") -> None:
         pipe = self.process.stdin

@@ -216,15 +216,15 @@ def emit(module: Module, options: CompileOptions, report: dict[str, Any] | None 
          compilers: Compilers | None = None) -> CompiledModel:
     """The native object of a program module, and what its runtime has to know."""
     from onnxc.codegen.llvm.program import emit_program
-    from onnxc.codegen.llvm.share import Functions
     from onnxc.codegen.llvm.target import Target
     target = Target.parse(options.target)
     workers = compilers or Compilers(options.target)
 
-    def compile_functions(functions: Functions, linked: Sequence[str]) -> bytes:
-        return give_up_on_interrupt(lambda: workers.compile(functions, linked))
+    def finish(text: str, linked: Sequence[str]) -> bytes:
+        return give_up_on_interrupt(lambda: workers.finish(text, linked))
 
-    program = emit_program(module, target, compile_functions, options.flush_denormals)
+    begin = workers.begin if workers.helpers else None
+    program = emit_program(module, target, begin, finish, options.flush_denormals)
     inputs, outputs = _argument_types(module)
     report = {} if report is None else report
     report.update(kernels=len(program.kernels), launches=len(program.steps), host_ops=[])

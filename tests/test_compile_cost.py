@@ -23,7 +23,7 @@ def test_twice_the_nodes_take_about_twice_the_time():
 def test_only_short_programs_are_optimised(nodes: int, is_optimised: bool):
     module = import_to_ir(chain(nodes).SerializeToString())
     lower_to_program(module, CompileOptions())
-    (run,) = (d.text for d in build_program(module, Target.host()).functions.definitions if d.name == "onnxc_run")
+    (run,) = (d.text for d in build_program(module, Target.host()).parts.definitions if d.name == "onnxc_run")
     assert ("optnone" not in run.partition("\n")[0]) == is_optimised
 
 
@@ -55,7 +55,7 @@ def test_sizes_are_computed_once():
     for levels in (4, 8):
         module = import_to_ir(pyramid(levels).SerializeToString())
         lower_to_program(module, CompileOptions())
-        definitions = {d.name: d.text for d in build_program(module, Target.host()).functions.definitions}
+        definitions = {d.name: d.text for d in build_program(module, Target.host()).parts.definitions}
         counts.append(sum(definitions[name].count("div ") for name in ("onnxc_plan", "onnxc_run")))
     # Two sizes a level, and a few roundings of bytes for each buffer; chains written out anew would make it 4 times.
     assert counts[1] <= 2.3 * counts[0]

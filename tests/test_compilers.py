@@ -9,25 +9,30 @@ from pathlib import Path
 import pytest
 
 from onnxc import compilers
+from onnxc.codegen.llvm import parts
 from onnxc.compilers import Compilers
-from tests.codegen.test_share import WIDTHS, functions_of, layers
+from tests.codegen.test_share import WIDTHS, layers, parts_of
 
 _RUN = """
-import numpy as np, onnxc, onnxc.compilers as c, sys
-c._processes, c._WORTH = lambda: 2, 1
+import numpy as np, onnxc, onnxc.compilers as c, sys, time
+import onnxc.codegen.llvm.parts as parts
+c._processes, parts._ENOUGH = lambda: 2, 1
 Compilers, answers = c.Compilers, []
 class Counting(Compilers):
     def prepare(self, kernels): super().prepare(100)
-    def compile(self, functions, linked):
-        data = super().compile(functions, linked)
-        answers.extend(h.answer for h in self.helpers)
+    def begin(self, text):
+        super().begin(text)
+        while not self._parts[0].object: time.sleep(0.01)
+    def finish(self, text, linked):
+        data = super().finish(text, linked)
+        answers.extend(h.answers for h in self.helpers)
         return data
 import onnxc.driver as d
 d.Compilers = Counting
 def go():
     s = onnxc.InferenceSession(sys.argv[1])
     s.run(None, {"x": np.zeros((33, 192), np.float32)})
-    return [bool(a) for a in answers]
+    return [a > 0 for a in answers]
 """
 
 
@@ -57,7 +62,7 @@ p.start(); print(q.get()); p.join()
 @pytest.mark.parametrize("executable", ["", "/nonexistent/python3", "/bin/false"])
 def test_without_helpers_everything_is_compiled_here(executable: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(compilers, "_processes", lambda: 2)
-    monkeypatch.setattr(compilers, "_WORTH", 1)
+    monkeypatch.setattr(parts, "_ENOUGH", 1)
     if executable == "/bin/false":      # a helper that ends at once
         monkeypatch.setattr(compilers, "_can_help", lambda: True)
     monkeypatch.setattr(sys, "executable", executable)
@@ -66,8 +71,9 @@ def test_without_helpers_everything_is_compiled_here(executable: str, monkeypatc
     from onnxc.runtime.loader import NativeModule
     with Compilers("host") as workers:
         workers.prepare(100)
-        data = workers.compile(functions_of(layers(WIDTHS)), [pool_ir(Target.host())])
-        assert not any(h.answer for h in workers.helpers)
+        text = parts_of(layers(WIDTHS), workers.begin).rest()
+        data = workers.finish(text, [pool_ir(Target.host())])
+        assert not any(h.answers for h in workers.helpers)
     with NativeModule(data) as native:
         assert native.address("onnxc_run")
 
@@ -78,5 +84,5 @@ def test_what_all_programs_share_is_compiled_once():
     linked = [pool_ir(Target.host())]
     compilers._shared_object.cache_clear()
     for widths in (WIDTHS, WIDTHS[:2]):
-        Compilers("host").compile(functions_of(layers(widths)), linked)
+        Compilers("host").finish(parts_of(layers(widths)).rest(), linked)
     assert compilers._shared_object.cache_info().misses == 1

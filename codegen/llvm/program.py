@@ -35,10 +35,10 @@ from onnxc.codegen.llvm.dims import CheckedDims, DimEmitter, SizesOnce, constant
 from onnxc.codegen.llvm.emit import emit_kernel
 from onnxc.codegen.llvm.heap import give, heap_buffer, room, wrap
 from onnxc.codegen.llvm.intrinsics import intrinsic
-from onnxc.codegen.llvm.parts import parts_of
+from onnxc.codegen.llvm.parts import Parts
 from onnxc.codegen.llvm.pool import declare_pool, pool_ir
 from onnxc.codegen.llvm.prepare import is_contraction
-from onnxc.codegen.llvm.share import Functions, Sharing, functions_of
+from onnxc.codegen.llvm.share import Sharing
 from onnxc.codegen.llvm.target import Target
 from onnxc.ir.core import Block, Func, Module, Op, Ref, Value
 from onnxc.ir.dims import DimLike, dim_max, product, provably_nonneg, sym
@@ -48,6 +48,7 @@ from onnxc.ops.program import STEPS, at_most, copies_of_inputs
 
 __all__ = ["Program", "ProgramCode", "build_program", "emit_program", "structure_of"]
 
+_NUMBER = re.compile(r"\d+")
 _LONG = 64              # launches: LLVM's time for a function grows faster than its length, and what it gains here is
                         # nanoseconds a launch
 _SLICES = 4             # chunks a thread gets where there is enough work: what one thread loses, another picks up
@@ -59,7 +60,7 @@ class ProgramCode:
     """A program as LLVM functions, and what its caller has to know. `steps` are the names that profiles speak
     of."""
 
-    functions: Functions
+    parts: Parts
     symbols: tuple[str, ...]
     constants: tuple[str, ...]
     errors: tuple[str, ...]
@@ -82,26 +83,28 @@ class Program:
     run_symbols: tuple[str, ...] = ()
 
 
-def emit_program(module: Module, target: Target,
-                 compiler: Callable[[Functions, Sequence[str]], bytes] | None = None,
+def emit_program(module: Module, target: Target, begin: Callable[[str], None] | None = None,
+                 finish: Callable[[str, Sequence[str]], bytes] | None = None,
                  flush_denormals: bool = False) -> Program:
     """The program of `module` compiled for `target`, its thread pool linked in. LLVM's work, which can take seconds, is
-    done by `compiler`, given the functions and the texts of modules that become part of theirs; without one, here.
-    `flush_denormals`: see `codegen.llvm.denormals`."""
-    code = build_program(module, target, flush_denormals)
-    linked = [pool_ir(target)]
-    text = parts_of(code.functions, 1)[0]
-    object_bytes = compiler(code.functions, linked) if compiler is not None else target.compile(text, linked=linked)
-    return Program(object_bytes, text, code.symbols, code.constants, code.errors, code.kernels, code.steps,
-                   code.run_symbols)
+    done by `finish`, given the text of a module and those of modules that become part of it, for the object; without
+    it, here. With `begin`, that module is but the last part: `begin` is given the others, while kernels are still being
+    written. `flush_denormals`: see `codegen.llvm.denormals`."""
+    code = build_program(module, target, flush_denormals, begin)
+    linked, text = [pool_ir(target)], code.parts.rest()
+    object_bytes = finish(text, linked) if finish is not None else target.compile(text, linked=linked)
+    return Program(object_bytes, code.parts.whole(), code.symbols, code.constants, code.errors, code.kernels,
+                   code.steps, code.run_symbols)
 
 
-def build_program(module: Module, target: Target, flush_denormals: bool = False) -> ProgramCode:
-    """The LLVM module of a program whose memory is planned. Raises KernelError for what has no native code."""
+def build_program(module: Module, target: Target, flush_denormals: bool = False,
+                  give: Callable[[str], None] | None = None) -> ProgramCode:
+    """The LLVM module of a program whose memory is planned, in parts of which `give` takes all but the last. Raises
+    KernelError for what has no native code."""
     main = module.funcs.get("main")
     if main is None or main.kind != "program":
         raise KernelError("the module has no @main of kind \"program\": lower it to kernels first")
-    return _ProgramEmitter(module, main, target, flush_denormals).build()
+    return _ProgramEmitter(module, main, target, flush_denormals, give).build()
 
 
 def structure_of(func: Func) -> str:
@@ -122,10 +125,12 @@ def structure_of(func: Func) -> str:
 
 
 class _ProgramEmitter:
-    def __init__(self, module: Module, main: Func, target: Target, flush_denormals: bool) -> None:
+    def __init__(self, module: Module, main: Func, target: Target, flush_denormals: bool,
+                 give: Callable[[str], None] | None) -> None:
         self.flush_denormals = flush_denormals
         self.source, self.main, self.target = module, main, target
         self.module = ir.Module("onnxc")
+        self.parts = Parts(self.module, give)
         self.pool = declare_pool(self.module)
         rooms = cast("tuple[tuple[str, DimLike], ...]", main.attrs.get("rooms") or ())
         given = cast("tuple[str, ...]", main.attrs.get("symbols") or ())
@@ -150,8 +155,8 @@ class _ProgramEmitter:
         guards = self.emit_guards()
         self.emit_plan(guards)
         self.emit_run(guards)
-        functions = functions_of(self.module, {name: self.sharing(name) for name in kernels})
-        return ProgramCode(functions, self.symbols, tuple(self.constants), tuple(self.errors), tuple(kernels),
+        self.parts.add({})
+        return ProgramCode(self.parts, self.symbols, tuple(self.constants), tuple(self.errors), tuple(kernels),
                            tuple(_step_name(op) for op in self.steps), tuple(name for name, _ in self.bounds))
 
     def error(self, message: str) -> int:
@@ -161,24 +166,34 @@ class _ProgramEmitter:
     # ---- kernels -----------------------------------------------------------------------------------------------------
 
     def emit_kernels(self) -> list[str]:
-        """Every kernel that is launched, those of one structure once; the names of those emitted."""
-        by_structure: dict[str, KernelCode] = {}
-        emitted: list[str] = []
+        """Every kernel that is launched, those of one structure once; the names of those emitted. What may share a body
+        is emitted together, and then written down: kernels whose texts differ in numbers only."""
+        first: dict[str, Func] = {}     # of each structure, in the order of launches
+        structures: dict[str, str] = {}
         for op in self.launches:
-            if _kernel_name(op) in self.codes:
+            name = _kernel_name(op)
+            if name in structures:
                 continue
-            func = self.source.funcs.get(_kernel_name(op))
+            func = self.source.funcs.get(name)
             if func is None:
-                raise KernelError(f"p.launch of @{_kernel_name(op)}: the module has no such kernel")
-            structure = structure_of(func)
-            if structure not in by_structure:
-                code = emit_kernel(self.module, func, self.target, self.error, self.table)
-                if self.flush_denormals:
-                    code = dataclasses.replace(code, function=flushing(code.function, self.target))
-                by_structure[structure] = code
-                emitted.append(func.name)
-            self.codes[func.name] = by_structure[structure]
-        return emitted
+                raise KernelError(f"p.launch of @{name}: the module has no such kernel")
+            structures[name] = structure_of(func)
+            first.setdefault(structures[name], func)
+        groups: dict[str, list[str]] = {}
+        for structure in first:
+            groups.setdefault(_NUMBER.sub("#", structure), []).append(structure)
+        codes: dict[str, KernelCode] = {}
+        for group in groups.values():
+            codes |= {structure: self.emit_kernel(first[structure]) for structure in group}
+            self.parts.add({first[structure].name: self.sharing(first[structure].name) for structure in group})
+        self.codes = {name: codes[structure] for name, structure in structures.items()}
+        return [func.name for func in first.values()]
+
+    def emit_kernel(self, func: Func) -> KernelCode:
+        code = emit_kernel(self.module, func, self.target, self.error, self.table)
+        if self.flush_denormals:
+            code = dataclasses.replace(code, function=flushing(code.function, self.target))
+        return code
 
     def sharing(self, kernel: str) -> Sharing:
         """The inner loops of contractions are functions of their own, which take extents as arguments anyway; in other

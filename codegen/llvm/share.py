@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -19,7 +19,7 @@ from llvmlite.ir import instructions
 
 from onnxc.codegen.llvm.abi import I64
 
-__all__ = ["Definition", "Functions", "Sharing", "functions_of"]
+__all__ = ["Definition", "Sharing", "Writer"]
 
 _OPEN, _CLOSE = "\x01", "\x02"
 _HOLE = re.compile(f"{_OPEN}\\d+{_CLOSE}")
@@ -47,41 +47,47 @@ class Definition:
     moves: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Functions:
-    """All of a module as text: what it defines, the declarations of what it only calls, by name, and its metadata."""
+class Writer:
+    """Writes a module's functions and constants down as they are completed."""
 
-    definitions: tuple[Definition, ...]
-    declared: Mapping[str, str]
-    metadata: str
+    def __init__(self, module: ir.Module) -> None:
+        self._module, self._written = module, set[str]()
+
+    def more(self, kernels: Mapping[str, Sharing]) -> list[Definition]:
+        """What has come since the last call. Of it, `kernels` share a body where they can; they move, and so do
+        functions that are never inlined."""
+        new = [v for v in self._module.global_values if v.name not in self._written and not _is_declared(v)]
+        self._written.update(v.name for v in new)
+        return list(_definitions(new, kernels))
+
+    def declared(self) -> dict[str, str]:
+        """The declarations of functions that have no body, by name."""
+        return {v.name: str(v) for v in self._module.global_values if _is_declared(v)}
+
+    def metadata(self) -> str:
+        return "\n".join(self._module._get_metadata_lines())
 
 
-def functions_of(module: ir.Module, kernels: Mapping[str, Sharing]) -> Functions:
-    """The functions of `module`; those of `kernels` share a body where they can. Kernels move, and so do functions that
-    are never inlined."""
-    declared = {f.name: str(f) for f in module.functions if f.is_declaration}
-    found = tuple(_definitions(module, kernels))
-    return Functions(found, declared, "\n".join(module._get_metadata_lines()))
-
-
-def _definitions(module: ir.Module, kernels: Mapping[str, Sharing]) -> list[Definition]:
-    found = [Definition(v.name, f"{v}\n", False) for v in module.global_values if _is_constant(v)]
+def _definitions(values: Iterable[ir.GlobalValue], kernels: Mapping[str, Sharing]) -> Iterator[Definition]:
     groups: dict[str, list[tuple[str, _Body]]] = {}
-    for function in module.functions:
-        if function.is_declaration:
+    for value in values:
+        if _is_constant(value):
+            yield Definition(value.name, f"{value}\n", False)
             continue
-        sharing = kernels.get(function.name, Sharing.NOTHING)
+        sharing = kernels.get(value.name, Sharing.NOTHING)
         if sharing is Sharing.NOTHING:
-            moves = function.name in kernels or "noinline" in function.attributes
-            found.append(Definition(function.name, str(function), moves))
+            moves = value.name in kernels or "noinline" in value.attributes
+            yield Definition(value.name, str(value), moves)
             continue
-        body = _Body.of(function, sharing is Sharing.NUMBERS)
-        groups.setdefault(body.skeleton, []).append((function.name, body))
+        body = _Body.of(value, sharing is Sharing.NUMBERS)
+        groups.setdefault(body.skeleton, []).append((value.name, body))
     for members in groups.values():
-        found.extend(_shared(members) if len(members) > 1 else
-                     [Definition(name, body.filled([h.constant() for h in body.holes]), True)
-                      for name, body in members])
-    return found
+        yield from _shared(members) if len(members) > 1 else \
+            (Definition(name, body.filled([h.constant() for h in body.holes]), True) for name, body in members)
+
+
+def _is_declared(value: ir.GlobalValue) -> bool:
+    return isinstance(value, ir.Function) and value.is_declaration
 
 
 def _is_constant(value: ir.GlobalValue) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -12,8 +13,8 @@ from llvmlite import ir
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxc
-from onnxc.codegen.llvm import share
-from onnxc.codegen.llvm.parts import parts_of
+from onnxc.codegen.llvm import parts, share
+from onnxc.codegen.llvm.parts import Parts
 from onnxc.codegen.llvm.pool import pool_ir
 from onnxc.codegen.llvm.program import build_program
 from onnxc.codegen.llvm.target import Target
@@ -41,14 +42,14 @@ def layers(widths: list[int]) -> bytes:
 WIDTHS = [192, 256, 320, 384, 448]
 
 
-def functions_of(model: bytes):
+def parts_of(model: bytes, give: Callable[[str], None] | None = None) -> Parts:
     module = import_to_ir(model)
     lower_to_program(module, CompileOptions())
-    return build_program(module, Target.host()).functions
+    return build_program(module, Target.host(), give=give).parts
 
 
 def test_layers_of_other_widths_share_one_body():
-    names = [d.name for d in functions_of(layers(WIDTHS)).definitions]
+    names = [d.name for d in parts_of(layers(WIDTHS)).definitions]
     assert len([n for n in names if n.endswith(".shared")]) < len(WIDTHS) - 1
     assert len([n for n in names if re.fullmatch(r"k\d+_contract\w*", n)]) == len(WIDTHS) - 1
 
@@ -64,17 +65,18 @@ def test_what_shares_a_body_computes_its_own():
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-5)        # float32 sums of up to 400 products near 1
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_parts_link_to_one_object_that_shows_what_it_is_asked_to(count: int):
-    target, functions = Target.host(), functions_of(layers(WIDTHS))
-    texts = parts_of(functions, count)
-    assert len(texts) == count
-    objects = [target.compile(t, linked=[pool_ir(target)] if i == 0 else []) for i, t in enumerate(texts)]
+@pytest.mark.parametrize("enough", [1, 20_000])
+def test_parts_link_to_one_object_that_shows_what_it_is_asked_to(enough: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parts, "_ENOUGH", enough)
+    target, texts = Target.host(), list[str]()
+    texts.append(parts_of(layers(WIDTHS), texts.append).rest())
+    assert len(texts) > 2
+    objects = [target.compile(t, linked=[pool_ir(target)] if t is texts[-1] else []) for t in texts]
     with NativeModule(link_objects(objects, ["onnxc_plan", "onnxc_run"])) as native:
         assert set(native.symbols) == {"onnxc_plan", "onnxc_run"}
 
 
-def test_tables_go_where_they_are_used():
+def test_tables_go_where_they_are_used(monkeypatch: pytest.MonkeyPatch):
     module = ir.Module("m")
     table = ir.GlobalVariable(module, ir.ArrayType(ir.IntType(8), 64), "table")
     table.global_constant, table.linkage = True, "internal"
@@ -84,8 +86,11 @@ def test_tables_go_where_they_are_used():
         b = ir.IRBuilder(function.append_basic_block("entry"))
         b.store(b.bitcast(table, ir.PointerType()), function.args[0])
         b.ret_void()
-    functions = share.functions_of(module, dict.fromkeys(("k0", "k1"), share.Sharing.NOTHING))
-    texts = parts_of(functions, 3)
+    monkeypatch.setattr(parts, "_ENOUGH", 1)
+    texts: list[str] = []
+    written = Parts(module, texts.append)
+    written.add(dict.fromkeys(("k0", "k1"), share.Sharing.NOTHING))
+    texts.append(written.rest())
     assert [t.count('@"table" = ') for t in texts] == [1, 1, 1]
     objects = [Target.host().compile(t) for t in texts]
     with NativeModule(link_objects(objects, ["k0", "k1"])) as native:
