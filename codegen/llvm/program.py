@@ -52,7 +52,7 @@ _NUMBER = re.compile(r"\d+")
 _LONG = 64              # launches: LLVM's time for a function grows faster than its length, and what it gains here is
                         # nanoseconds a launch
 _SLICES = 4             # chunks a thread gets where there is enough work: what one thread loses, another picks up
-_STOPPABLE = 64         # chunks a thread gets in a run that may be stopped, which is noticed between chunks
+_STOPPABLE = 512        # chunks a thread gets in a run that may be stopped, which is noticed between chunks
 
 
 @dataclasses.dataclass(frozen=True)
