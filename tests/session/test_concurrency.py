@@ -168,10 +168,10 @@ def test_a_kernel_under_way_is_stopped(threads):
                          [models.value("y", ["N", 1024])])
     session = onnxc.InferenceSession(model.SerializeToString(), options)
     x, w = np.zeros((40_000, 1024), np.float32), np.zeros((1024, 1024), np.float32)
-    delays = []
-    for _ in range(3):
+    delays: list[float] = []
+    while not delays or (min(delays) >= 0.05 and len(delays) < 10):
         run, set_at = onnxc.RunOptions(), []
-        timer = threading.Timer(0.1, lambda run=run, at=set_at: (at.append(time.perf_counter()),
+        timer = threading.Timer(0.05, lambda run=run, at=set_at: (at.append(time.perf_counter()),
                                                                  setattr(run, "terminate", True)))
         timer.start()
         with pytest.raises(Cancelled):
