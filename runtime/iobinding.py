@@ -93,6 +93,7 @@ class IOBinding:
 
     def _bind_input(self, name: str, value: OrtValue | Array) -> None:
         """Binds what no run has taken yet."""
+        _require_text(name)
         if not self._session._feeds.knows(name):
             raise BindingError(f"Failed to find NodeArg with name: {name} in the def list; the inputs are "
                                f"{', '.join(i.name for i in self._session.get_inputs())}")
@@ -130,6 +131,7 @@ class IOBinding:
         self._bind_output(name, ortvalue)
 
     def _bind_output(self, name: str, place: OrtValue | None) -> None:
+        _require_text(name)
         run = self._run
         if run is not None:
             position = self._session._positions.get(name)
@@ -182,6 +184,7 @@ class IOBinding:
     def _run_hosted(self, cancel: int) -> list[OrtValue]:
         """A run of a program with host steps, whose results have no memory before it; bound memory gets copies."""
         self._require_outputs()
+        self._session._feeds.arrange(self._inputs)
         results = run_with_ort_values(self._session, list(self._outputs), self._values(), cancel)
         for (name, place), value in zip(self._outputs.items(), results, strict=True):
             if place is not None and (place.data_type(), place.shape()) != (value.data_type(), value.shape()):
@@ -295,6 +298,11 @@ def _checked(session: Session, values: Mapping[str, OrtValue]) -> tuple[list[Den
     for name, value in values.items():
         session._feeds.check(name, value.data_type(), value.shape())
     return [value._tensor for value in ordered], overridden
+
+
+def _require_text(name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"the name of an input or output is a str, not {name!r}")
 
 
 def _foreign_tensor(name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int],

@@ -105,6 +105,25 @@ def test_an_array_is_no_value(sums, binding):
         binding.bind_ortvalue_output("z", X)
 
 
+@pytest.mark.parametrize("name", [1, None])
+def test_names_are_texts(engine, name):
+    binding = engine.session(models.sums()).io_binding()
+    with pytest.raises(TypeError):
+        binding.bind_output(name)
+    with pytest.raises(TypeError):
+        binding.bind_cpu_input(name, np.ones((2, 3), np.float32))
+
+
+def test_a_missing_input_of_a_program_made_in_the_first_run(engine):
+    """Only a run tells the rank of x."""
+    model = models.model([models.node("Neg", "x", "y")], [models.value("x", None)], [models.value("y", None)])
+    session = engine.session(model)
+    binding = session.io_binding()
+    binding.bind_output("y")
+    with pytest.raises(RuntimeError):
+        session.run_with_iobinding(binding)
+
+
 def test_inputs_that_are_not_there(sums, binding):
     with pytest.raises(RuntimeError, match="Failed to find NodeArg with name: nope in the def list"):
         binding.bind_cpu_input("nope", X)
