@@ -28,6 +28,7 @@ from onnxc.ir.types import F32
 
 __all__ = ["OnlineSoftmax", "at", "folded"]
 
+_LEAST_NORMAL_LOG = -87.33      # of 2**-126, rounded up
 # Rows whose weights are computed together: enough that none waits for the latencies of its maximum and exponentials.
 _ROWS_AT_ONCE = 4
 _ITEM = 4
@@ -107,7 +108,7 @@ class OnlineSoftmax:
         def weigh(b: ir.IRBuilder, n: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
             scores = [b.load(at(b, line, n), typ=kind, align=_ITEM) for line in lines]
             shifted = [b.fsub(s, m) for s, m in zip(scores, bases, strict=True)]
-            weights = [scalars.apply("exp", [Element(d, F32)]).value for d in shifted]
+            weights = [scalars.apply("exp", [Element(_without_traces(b, d), F32)]).value for d in shifted]
             for line, w in zip(lines, weights, strict=True):
                 b.store(w, at(b, line, n), align=_ITEM)
             return [b.fadd(c, w) for c, w in zip(carried, weights, strict=True)]
@@ -155,6 +156,14 @@ class OnlineSoftmax:
             return []
 
         counted_loop(b, "finish", 0, rows, 1, [], row)
+
+
+def _without_traces(b: ir.IRBuilder, differences: ir.Value) -> ir.Value:
+    """Differences from the row's greatest score, -inf for those whose exponential would be denormal. Such weights are
+    less than 2**-126 of the greatest, and cost each product with them a hundred cycles."""
+    lanes = differences.type.count
+    least, lowest = (ir.Constant(differences.type, [x] * lanes) for x in (_LEAST_NORMAL_LOG, float("-inf")))
+    return b.select(b.fcmp_ordered("<", differences, least), lowest, differences)
 
 
 def at(b: ir.IRBuilder, floats: ir.Value, index: ir.Value) -> ir.Value:

@@ -177,6 +177,13 @@ def test_large_scores_do_not_overflow_in_any_order():
     check(func, arrays, dims)
 
 
+def test_scores_whose_exponentials_are_denormal_or_nearly():
+    func, dims = attention(), dict(zip("HMNDE", (1, 8, 1200, 4, 8), strict=True))
+    arrays = arrays_of(func, dims)
+    arrays[0][...], arrays[1][...] = 1, np.linspace(-26, 0, 1200)[:, None]      # scores from -104 on: 4 channels
+    check(func, arrays, dims)
+
+
 # ---- keys that a mask leaves out for whole blocks ------------------------------------------------------------------
 SELECTED = """%at = k.index() {expr = <N - M + m>} : i64
 %key = k.index() {expr = <n>} : i64
