@@ -7,7 +7,7 @@ Plain arithmetic on ints, prepared once a program. What a caller may feed by dec
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from onnxc.errors import InvalidArgument, RuntimeException
 from onnxc.ir.dims import Dim, DimLike, evaluate, symbols_of
@@ -55,6 +55,7 @@ class DimBinder:
         self._ranks = tuple(t.rank for t in types)
         places = [_Place(i, axis, d) for i, t in enumerate(types) for axis, d in enumerate(t.dims)]
         self._steps, self._checks = _order(places)
+        self._last: tuple[Sequence[Shape] | None, dict[str, int]] = None, {}     # what was bound, and to what
         missing = [s for s in symbols if s not in {step.symbol for step in self._steps}]
         if missing:
             raise RuntimeException(f"the program needs the dimensions {', '.join(missing)}, which the shapes of its "
@@ -62,6 +63,13 @@ class DimBinder:
 
     def bind(self, shapes: Sequence[Shape]) -> dict[str, int]:
         """The value of every symbol. Raises InvalidArgument for shapes that contradict each other or the program."""
+        last, found = self._last
+        if last != shapes:
+            found = self._found(shapes)
+            self._last = shapes, found
+        return dict(found)
+
+    def _found(self, shapes: Sequence[Shape]) -> dict[str, int]:
         self._check_ranks(shapes)
         values: dict[str, int] = {}
         for step in self._steps:
@@ -120,14 +128,14 @@ def _order(places: Sequence[_Place]) -> tuple[list[_Step], list[_Place]]:
     return steps, waiting
 
 
-def shape_function(types: Sequence[Tensor]) -> Callable[[dict[str, int]], tuple[Shape, ...]]:
+def shape_function(types: Sequence[Tensor]) -> Callable[[Mapping[str, int]], tuple[Shape, ...]]:
     """A function from the symbols' values to the shapes of values of these types."""
-    dims = tuple(t.dims for t in types)
-    return lambda values: tuple(tuple(d if isinstance(d, int) else _size(d, values) for d in shape) for shape in dims)
+    distinct: dict[DimLike, int] = {}
+    places = [[distinct.setdefault(d, len(distinct)) for d in t.dims] for t in types]
+    dims = tuple(distinct)
 
+    def shapes(values: Mapping[str, int]) -> tuple[Shape, ...]:
+        sizes = [evaluate(d, values) for d in dims]
+        return tuple([tuple([sizes[i] for i in shape]) for shape in places])
 
-def _size(dim: Dim, values: dict[str, int]) -> int:
-    terms = dim.terms
-    if len(terms) == 1 and terms[0][1] == 1 and len(terms[0][0]) == 1 and isinstance(terms[0][0][0], str):
-        return values[terms[0][0][0]]
-    return evaluate(dim, values)
+    return shapes

@@ -93,6 +93,7 @@ class NativeProgram:
         run = self._module.function("onnxc_run", _I64, *[_POINTER] * 6, _I64)
         self._run = run if profile is None else profile.watch(compiled, _PROFILE, self.threads, run)
         self._bindings: dict[Any, Binding] = {}       # by the inputs' shapes, and rooms where there are any
+        self._last_bound: Binding | None = None
         self._states: list[_State] = []         # all of them; those that no run has are idle
         self._pool: ThreadPool | None = None
         self._peak = 0
@@ -154,6 +155,11 @@ class NativeProgram:
         """What follows from the inputs' shapes, and from the `rooms` of caches where they are not their extents. Raises
         InvalidArgument for shapes that the model refuses."""
         return self._bindings.get((shapes, rooms) if rooms else shapes) or self._bind(shapes, rooms)
+
+    def check(self, shapes: tuple[Shape, ...]) -> None:
+        """Raises InvalidArgument for shapes of inputs that do not go together."""
+        if shapes not in self._bindings:
+            self._binder.bind(shapes)
 
     def rooms(self, shapes: tuple[Shape, ...]) -> dict[str, int]:
         """The symbols of caches' rooms, with the extents that there have to be room for."""
@@ -257,7 +263,10 @@ class NativeProgram:
                 self._log(logging.WARNING, "Expected shape from model of %s does not match actual shape of %s for "
                           "output %s", list(declared), list(output_shapes[i]), self._outputs[i][0])
         arrays = [_room(dtype, shape) for (_, dtype), shape in zip(self._outputs, output_shapes, strict=True)]
-        binding = Binding(table, values, int(arena), output_shapes, arrays)
+        binding = Binding(table, values, int(arena), output_shapes, arrays, sum(sizes))
+        last, self._last_bound = self._last_bound, binding
+        if last is not None and binding.nbytes <= 2 * last.nbytes:
+            binding.seconds = 4 * last.seconds
         with self._lock:
             while len(self._bindings) >= _MOST_BINDINGS:
                 del self._bindings[next(iter(self._bindings))]
@@ -427,14 +436,15 @@ class NativeProgram:
 
 class Binding:
     """What follows from the inputs' shapes: symbols' values for native code, arena bytes, the outputs' shapes and what
-    `np.empty` takes for them; and how long the last run took, which is not known at first."""
+    `np.empty` takes for them, the bytes of inputs and outputs; and how long the last run took, or is expected to take
+    at most where there was none."""
 
-    __slots__ = ("arena", "dims", "rooms", "seconds", "shapes", "values", "values_at")
+    __slots__ = ("arena", "dims", "nbytes", "rooms", "seconds", "shapes", "values", "values_at")
 
     def __init__(self, values: Any, dims: dict[str, int], arena: int, shapes: tuple[Shape, ...],
-                 rooms: list[tuple[Any, Any]]) -> None:
+                 rooms: list[tuple[Any, Any]], nbytes: int) -> None:
         self.values, self.values_at, self.dims = values, ctypes.addressof(values), dims
-        self.arena, self.shapes, self.rooms = arena, shapes, rooms
+        self.arena, self.shapes, self.rooms, self.nbytes = arena, shapes, rooms, nbytes
         self.seconds = math.inf
 
 

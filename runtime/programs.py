@@ -72,7 +72,7 @@ class Programs:
         program = self.get(variant)
         assert isinstance(program, NativeProgram)
         try:
-            program.binding(shapes)
+            program.check(shapes)
             return program
         except Contradiction as error:
             return self.apart(variant, error, shapes)

@@ -379,10 +379,19 @@ def evaluate(d: DimLike, env: Mapping[str, int]) -> int:
     """The value of `d`; KeyError names a symbol that `env` lacks."""
     if isinstance(d, int):
         return d
-    value = _map_atoms(d, lambda s: env[s])
-    if not isinstance(value, int):
-        raise TypeError(f"{d} does not evaluate to a number")
-    return value
+    total = 0
+    for mono, coef in d.terms:
+        for atom in mono:
+            coef *= env[atom] if isinstance(atom, str) else _value(atom, env)
+        total += coef
+    return total
+
+
+def _value(call: Call, env: Mapping[str, int]) -> int:
+    args = [evaluate(a, env) for a in call.args]
+    if call.fn in ("min", "max"):
+        return min(args) if call.fn == "min" else max(args)
+    return args[0] // args[1] if call.fn == "floordiv" else args[0] % args[1]
 
 
 class Bounds:

@@ -8,9 +8,12 @@ import threading
 import types
 from typing import Any
 
+import numpy as np
 import pytest
 
-from onnxc.runtime import interrupt
+import onnxc
+from onnxc.runtime import interrupt, program
+from tests.session import models
 
 
 class Late(Exception):
@@ -74,3 +77,15 @@ def test_an_abandoned_call_that_ended_holds_nothing_up(late: list[Any], monkeypa
     monkeypatch.setattr(interrupt, "in_main_thread", lambda: True)
     in_time(lambda: interrupt.give_up_on_interrupt(lambda: 1))
     assert not late, "the end of the process would wait"
+
+
+def test_runs_that_will_be_short_are_made_in_the_main_thread(monkeypatch: pytest.MonkeyPatch):
+    """A decoder has other sizes each step, and a thread for each would take longer than many a step."""
+    stoppable = []
+    monkeypatch.setattr(program, "call_stoppable",
+                        lambda call, *args: (stoppable.append(1), interrupt.call_stoppable(call, *args))[1])
+    session = onnxc.InferenceSession(models.sums().SerializeToString())
+    for rows, expected in ((2, 1), (2, 1), (3, 1), (1, 1), (1000, 2), (1000, 2), (1900, 2)):
+        x = np.ones((rows, 3), np.float32)
+        session.run(None, {"x": x, "y": x})
+        assert len(stoppable) == expected
