@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from onnxc.config import config
 from onnxc.errors import Cancelled, Fail, InvalidArgument, NodeFailed, RuntimeException, while_running
-from onnxc.ir.dims import product, symbols_of
+from onnxc.ir.dims import symbols_of
 from onnxc.ir.types import DType, Tensor, dtype_of
 from onnxc.ops.program import at_most
 from onnxc.runtime.addresses import addresses_of
@@ -254,7 +254,7 @@ class NativeProgram:
         output_shapes = self._shapes_of(values)
         types = (*compiled.input_types, *compiled.output_types)
         whole = self._with_rooms(shapes, output_shapes, values)
-        expected = [t.dtype.nbytes(product(s)) for t, s in zip(types, whole, strict=True)]
+        expected = [t.dtype.nbytes(math.prod(s)) for t, s in zip(types, whole, strict=True)]
         if list(sizes) != expected:
             raise RuntimeException(f"the program plans {list(sizes)} bytes for its inputs and outputs, where their "
                                    f"types take {expected}: the compiled model contradicts itself")
@@ -317,7 +317,7 @@ class NativeProgram:
         found = []
         for array, (_, dtype), shape in zip(outputs, self._outputs, shapes, strict=True):
             if dtype.bits < 8:
-                found.append(unpack(array[:dtype.nbytes(product(shape))], dtype, shape))
+                found.append(unpack(array[:dtype.nbytes(math.prod(shape))], dtype, shape))
                 continue
             try:
                 cut = array.reshape(-1)[:math.prod(shape)].reshape(shape)
@@ -487,7 +487,7 @@ class _State:
 
 def _room(dtype: DType, shape: Shape) -> tuple[Any, Any]:
     """Shape and dtype of the array that native code writes an output to: packed bytes for elements below a byte."""
-    return (dtype.nbytes(product(shape)), np.dtype(np.uint8)) if dtype.bits < 8 else (shape, dtype.numpy)
+    return (dtype.nbytes(math.prod(shape)), np.dtype(np.uint8)) if dtype.bits < 8 else (shape, dtype.numpy)
 
 
 def _largest(compiled: CompiledModel) -> list[Tensor]:
