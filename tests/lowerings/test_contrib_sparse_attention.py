@@ -51,3 +51,24 @@ def test_blocks_of_keys(length: int, total: int, rotary: int, packed: bool, attr
     binding.bind_ortvalue_output("y2", values["past_value"])
     session.run_with_iobinding(binding)
     compare(found, [o.numpy() for o in binding.get_outputs()], 1e-5)
+
+
+@pytest.mark.parametrize(("length", "total", "lengths"), [(1, 41, [41, 20]), (40, 40, [40, 37])])
+def test_sequences_of_several_lengths_are_what_each_is_alone(length: int, total: int, lengths: list[int]) -> None:
+    given = [floats(2, length, n * SIZE, seed=i) for i, n in enumerate((HEADS, GROUPS, GROUPS))]
+    pasts = [floats(2, GROUPS, ROOM, SIZE, seed=i) for i in (3, 4)]
+
+    def run(tensors: list[np.ndarray], caches: list[np.ndarray], total: int, totals: list[int]) -> list[np.ndarray]:
+        own = {"total_sequence_length": np.array(total, np.int32)}
+        inputs = {**dict(zip(("query", "key", "value", "past_key", "past_value"), [*tensors, *caches], strict=True)),
+                  **layouts(), **own, "key_total_sequence_lengths": np.array(totals, np.int32)}
+        text = model("SparseAttention", inputs, own, 3, True, num_heads=HEADS, kv_num_heads=GROUPS,
+                     sparse_block_size=BLOCK).SerializeToString()
+        return onnxc.InferenceSession(text).run(None, fed(inputs, own))
+
+    together = run(given, pasts, total, lengths)
+    for i, own in enumerate(lengths):
+        rows = min(length, own)
+        alone = run([a[i:i + 1, :rows] for a in given], [a[i:i + 1] for a in pasts], own, [own])
+        np.testing.assert_allclose(together[0][i:i + 1, :rows], alone[0], rtol=0, atol=1e-6)    # sums of 41 products
+        np.testing.assert_array_equal(together[1][i:i + 1, :, :own], alone[1][:, :, :own])
