@@ -55,13 +55,13 @@ class DimBinder:
         self._ranks = tuple(t.rank for t in types)
         places = [_Place(i, axis, d) for i, t in enumerate(types) for axis, d in enumerate(t.dims)]
         self._steps, self._checks = _order(places)
-        self._last: tuple[Sequence[Shape] | None, dict[str, int]] = None, {}     # what was bound, and to what
+        self._last: tuple[tuple[Shape, ...] | None, dict[str, int]] = None, {}     # what was bound, and to what
         missing = [s for s in symbols if s not in {step.symbol for step in self._steps}]
         if missing:
             raise RuntimeException(f"the program needs the dimensions {', '.join(missing)}, which the shapes of its "
                                    f"inputs ({', '.join(names)}) do not give")
 
-    def bind(self, shapes: Sequence[Shape]) -> dict[str, int]:
+    def bind(self, shapes: tuple[Shape, ...]) -> dict[str, int]:
         """The value of every symbol. Raises InvalidArgument for shapes that contradict each other or the program."""
         last, found = self._last
         if last != shapes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Union
 
 __all__ = ["Bounds", "Call", "Dim", "DimLike", "Shape", "calls_of", "ceildiv", "dim_joint", "dim_max", "dim_min",
@@ -332,34 +332,27 @@ def _atom_symbols(atom: Atom) -> frozenset[str]:
     return frozenset((atom,)) if isinstance(atom, str) else symbols_of(atom.args)
 
 
-def _map_atoms(d: DimLike, leaf: Callable[[str], DimLike], names: Collection[str] | None = None) -> DimLike:
-    """`d` with leaf(name) for each of the symbols `names` (None: for every one); what has none of them stays as it is:
-    kernels index with sizes that are long chains of divisions, and substitute axes that do not occur in these."""
-    if isinstance(d, int) or (names is not None and _symbols(d).isdisjoint(names)):
+def substitute(d: DimLike, mapping: Mapping[str, DimLike]) -> DimLike:
+    """`d` with the named symbols replaced. What has none of them stays as it is: kernels index with sizes that are long
+    chains of divisions, and substitute axes that do not occur in these."""
+    if isinstance(d, int) or _symbols(d).isdisjoint(mapping):
         return d
     total: DimLike = 0
     for mono, coef in d.terms:
-        same = () if names is None else tuple(a for a in mono if _atom_symbols(a).isdisjoint(names))
+        same = tuple(a for a in mono if _atom_symbols(a).isdisjoint(mapping))
         part: DimLike = _make({same: coef})
         for atom in mono:
             if atom not in same:
-                part = part * (leaf(atom) if isinstance(atom, str) else _apply(atom, leaf, names))
+                part = part * (mapping[atom] if isinstance(atom, str) else _substituted(atom, mapping))
         total = total + part
     return total
 
 
-def _apply(call: Call, leaf: Callable[[str], DimLike], names: Collection[str] | None) -> DimLike:
-    args = [_map_atoms(a, leaf, names) for a in call.args]
+def _substituted(call: Call, mapping: Mapping[str, DimLike]) -> DimLike:
+    args = [substitute(a, mapping) for a in call.args]
     if call.fn in ("min", "max"):
         return _extremum(call.fn, args)
     return floordiv(args[0], args[1]) if call.fn == "floordiv" else mod(args[0], args[1])
-
-
-def substitute(d: DimLike, mapping: Mapping[str, DimLike]) -> DimLike:
-    """`d` with the named symbols replaced."""
-    if isinstance(d, int) or _symbols(d).isdisjoint(mapping):
-        return d
-    return _map_atoms(d, lambda s: mapping[s] if s in mapping else sym(s), mapping.keys())
 
 
 def linear_parts(d: DimLike, name: str) -> tuple[DimLike, DimLike] | None:

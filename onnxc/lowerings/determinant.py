@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxc.ir.core import Value
-from onnxc.ir.dims import Dim, product
+from onnxc.ir.dims import Dim, DimLike, product
 from onnxc.lowerings.context import Lowering
 from onnxc.lowerings.table import lowering
 
@@ -12,13 +12,7 @@ __all__: list[str] = []
 
 @lowering
 def Det(b: Lowering, X: Value) -> Value:
-    if b.rank(X) < 2:
-        b.refuse(f"an input of type {b.type(X)}; it has to be matrices")
-    b.require_dtype(X, "float")
-    *batch, m, columns = b.shape(X)
-    b.guard("eq", m, columns, "the matrices are not square")
-    count = product(batch)
-    matrices = b.reshape(b.widen(X), (count, m, m))
+    matrices, count, m = _square(b, X)
     ones = b.broadcast_to(b.scalar(1, matrices), (count,))
 
     def eliminate(inner: Lowering, i: Dim, carried: list[Value], captured: list[Value]) -> tuple[list[Value],
@@ -36,7 +30,18 @@ def Det(b: Lowering, X: Value) -> Value:
         return [reduced, inner.map("mul", found, inner.map("mul", inner.reshape(pivot, (count,)), sign))], []
 
     _, found = b.loop(m, [matrices, ones], [], eliminate)
-    return b.cast(b.reshape(found, tuple(batch)), b.dtype(X))
+    return b.cast(b.reshape(found, b.shape(X)[:-2]), b.dtype(X))
+
+
+def _square(b: Lowering, X: Value) -> tuple[Value, DimLike, DimLike]:
+    """Square matrices as [count, m, m] in the type that sums are computed in, with these sizes."""
+    if b.rank(X) < 2:
+        b.refuse(f"an input of type {b.type(X)}; it has to be matrices")
+    b.require_dtype(X, "float")
+    *batch, m, columns = b.shape(X)
+    b.guard("eq", m, columns, "the matrices are not square")
+    count = product(batch)
+    return b.reshape(b.widen(X), (count, m, m)), count, m
 
 
 def pivoted(b: Lowering, a: Value, i: Dim) -> tuple[Value, Value]:
@@ -60,13 +65,7 @@ def pivoted(b: Lowering, a: Value, i: Dim) -> tuple[Value, Value]:
 def Inverse(b: Lowering, X: Value) -> Value:
     """What takes the matrix to the identity takes the identity to the inverse; a singular matrix gives infinities or
     NaN."""
-    if b.rank(X) < 2:
-        b.refuse(f"an input of type {b.type(X)}; it has to be matrices")
-    b.require_dtype(X, "float")
-    *batch, m, columns = b.shape(X)
-    b.guard("eq", m, columns, "the matrices are not square")
-    count = product(batch)
-    matrices = b.reshape(b.widen(X), (count, m, m))
+    matrices, count, m = _square(b, X)
     diagonal = b.map("eq", b.iota(m, 2, 0), b.iota(m, 2, 1))
     one = b.map("select", diagonal, b.scalar(1, matrices), b.scalar(0, matrices))
     both = b.value("t.concat", matrices, b.broadcast_to(one, (count, m, m)), axis=2)
